@@ -1,0 +1,116 @@
+"""An asyncio SMTP client: the truth about delivery, safe without asking, and round trips counted.
+
+::
+
+    async with smtplite.Client("smtp.example.com", username="me", password="...") as client:
+        receipt = await client.send(message)
+
+The names below are loaded when they are first used (PEP 562), so that `smtplite.protocol`, the sans-IO core, can be
+imported without anyio, asyncio, ssl or socket.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smtplite.client import Client, send
+    from smtplite.errors import (
+        AuthenticationError,
+        ConfigurationError,
+        ConnectError,
+        ConnectionLost,
+        DeliveryUnknown,
+        ExtensionRequired,
+        LocalProtocolError,
+        MessageError,
+        MessageRefused,
+        ProtocolError,
+        RecipientsRefused,
+        RemoteProtocolError,
+        ReplyError,
+        SenderRefused,
+        ServiceUnavailable,
+        SMTPError,
+        SMTPTimeout,
+        TLSError,
+        TransportError,
+    )
+    from smtplite.message import Envelope, Receipt, Recipient
+    from smtplite.protocol.reply import EnhancedStatusCode, Reply
+    from smtplite.session import Timeouts
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "smtplite.client": ("Client", "send"),
+    "smtplite.errors": (
+        "AuthenticationError",
+        "ConfigurationError",
+        "ConnectError",
+        "ConnectionLost",
+        "DeliveryUnknown",
+        "ExtensionRequired",
+        "LocalProtocolError",
+        "MessageError",
+        "MessageRefused",
+        "ProtocolError",
+        "RecipientsRefused",
+        "RemoteProtocolError",
+        "ReplyError",
+        "SMTPError",
+        "SMTPTimeout",
+        "SenderRefused",
+        "ServiceUnavailable",
+        "TLSError",
+        "TransportError",
+    ),
+    "smtplite.message": ("Envelope", "Receipt", "Recipient"),
+    "smtplite.protocol.reply": ("EnhancedStatusCode", "Reply"),
+    "smtplite.session": ("Timeouts",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_exports.py holds it to _HOME)
+    "Client",
+    "send",
+    "Envelope",
+    "Recipient",
+    "Receipt",
+    "Reply",
+    "EnhancedStatusCode",
+    "Timeouts",
+    "SMTPError",
+    "ConfigurationError",
+    "MessageError",
+    "ProtocolError",
+    "LocalProtocolError",
+    "RemoteProtocolError",
+    "ReplyError",
+    "ServiceUnavailable",
+    "AuthenticationError",
+    "SenderRefused",
+    "RecipientsRefused",
+    "MessageRefused",
+    "ExtensionRequired",
+    "TransportError",
+    "ConnectError",
+    "TLSError",
+    "ConnectionLost",
+    "SMTPTimeout",
+    "DeliveryUnknown",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

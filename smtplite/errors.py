@@ -1,0 +1,235 @@
+"""Every error that smtplite raises: one tree, its data on attributes.
+
+::
+
+    SMTPError
+    ├── ConfigurationError (ValueError)   options of Client, URL
+    ├── MessageError (ValueError)         the caller's input cannot be sent: address, header, message
+    ├── ProtocolError
+    │   ├── LocalProtocolError            we were asked for something illegal now
+    │   └── RemoteProtocolError           the server broke the protocol
+    ├── ReplyError                        the server said no
+    │   ├── ServiceUnavailable            greeting, EHLO, 421
+    │   ├── AuthenticationError
+    │   ├── SenderRefused
+    │   ├── RecipientsRefused
+    │   └── MessageRefused                DATA, BDAT, end of data
+    ├── ExtensionRequired                 the message needs what the server does not offer; nothing was sent
+    ├── TransportError (OSError)
+    │   ├── ConnectError
+    │   ├── TLSError
+    │   ├── ConnectionLost
+    │   └── SMTPTimeout (TimeoutError)
+    └── DeliveryUnknown                   the content was handed over, the verdict never came
+
+The lowest room of the house: it imports nothing of ours at run time. Every error survives pickle and copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smtplite.protocol.reply import Reply
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLost",
+    "DeliveryUnknown",
+    "ExtensionRequired",
+    "LocalProtocolError",
+    "MessageError",
+    "MessageRefused",
+    "ProtocolError",
+    "RecipientsRefused",
+    "RemoteProtocolError",
+    "ReplyError",
+    "SMTPError",
+    "SMTPTimeout",
+    "SenderRefused",
+    "ServiceUnavailable",
+    "TLSError",
+    "TransportError",
+]
+
+
+class SMTPError(Exception):
+    """The root of the tree: ``except SMTPError`` catches all that smtplite raises.
+
+    Attributes:
+        phase: where the dialogue stood: "connect", "greeting", "hello", "mail", "rcpt", "data", "content",
+            "end of data" and so on; None where there was no dialogue.
+        accepted: recipients, as the caller gave them, for whom the server took the message.
+        refused: recipient -> the reply that refused it.
+        unknown: recipients of whom nobody can know.
+        not_sent: recipients for whom the message was certainly not taken.
+        reply: the server's reply that decided, if one did.
+        transcript: the last lines of the dialogue, secrets redacted.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: str | None = None,
+        accepted: Sequence[str] = (),
+        refused: Mapping[str, Reply] | None = None,
+        unknown: Sequence[str] = (),
+        not_sent: Sequence[str] = (),
+        reply: Reply | None = None,
+        transcript: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.phase = phase
+        self.accepted = tuple(accepted)
+        self.refused: dict[str, Reply] = dict(refused or {})
+        self.unknown = tuple(unknown)
+        self.not_sent = tuple(not_sent)
+        self.reply = reply
+        self.transcript = tuple(transcript)
+
+    @property
+    def delivered(self) -> bool | None:
+        """None if nobody can know, else False: an error is raised only if nobody was certainly delivered."""
+        return None if self.unknown else False
+
+    @property
+    def retryable(self) -> bool:
+        """True only where sending again cannot duplicate and may succeed: a 4yz, a lost connection, a timeout."""
+        return not self.accepted and not self.unknown and self._is_transient()
+
+    def _is_transient(self) -> bool:
+        return False
+
+
+class ConfigurationError(SMTPError, ValueError):
+    """An option of Client, or a URL, is wrong: says which, and what to pass instead."""
+
+
+class MessageError(SMTPError, ValueError):
+    """The caller's input cannot be sent: an address, a header, a parameter, the message. Nothing was sent."""
+
+
+class ProtocolError(SMTPError):
+    """One of the two sides broke the protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We were asked for something that is illegal now; nothing was sent and nothing changed."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The server broke the protocol; the connection is closed and never used again."""
+
+
+class ReplyError(SMTPError):
+    """The server said no.
+
+    Attributes:
+        command: the command that was refused, secrets redacted; None for the greeting.
+        reply: the server's reply; None where we refused in its place (AuthenticationError only).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: str | None = None,
+        reply: Reply | None = None,
+        phase: str | None = None,
+        accepted: Sequence[str] = (),
+        refused: Mapping[str, Reply] | None = None,
+        unknown: Sequence[str] = (),
+        not_sent: Sequence[str] = (),
+        transcript: Sequence[str] = (),
+    ) -> None:
+        super().__init__(
+            message,
+            phase=phase,
+            accepted=accepted,
+            refused=refused,
+            unknown=unknown,
+            not_sent=not_sent,
+            reply=reply,
+            transcript=transcript,
+        )
+        self.command = command
+
+    def _is_transient(self) -> bool:
+        return self.reply is not None and self.reply.is_transient
+
+
+class ServiceUnavailable(ReplyError):
+    """The server takes no mail now, or none at all: its greeting, its EHLO reply, or a 421 (RFC 5321 3.8)."""
+
+
+class AuthenticationError(ReplyError):
+    """Authentication failed. ``reply`` is None where we, not the server, refused to go on."""
+
+
+class SenderRefused(ReplyError):
+    """MAIL was refused.
+
+    Attributes:
+        sender: the reverse-path as the caller gave it.
+    """
+
+    sender: str = ""
+
+
+class RecipientsRefused(ReplyError):
+    """Nobody was taken because recipients were refused: ``refused`` has each one's reply."""
+
+    def _is_transient(self) -> bool:
+        return any(reply.is_transient for reply in self.refused.values())
+
+
+class MessageRefused(ReplyError):
+    """DATA, BDAT or the message itself was refused."""
+
+
+class ExtensionRequired(SMTPError):
+    """The message needs a service extension that the server does not offer; nothing was sent.
+
+    Attributes:
+        keyword: the EHLO keyword that is missing, e.g. "SMTPUTF8".
+    """
+
+    keyword: str = ""
+
+
+class TransportError(SMTPError, OSError):
+    """The network failed."""
+
+    def _is_transient(self) -> bool:
+        return True
+
+
+class ConnectError(TransportError):
+    """No connection could be opened; ``__cause__`` has the system's error."""
+
+
+class TLSError(TransportError):
+    """TLS is required and could not be had; not one octet of mail was sent."""
+
+    def _is_transient(self) -> bool:
+        return self.reply is not None and self.reply.is_transient
+
+
+class ConnectionLost(TransportError):
+    """The connection ended before the dialogue did."""
+
+
+class SMTPTimeout(TransportError, TimeoutError):
+    """The server did not answer within its deadline."""
+
+
+class DeliveryUnknown(SMTPError):
+    """The content was handed over and the verdict never came: it may have been delivered, or not.
+
+    ``__cause__`` says why. Sending again may deliver twice; a Message-ID that stays the same lets receivers see it.
+    RFC 5321 4.5.3.2.6, 6.1.
+    """

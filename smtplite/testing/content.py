@@ -1,0 +1,156 @@
+"""The server's own reading of content: transparency undone as it arrives, and what is wrong with it.
+
+Independent of `smtplite.protocol.transparency`, which it judges.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+__all__ = ["MAX_TEXT_LINE_OCTETS", "ContentCheck", "DotDecoder"]
+
+MAX_TEXT_LINE_OCTETS = 998
+"""Of a line of content, its CRLF and a doubled dot not counted (RFC 5321 section 4.5.3.1.6)."""
+
+
+class ContentCheck:
+    """Watches content for what a client must not send.
+
+    The faults are the same however the content is cut. Octets are counted and searched in bulk, never one by one.
+    """
+
+    def __init__(self, *, allow_8bit: bool) -> None:
+        self.faults: list[str] = []
+        self._allow_8bit = allow_8bit
+        self._ends_in_cr = False
+        # Octets since the last LF, a CR that may open the line's end among them
+        self._line_octets = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece of content, of at least one octet."""
+        if b"\0" in piece:
+            self._found("NUL in content")
+        if not self._allow_8bit and not piece.isascii():
+            self._found("8-bit content without 8BITMIME or SMTPUTF8")
+        self._look_at_line_ends(piece)
+        self._look_at_line_lengths(piece)
+
+    def finish(self) -> None:
+        """Look at what only the end shows."""
+        if self._ends_in_cr:
+            self._found("bare CR in content")
+        if self._line_octets > MAX_TEXT_LINE_OCTETS:
+            self._found(f"line over {MAX_TEXT_LINE_OCTETS} octets")
+
+    def _look_at_line_ends(self, piece: bytes) -> None:
+        pairs = piece.count(b"\r\n")
+        bare_lf = piece.count(b"\n") - pairs
+        bare_cr = piece.count(b"\r") - pairs
+        if self._ends_in_cr:
+            if piece[:1] == b"\n":
+                bare_lf -= 1
+            else:
+                self._found("bare CR in content")
+        self._ends_in_cr = piece[-1:] == b"\r"
+        if self._ends_in_cr:
+            bare_cr -= 1
+        if bare_lf:
+            self._found("bare LF in content")
+        if bare_cr:
+            self._found("bare CR in content")
+
+    def _look_at_line_lengths(self, piece: bytes) -> None:
+        # The CR of the line's end is counted here
+        limit = MAX_TEXT_LINE_OCTETS + 1
+        if b"\n" not in piece:
+            longest = self._line_octets = self._line_octets + len(piece)
+        else:
+            first = self._line_octets + piece.index(b"\n")
+            self._line_octets = len(piece) - piece.rindex(b"\n") - 1
+            longest = max(first, self._line_octets)
+            if len(piece) > limit:
+                longest = max(longest, max(map(len, piece[piece.index(b"\n") + 1 :].split(b"\n"))))
+        if longest > limit:
+            self._found(f"line over {MAX_TEXT_LINE_OCTETS} octets")
+
+    def _found(self, fault: str) -> None:
+        if fault not in self.faults:
+            self.faults.append(fault)
+
+
+class _At(Enum):
+    LINE_START = auto()
+    DOT = auto()  # behind a dot that opens a line
+    DOT_CR = auto()  # behind such a dot and CR
+    TEXT = auto()  # within a line
+    TEXT_CR = auto()  # within a line, behind a CR
+
+
+class DotDecoder:
+    """Undoes transparency and finds the lone dot, for the content of one DATA.
+
+    Only CRLF ends a line here, so nothing but ``CRLF . CRLF`` ends the content.
+
+    RFC 5321 section 4.5.2.
+    """
+
+    def __init__(self) -> None:
+        self.single_dot = False
+        """Whether a line began with one dot and went on with something else: the client did not double it."""
+        self._at = _At.LINE_START
+
+    def decode(self, data: bytes, position: int) -> tuple[list[bytes], int, bool]:
+        """Decode from `position` on.
+
+        Returns:
+            The pieces of content, where decoding stopped, and whether the lone dot was read. Without it all of `data`
+            was used up.
+        """
+        pieces: list[bytes] = []
+        end = len(data)
+        while position < end:
+            if self._at is _At.TEXT:
+                position = self._text(data, position, pieces)
+            elif self._at is _At.LINE_START:
+                if data[position : position + 1] == b".":
+                    position += 1
+                    self._at = _At.DOT
+                else:
+                    self._at = _At.TEXT
+            elif self._at is _At.TEXT_CR:
+                if data[position : position + 1] == b"\n":
+                    pieces.append(b"\n")
+                    position += 1
+                    self._at = _At.LINE_START
+                else:
+                    self._at = _At.TEXT
+            elif self._at is _At.DOT:
+                following = data[position : position + 1]
+                if following == b"\r":
+                    position += 1
+                    self._at = _At.DOT_CR
+                else:
+                    self.single_dot |= following != b"."
+                    self._at = _At.TEXT
+            else:
+                if data[position : position + 1] == b"\n":
+                    return pieces, position + 1, True
+                # A dot and a CR that ends nothing: the dot is dropped like any that opens a line, the CR is content
+                self.single_dot = True
+                pieces.append(b"\r")
+                self._at = _At.TEXT
+        return pieces, position, False
+
+    def _text(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Take everything up to the next line that opens with a dot."""
+        dot_line = data.find(b"\r\n.", position)
+        if dot_line >= 0:
+            pieces.append(data[position : dot_line + 2])
+            self._at = _At.LINE_START
+            return dot_line + 2
+        pieces.append(data[position:])
+        if data.endswith(b"\r\n", position):
+            self._at = _At.LINE_START
+        elif data.endswith(b"\r", position):
+            self._at = _At.TEXT_CR
+        return len(data)

@@ -1,0 +1,144 @@
+"""Scripted replies: what a testing server was told to say instead of its own reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+import attrs
+
+__all__ = ["Script", "ScriptedReply"]
+
+_VERB = re.compile(r"[A-Z][A-Z0-9_]*")
+_STATUS_LINE = re.compile(r"[0-9]{3}(?: .*)?")
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
+
+
+def _same_mailbox(one: str, other: str) -> bool:
+    """Compare as mailboxes: the local part as it stands, the domain whatever its case (RFC 5321 section 2.4)."""
+    one_local, _, one_domain = one.rpartition("@")
+    other_local, _, other_domain = other.rpartition("@")
+    return one_local == other_local and one_domain.lower() == other_domain.lower()
+
+
+def _upper(verb: str) -> str:
+    return verb.upper()
+
+
+@attrs.frozen
+class ScriptedReply:
+    """One rule: what to say to which command, and what the server does besides.
+
+    A reply replaces the server's own to every command that it matches and that is free of syntax errors, also where
+    the server would have said no. The command is performed if the reply is positive and the server is able to: a RCPT
+    answered 250 behind a refused MAIL is still nobody's recipient.
+
+    Raises:
+        ValueError: `reply` is text but not ``code [text]``, or `verb` cannot be a verb.
+    """
+
+    verb: str = attrs.field(converter=_upper)
+    """A command, ``GREETING``, or ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST."""
+    reply: str | bytes
+    """
+    Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply.
+    Octets: sent exactly as they are, also nothing at all.
+    """
+    to: str | None = attrs.field(default=None, kw_only=True)
+    """Only for this recipient: of RCPT, of END_OF_DATA in LMTP, else one of those accepted; argument of VRFY, EXPN."""
+    sender: str | None = attrs.field(default=None, kw_only=True)
+    """Only for this reverse-path, in MAIL and all behind it; empty: the null reverse-path."""
+    times: int | None = attrs.field(default=None, kw_only=True)
+    """How often, over all connections that share the script; None: always."""
+    performs: bool | None = attrs.field(default=None, kw_only=True)
+    """Whether the command is performed; None: if the reply is positive (3yz for DATA, 2yz for all others)."""
+    close: bool | None = attrs.field(default=None, kw_only=True)
+    """Whether the server closes behind the reply; None: if its code is 421."""
+    for_all: bool = attrs.field(default=False, kw_only=True)
+    """END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT."""
+
+    def __attrs_post_init__(self) -> None:
+        if _VERB.fullmatch(self.verb) is None:
+            raise ValueError(f"{self.verb!r} is not a verb, GREETING or END_OF_DATA")
+        if isinstance(self.reply, str) and _STATUS_LINE.fullmatch(self.reply.partition("\n")[0]) is None:
+            raise ValueError(f"{self.reply!r} is not a reply; octets are sent as they are")
+
+    @property
+    def _code(self) -> bytes:
+        octets = self.reply.encode() if isinstance(self.reply, str) else self.reply
+        return octets[:3]
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether a client must take the reply as success of this verb."""
+        return self._code[:1] == (b"3" if self.verb == "DATA" else b"2")
+
+    @property
+    def is_performed(self) -> bool:
+        """Whether the server performs the command that it answers with this."""
+        return self.is_positive if self.performs is None else self.performs
+
+    @property
+    def closes(self) -> bool:
+        """Whether the server closes the connection behind this reply."""
+        return self._code == b"421" if self.close is None else self.close
+
+    def matches(self, verb: str, *, sender: str | None, recipients: Collection[str]) -> bool:
+        """Say whether this rule is meant for `verb` with these addresses."""
+        if verb != self.verb:
+            return False
+        if self.sender is not None and (sender is None or not _same_mailbox(self.sender, sender)):
+            return False
+        return self.to is None or any(_same_mailbox(self.to, recipient) for recipient in recipients)
+
+    def to_bytes(self, suffix: str = "") -> bytes:
+        """Return the octets to send.
+
+        Args:
+            suffix: Ends the first line of a reply given as text.
+        """
+        if isinstance(self.reply, bytes):
+            return self.reply
+        first, *others = self.reply.split("\n")
+        code, text = first[:3], first[4:]
+        enhanced = _ENHANCED.match(text)
+        prefix = f"{enhanced[0]} " if enhanced else ""
+        *lines, last = ((text + suffix).strip(), *(prefix + line for line in others))
+        octets = "".join(f"{code}-{line}\r\n" for line in lines)
+        return (octets + (f"{code} {last}" if last else code) + "\r\n").encode()
+
+
+class Script:
+    """The rules of a server, in the order in which they were given: the first match that is not used up answers."""
+
+    def __init__(self, replies: Iterable[ScriptedReply] = ()) -> None:
+        self._rules: list[_Rule] = []
+        for reply in replies:
+            self.add(reply)
+
+    def add(self, reply: ScriptedReply) -> None:
+        """Append a rule."""
+        if reply.times != 0:
+            self._rules.append(_Rule(reply, reply.times))
+
+    def clear(self) -> None:
+        """Forget all rules: from here on the server speaks for itself."""
+        self._rules.clear()
+
+    def take(self, verb: str, *, sender: str | None = None, recipients: Collection[str] = ()) -> ScriptedReply | None:
+        """Return the reply to `verb`, used once, or None: the server is to speak for itself."""
+        for index, rule in enumerate(self._rules):
+            if not rule.reply.matches(verb, sender=sender, recipients=recipients):
+                continue
+            if rule.left is not None:
+                rule.left -= 1
+                if not rule.left:
+                    del self._rules[index]
+            return rule.reply
+        return None
+
+
+@attrs.define
+class _Rule:
+    reply: ScriptedReply
+    left: int | None

@@ -1,0 +1,72 @@
+"""``smtplite demo``: the main job, against the built-in server, with every octet to see."""
+
+from __future__ import annotations
+
+import argparse
+from email.message import EmailMessage
+
+import anyio
+
+from smtplite.client import Client
+from smtplite.message import Receipt
+from smtplite.testing import SMTPServer
+from smtplite.trace import FlightSent, ReplyReceived, TraceEvent
+
+__all__ = ["add_to"]
+
+_REFUSED = "nobody@example.org"
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "demo",
+        help="send a message to a built-in server, and show the dialogue",
+        description="Start the built-in server on a free port of this machine, send it a message with two recipients, "
+        "one of whom it refuses, and print the dialogue, the receipt and the message as it arrived.",
+    )
+    parser.set_defaults(run=lambda _: anyio.run(_demo))
+
+
+def _message() -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = "Ada <ada@example.org>"
+    message["To"] = f"Grace <grace@example.org>, {_REFUSED}"
+    message["Subject"] = "A message with a lone dot"
+    message.set_content("The next line is a lone dot. It arrives as one.\n.\nBye.\n")
+    return message
+
+
+async def _demo() -> int:
+    async with SMTPServer() as server:
+        server.reply("RCPT", "550 5.1.1 no such user here", to=_REFUSED)
+        print(f"The dialogue with {server.host}:{server.port} (each '=>' is one write: a round trip begins)\n")
+        async with Client(server.host, server.port, tls="none", trace=_print_event) as client:
+            receipt = await client.send(_message())
+        arrived = server.messages[0]
+    _print_receipt(receipt)
+    print(f"\nThe message as it arrived, for {', '.join(arrived.recipients)}\n")
+    for line in arrived.content.decode("utf-8").splitlines():
+        print(f"  | {line}")
+    return 0
+
+
+def _print_event(event: TraceEvent) -> None:
+    if isinstance(event, FlightSent):
+        lines = [f"({event.content_bytes} octets of content)"] if event.content_bytes else []
+        for i, line in enumerate([*lines, *event.commands]):
+            print(f"  {'  ' if i else '=>'} C: {line}")
+    elif isinstance(event, ReplyReceived):
+        lines = event.reply.text.split("\n")
+        last = len(lines) - 1
+        for i, text in enumerate(lines):
+            print(f"     S: {event.reply.code}{' ' if i == last else '-'}{text}")
+
+
+def _print_receipt(receipt: Receipt) -> None:
+    print("\nThe receipt\n")
+    print(f"  complete    {receipt.complete}")
+    print(f"  accepted    {', '.join(receipt.accepted)}")
+    for address, reply in receipt.refused.items():
+        print(f"  refused     {address}: {reply}")
+    print(f"  message_id  {receipt.message_id}")

@@ -1,0 +1,120 @@
+"""``smtplite job FILE``: the program of the article that started the project (Benjamin Roux, "Le protocole SMTP").
+
+The file: the server, the domain for EHLO, the reverse-path, the forward-paths separated by commas, each on a line of
+its own; then the message. Printed is the first line of each reply: greeting, EHLO, MAIL, each RCPT, DATA, end of data,
+QUIT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import anyio
+import attrs
+
+from smtplite.client import Client
+from smtplite.errors import MessageError, SMTPError
+from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
+from smtplite.trace import ReplyReceived, TraceEvent
+
+__all__ = ["add_to"]
+
+_HEAD = ("server", "domain for EHLO", "reverse-path", "forward-paths")
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """What stands in the file."""
+
+    server: str
+    domain: str
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+
+    @classmethod
+    def parse(cls, text: bytes) -> Job:
+        """Read a job file.
+
+        Raises:
+            ValueError: it is too short, or a line of its head is not what it should be; says which.
+        """
+        lines = text.split(b"\n", len(_HEAD))
+        if len(lines) <= len(_HEAD):
+            missing = _HEAD[len(lines) - (not lines[-1].strip()) :] or ("message",)
+            raise ValueError(f"the file ends too early: it has no {missing[0]}")
+        head = []
+        for number, (name, line) in enumerate(zip(_HEAD, lines, strict=False), 1):
+            try:
+                head.append(line.decode("utf-8").strip())
+            except UnicodeDecodeError as error:
+                raise ValueError(f"line {number} ({name}) is not UTF-8") from error
+        content = lines[-1]
+        if not content.strip():
+            raise ValueError("the file ends too early: it has no message")
+        server, domain, sender, recipients = head
+        if not server:
+            raise ValueError("line 1 (server) is empty")
+        for number, check in ((2, lambda: Domain.parse(domain)), (3, lambda: ReversePath.parse(sender))):
+            try:
+                check()
+            except MessageError as error:
+                raise ValueError(f"line {number}: {error}") from error
+        addresses = tuple(recipients.split(","))
+        for address in addresses:
+            try:
+                ForwardPath.parse(address)
+            except MessageError as error:
+                raise ValueError(f"line 4: {error}") from error
+        return cls(server=server, domain=domain, sender=sender, recipients=addresses, content=content)
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "job",
+        help="send the message of a job file, and print the first line of each reply",
+        description="Send the message of a job file. Its lines: the server; the domain for EHLO; the reverse-path; "
+        "the forward-paths, separated by commas; then the message, header fields, an empty line, text.",
+        epilog="example: smtplite job mail.txt --port 2525",
+    )
+    parser.add_argument("file", type=Path, help="the job file")
+    parser.add_argument("--port", type=int, default=25, help="the server's port (default: 25)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        job = Job.parse(options.file.read_bytes())
+    except OSError as error:
+        return _fail(f"cannot read {options.file}: {error.strerror or error}")
+    except ValueError as error:
+        return _fail(f"{options.file}: {error}")
+    return anyio.run(partial(_send, job, options.port))
+
+
+async def _send(job: Job, port: int) -> int:
+    try:
+        async with Client(job.server, port, tls="none", local_hostname=job.domain, trace=_print_reply) as client:
+            receipt = await client.send(job.content, sender=job.sender, recipients=job.recipients)
+    except SMTPError as error:
+        return _fail(str(error))
+    if receipt.complete:
+        return 0
+    refused = "; ".join(f"{address}: {reply}" for address, reply in receipt.refused.items())
+    return _fail(f"the message was not taken for {refused}")
+
+
+def _print_reply(event: TraceEvent) -> None:
+    if isinstance(event, ReplyReceived):
+        reply = event.reply
+        separator = "-" if len(reply.lines) > 1 else " "
+        print(f"{reply.code}{separator}{reply.text.partition(chr(10))[0]}".rstrip())
+
+
+def _fail(problem: str) -> int:
+    print(f"smtplite job: {problem}", file=sys.stderr)
+    return 1

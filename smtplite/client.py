@@ -1,0 +1,393 @@
+"""Client: what an application holds. `send`, and the pool of sessions behind it."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from email.headerregistry import Address
+from email.message import Message
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import anyio
+import anyio.abc
+
+from smtplite.errors import ConfigurationError, MessageError, SMTPError
+from smtplite.message import Envelope, Prepared, Receipt, Recipient, prepare
+from smtplite.pool import Pool
+from smtplite.protocol.paths import Domain
+from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction
+from smtplite.session import Deadline, Session, Timeouts
+from smtplite.stream import Stream, connect_foreign, connect_tcp, connect_unix
+from smtplite.trace import MessageFinished, Trace, Tracer, logger
+
+__all__ = ["Client", "send"]
+
+TLSMode = Literal["implicit", "starttls", "none"]
+AnyRecipients = str | Address | Recipient | Iterable[str | Address | Recipient]
+if TYPE_CHECKING:  # Message is generic in the stubs alone
+    AnyMessage = Message[Any, Any] | bytes | bytearray | memoryview
+
+
+class Client:
+    """Sends messages through a server, from any number of tasks, over a pool of connections.
+
+    ``async with`` opens no connection; it closes those that were opened. A Client may be made anywhere, also at import
+    time. It is not thread-safe.
+
+    Args:
+        hostname: the server; or give `socket_path` or `connect`.
+        port: None: 24 for LMTP, 25 where tls is "none", 465 where it is "implicit", else 587.
+        tls: "implicit", "starttls" or "none". None: "implicit" on port 465; "none" for Unix sockets and for LMTP to
+            loopback; else "starttls". In this version only "none" can be used, and is never assumed.
+        username: not in this version.
+        password: not in this version.
+        local_hostname: who we say we are; None: this host's full name, else the address literal of our end.
+        source_address: (address, port) to connect from.
+        socket_path: a Unix socket.
+        connect: ``async () -> anyio.abc.ByteStream``: for proxies, and for tests.
+        lmtp: speak LMTP (RFC 2033).
+        pipelining: False: one command at a time, for servers that only say they can do more.
+        max_connections: connections at the same time.
+        max_messages_per_connection: then a connection is replaced; None: never.
+        idle_timeout: seconds after which an idle connection is not used again.
+        max_age: seconds after which a connection is not used again; None: never.
+        timeouts: for each phase.
+        timeout: default of `send`'s own: seconds for a whole call; None: no limit beside `timeouts`.
+        trace: is told what happens, by typed events without secrets.
+
+    Raises:
+        ConfigurationError: an option is wrong; says which.
+    """
+
+    def __init__(
+        self,
+        hostname: str | None = None,
+        port: int | None = None,
+        *,
+        tls: TLSMode | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        local_hostname: str | None = None,
+        source_address: tuple[str, int] | None = None,
+        socket_path: str | None = None,
+        connect: Callable[[], Awaitable[anyio.abc.ByteStream]] | None = None,
+        lmtp: bool = False,
+        pipelining: bool = True,
+        max_connections: int = 5,
+        max_messages_per_connection: int | None = None,
+        idle_timeout: float = 30.0,
+        max_age: float | None = None,
+        timeouts: Timeouts | None = None,
+        timeout: float | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        if hostname is None and socket_path is None and connect is None:
+            raise ConfigurationError("client has no server: pass hostname, socket_path= or connect=")
+        if socket_path is not None and connect is not None:
+            raise ConfigurationError("client has two servers: pass socket_path= or connect=, not both")
+        mode = _tls_mode(tls, hostname=hostname, port=port, socket_path=socket_path, connect=connect, lmtp=lmtp)
+        if mode != "none":
+            raise ConfigurationError(
+                f"tls={mode!r} cannot be used in this version, and it never falls back to clear: "
+                'pass tls="none" to send in clear'
+            )
+        if username is not None or password is not None:
+            raise ConfigurationError("username and password cannot be used in this version")
+        self._hostname = hostname
+        self._port = port if port is not None else _default_port(mode, lmtp=lmtp)
+        _check_number("port", self._port, 0, 65535, whole=True)
+        self._socket_path = socket_path
+        self._connect = connect
+        self._lmtp = lmtp
+        self._pipelining = pipelining
+        self._source_address = source_address
+        self._local_domain = _domain(local_hostname)
+        self._timeouts = timeouts if timeouts is not None else Timeouts()
+        self._timeout = _check_timeout(timeout)
+        self._tracer = Tracer(trace)
+        _check_number("max_connections", max_connections, 1, math.inf, whole=True)
+        if max_messages_per_connection is not None:
+            _check_number("max_messages_per_connection", max_messages_per_connection, 1, math.inf, whole=True)
+        _check_number("idle_timeout", idle_timeout, 0, math.inf)
+        if max_age is not None:
+            _check_number("max_age", max_age, 0, math.inf)
+        self._pool = Pool(
+            self._open_session,
+            max_connections=max_connections,
+            max_messages=max_messages_per_connection,
+            idle_timeout=idle_timeout,
+            max_age=max_age,
+            wait_timeout=self._timeouts.pool,
+        )
+
+    def __repr__(self) -> str:
+        return f"Client({self._server!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the idle connections, and each busy one when its message is done; nothing can be sent any more."""
+        await self._pool.aclose()
+
+    async def send(
+        self,
+        message: AnyMessage,
+        *,
+        sender: str | Address | None = None,
+        recipients: AnyRecipients | None = None,
+        envelope: Envelope | None = None,
+        require_all: bool = False,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Send one message, and say what became of it for each recipient.
+
+        Args:
+            message: a message object of `email`, or the message as octets.
+            sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
+            recipients: one address, or several; None: from To, Cc and Bcc. Bcc itself is never sent.
+            envelope: in place of sender and recipients, with more to say.
+            require_all: send to nobody unless every recipient is accepted.
+            timeout: seconds for the whole call; to learn the outcome use this, not `asyncio.wait_for`.
+
+        Returns:
+            The receipt: somebody was certainly delivered. ``receipt.complete`` if everybody was.
+
+        Raises:
+            MessageError: the message cannot be sent as it is.
+            ReplyError: the server said no.
+            ExtensionRequired: the message needs what the server does not offer.
+            TransportError: the network failed; certainly nothing was delivered.
+            DeliveryUnknown: the message was handed over, and no verdict came.
+            ProtocolError: one side broke the protocol; certainly nothing was delivered.
+        """
+        prepared = prepare(message, sender=sender, recipients=recipients, envelope=envelope)
+        deadline = Deadline(self._timeout if timeout is None else _check_timeout(timeout))
+        delivery = _Delivery(prepared, self._tracer)
+        try:
+            with deadline.scope:
+                await self._deliver(delivery, deadline, require_all=require_all)
+        except SMTPError as error:
+            raise delivery.failed(error) from error.__cause__
+        except BaseException:
+            delivery.was_cancelled()
+            raise
+        return delivery.result(deadline)
+
+    async def _deliver(self, delivery: _Delivery, deadline: Deadline, *, require_all: bool) -> None:
+        is_replaced = False
+        while True:
+            session = await self._pool.acquire(deadline, fresh=is_replaced)
+            try:
+                is_reused = session.messages > 0
+                mail, rcpts, content = delivery.prepared.for_server(session.extensions, is_tls=session.is_tls)
+                transaction = session.begin(mail, rcpts, require_all=require_all)
+                delivery.begin(session, transaction)
+                await session.deliver(transaction, content, deadline)
+            finally:
+                await self._pool.release(session)
+            if is_replaced or not is_reused or not transaction.may_be_resent:
+                return
+            # The connection had died while it was idle (rule R11 a): once more, on one that certainly has not.
+            is_replaced = True
+
+    @property
+    def _server(self) -> str:
+        return self._socket_path or f"{self._hostname or 'connect='}:{self._port}"
+
+    async def _open_session(self, deadline: Deadline) -> Session:
+        seconds = self._timeouts.connect
+        deadline.arm(seconds, f"no connection to {self._server} within {seconds:g} s", "connect")
+        stream: Stream
+        if self._connect is not None:
+            stream = await connect_foreign(self._connect)
+        elif self._socket_path is not None:
+            stream = await connect_unix(self._socket_path)
+        else:
+            assert self._hostname is not None
+            stream = await connect_tcp(self._hostname, self._port, self._source_address)
+        session = Session(
+            stream,
+            server=self._server,
+            lmtp=self._lmtp,
+            pipelining=self._pipelining,
+            timeouts=self._timeouts,
+            tracer=self._tracer,
+        )
+        await session.start(self._local_domain, deadline)
+        return session
+
+
+class _Delivery:
+    """One call of `send`: what it sends, how far it came, and what is said of it at the end."""
+
+    def __init__(self, prepared: Prepared, tracer: Tracer) -> None:
+        self.prepared = prepared
+        self._tracer = tracer
+        self._session: Session | None = None
+        self._transaction: Transaction | None = None
+
+    def begin(self, session: Session, transaction: Transaction) -> None:
+        self._session = session
+        self._transaction = transaction
+
+    def result(self, deadline: Deadline) -> Receipt:
+        """Return the receipt, or raise what there is to raise."""
+        transaction, session = self._transaction, self._session
+        if transaction is None or session is None:  # time was up before a connection was had
+            raise self.failed(deadline.error())
+        if transaction.error is not None:
+            raise self.failed(transaction.error) from transaction.error.__cause__
+        outcomes = transaction.outcomes
+        receipt = Receipt(
+            **self.prepared.sets(outcomes),
+            reply=transaction.reply,
+            replies=self.prepared.replies(outcomes),
+            message_id=self.prepared.message_id,
+            server=session.extensions.greeting,
+        )
+        self._finished(outcomes, None)
+        return receipt
+
+    def failed(self, error: SMTPError) -> SMTPError:
+        """Complete an error: the four sets of recipients, and the transcript."""
+        transaction = self._transaction
+        outcomes = self._outcomes()
+        for name, value in self.prepared.sets(outcomes).items():
+            setattr(error, name, value)
+        if self._session is not None and not error.transcript:
+            error.transcript = self._session.transcript
+        if transaction is not None and error.reply is None:
+            error.reply = transaction.reply
+        self._finished(outcomes, error)
+        return error
+
+    def was_cancelled(self) -> None:
+        """Say what became of a message whose `send` was cancelled, to those who can still hear it."""
+        outcomes = self._outcomes()
+        self._finished(outcomes, None)
+        unknown = self.prepared.sets(outcomes)["unknown"]
+        if unknown:
+            logger.warning(
+                "send was cancelled after message %s was handed over: delivery unknown for %s",
+                self.prepared.message_id,
+                ", ".join(unknown),
+            )
+
+    def _outcomes(self) -> tuple[RecipientOutcome, ...]:
+        if self._transaction is not None and self._transaction.is_done:
+            return self._transaction.outcomes
+        return (RecipientOutcome(Outcome.NOT_SENT),) * len(self.prepared.forward_paths)
+
+    def _finished(self, outcomes: tuple[RecipientOutcome, ...], error: SMTPError | None) -> None:
+        if self._tracer.is_on:
+            self._tracer(
+                MessageFinished(
+                    connection=None if self._session is None else self._session.number,
+                    message_id=self.prepared.message_id,
+                    error=error,
+                    **self.prepared.sets(outcomes),
+                )
+            )
+
+
+async def send(
+    message: AnyMessage,
+    *,
+    sender: str | Address | None = None,
+    recipients: AnyRecipients | None = None,
+    envelope: Envelope | None = None,
+    require_all: bool = False,
+    timeout: float | None = None,
+    **options: Any,
+) -> Receipt:
+    """Send one message over a connection of its own: the arguments of `Client.send`, and those of `Client`.
+
+    ::
+
+        receipt = await smtplite.send(message, hostname="smtp.example.com")
+    """
+    async with Client(**options) as client:
+        return await client.send(
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            require_all=require_all,
+            timeout=timeout,
+        )
+
+
+# Options
+
+
+_MODES: Final = ("implicit", "starttls", "none")
+
+
+def _tls_mode(
+    tls: TLSMode | None,
+    *,
+    hostname: str | None,
+    port: int | None,
+    socket_path: str | None,
+    connect: object,
+    lmtp: bool,
+) -> TLSMode:
+    if tls is not None:
+        if tls not in _MODES:
+            raise ConfigurationError(f'tls is "implicit", "starttls" or "none", not {tls!r}')
+        return tls
+    if socket_path is not None:
+        return "none"
+    if port == 465:
+        return "implicit"
+    if lmtp and connect is None and hostname is not None and _is_loopback(hostname):
+        return "none"
+    return "starttls"
+
+
+def _is_loopback(hostname: str) -> bool:
+    try:
+        return ipaddress.ip_address(hostname).is_loopback
+    except ValueError:
+        return hostname.lower() in ("localhost", "localhost.")
+
+
+def _default_port(mode: TLSMode, *, lmtp: bool) -> int:
+    if mode == "implicit":
+        return 465
+    if lmtp:
+        return 24
+    return 25 if mode == "none" else 587
+
+
+def _domain(local_hostname: str | None) -> Domain | None:
+    if local_hostname is None:
+        return None
+    try:
+        return Domain.parse(local_hostname)
+    except MessageError as error:
+        raise ConfigurationError(f"local_hostname: {error}") from error
+
+
+def _check_number(name: str, value: object, least: float, most: float, *, whole: bool = False) -> None:
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+        limit = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+        raise ConfigurationError(f"{name} is a {'whole ' if whole else ''}number, {limit}, not {value!r}")
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
+        raise ConfigurationError(f"timeout is a number of seconds, or None, not {timeout!r}")
+    return timeout

@@ -1,0 +1,106 @@
+r"""The sans-IO core of smtplite: SMTP and LMTP as a client speaks them, without I/O and without time.
+
+::
+
+    connection = Connection()
+    connection.receive_data(b"220 mx.example ESMTP\r\n")
+    connection.next_event()                                    # Replied(Greeting(), 220 ...)
+    connection.send(Ehlo("client.example"))                    # b"EHLO client.example\r\n"
+
+Commands go in and octets come out; octets go in and events come out. Imports neither anyio nor asyncio, ssl, socket.
+"""
+
+from smtplite.protocol.commands import (
+    Auth,
+    AuthCancel,
+    AuthResponse,
+    Bdat,
+    BdatLast,
+    Command,
+    Custom,
+    Data,
+    Ehlo,
+    EndOfData,
+    Expn,
+    Greeting,
+    Helo,
+    Help,
+    Lhlo,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+    Vrfy,
+)
+from smtplite.protocol.connection import MAX_CHALLENGES, Connection
+from smtplite.protocol.events import (
+    ChallengeReceived,
+    ConnectionClosed,
+    ContentRefused,
+    Event,
+    Replied,
+    ServiceClosing,
+    TlsReady,
+)
+from smtplite.protocol.extensions import Extensions, Limits
+from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
+from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
+from smtplite.protocol.reply import REPLY_CODES, EnhancedStatusCode, Reply, ReplyParser
+from smtplite.protocol.state import RULES, Rule, State
+from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction
+from smtplite.protocol.transparency import ContentEncoder, normalize
+
+__all__ = [
+    "MAX_CHALLENGES",
+    "NO_PARAMETERS",
+    "REPLY_CODES",
+    "RULES",
+    "Auth",
+    "AuthCancel",
+    "AuthResponse",
+    "Bdat",
+    "BdatLast",
+    "ChallengeReceived",
+    "Command",
+    "Connection",
+    "ConnectionClosed",
+    "ContentEncoder",
+    "ContentRefused",
+    "Custom",
+    "Data",
+    "Domain",
+    "Ehlo",
+    "EndOfData",
+    "EnhancedStatusCode",
+    "Event",
+    "Expn",
+    "Extensions",
+    "ForwardPath",
+    "Greeting",
+    "Helo",
+    "Help",
+    "Lhlo",
+    "Limits",
+    "Mail",
+    "Noop",
+    "Outcome",
+    "Parameters",
+    "Quit",
+    "Rcpt",
+    "RecipientOutcome",
+    "Replied",
+    "Reply",
+    "ReplyParser",
+    "ReversePath",
+    "Rset",
+    "Rule",
+    "ServiceClosing",
+    "StartTls",
+    "State",
+    "TlsReady",
+    "Transaction",
+    "Vrfy",
+    "normalize",
+]

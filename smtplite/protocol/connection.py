@@ -1,0 +1,394 @@
+"""Connection: the FIFO of commands that await their replies. The only mutable class below `transaction`.
+
+Commands in, octets out; octets in, events out. It does no I/O and keeps no time. Which command is legal when, and what
+a reply makes of the state, stands in `state.RULES`; here are only the counting (RFC 2920 3.1 forbids to match replies
+to commands by anything else) and what needs more than a table: the content, LMTP's replies, the unsolicited ones.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections import deque
+from typing import Final
+
+from smtplite.errors import LocalProtocolError, RemoteProtocolError
+from smtplite.protocol.commands import (
+    Auth,
+    AuthCancel,
+    AuthResponse,
+    Bdat,
+    BdatLast,
+    Command,
+    Data,
+    Ehlo,
+    EndOfData,
+    Greeting,
+    Helo,
+    Lhlo,
+    Mail,
+    Rcpt,
+    Rset,
+    StartTls,
+)
+from smtplite.protocol.events import (
+    ChallengeReceived,
+    ConnectionClosed,
+    ContentRefused,
+    Event,
+    Replied,
+    ServiceClosing,
+    TlsReady,
+)
+from smtplite.protocol.extensions import Extensions
+from smtplite.protocol.reply import Reply, ReplyParser
+from smtplite.protocol.state import RESERVED_CODES, RULES, State
+from smtplite.protocol.transparency import ContentEncoder
+
+__all__ = ["MAX_CHALLENGES", "Connection"]
+
+#: Challenges in one authentication exchange (rule R6): no mechanism needs more than three.
+MAX_CHALLENGES: Final = 6
+
+_HELLO: Final = (Ehlo, Helo, Lhlo)
+_ENDS_OF_DATA: Final = (EndOfData, BdatLast)
+_ENDED: Final = (State.CLOSING, State.CLOSED)
+
+
+class Connection:
+    """One SMTP or LMTP connection, as the client sees it.
+
+    Call `send` and write what it returns; give what the server sends to `receive_data`, then call `next_event` until
+    it returns None. The greeting is owed from the start.
+
+    Args:
+        lmtp: speak LMTP (RFC 2033): LHLO, and a reply for each accepted recipient at the end of data.
+    """
+
+    def __init__(self, *, lmtp: bool = False) -> None:
+        self.lmtp = lmtp
+        #: What the server offered in its last reply to EHLO; empty before, after HELO, and again after STARTTLS.
+        self.extensions = Extensions()
+        #: True once TLS is established.
+        self.is_tls = False
+        #: True once the server said 235.
+        self.is_authenticated = False
+        self._state = State.GREETING
+        self._pending: deque[Command] = deque((Greeting(),))
+        self._parser = ReplyParser()
+        self._eof = False
+        self._close_reported = False
+        self._violation: str | None = None
+        self._challenges = 0
+        self._encoder: ContentEncoder | None = None  # between 354 and EndOfData
+        self._chunk_left = 0  # octets of the newest BDAT's chunk that were not yet given to send_content
+        self._accepted: list[Rcpt] = []  # LMTP: the recipients of this transaction that were taken, in order
+        self._verdicts = 0  # LMTP: replies read for the end of data at the head of the queue
+
+    # What the connection is
+
+    @property
+    def state(self) -> State:
+        """What the replies read so far have made of the connection."""
+        return self._state
+
+    @property
+    def pending(self) -> tuple[Command, ...]:
+        """The commands that are owed a reply, oldest first."""
+        return tuple(self._pending)
+
+    @property
+    def awaiting(self) -> Command | None:
+        """The command whose reply comes next, or None if none is owed."""
+        return self._pending[0] if self._pending else None
+
+    @property
+    def owed(self) -> int:
+        """How many commands are owed a reply."""
+        return len(self._pending)
+
+    @property
+    def has_unread(self) -> bool:
+        """True if octets from the server are held that no event has reported."""
+        return self._parser.has_data
+
+    @property
+    def wants_content(self) -> bool:
+        """True while `send_content` is legal: after 354 or a BDAT, until the content is complete."""
+        if self._encoder is not None:
+            return self._state is State.DATA
+        return self._chunk_left > 0 and self._state not in _ENDED
+
+    # What we send
+
+    def send(self, command: Command) -> bytes:
+        """Return the octets that send this command, and await its reply.
+
+        Raises:
+            LocalProtocolError: the command is illegal now; nothing changed.
+        """
+        rule = RULES[type(command)]
+        pending = self._pending
+        if pending:
+            newest = pending[-1]
+            newest_rule = RULES[type(newest)]
+            if newest_rule.ends_group or (self.lmtp and type(newest) in _ENDS_OF_DATA):
+                raise LocalProtocolError(f"{rule.verb} cannot be sent before the reply to {newest_rule.verb} is read")
+            if not self.extensions.pipelining:
+                raise LocalProtocolError(
+                    f"{rule.verb} cannot be sent before the reply to {newest_rule.verb} is read: "
+                    "the server does not offer PIPELINING"
+                )
+            assumed = newest_rule.while_owed or self._state
+            if self._state in _ENDED:  # a 421, or a breach of the protocol: nothing more is sent
+                assumed = self._state
+        else:
+            assumed = self._state
+            if self._parser.has_data:
+                raise LocalProtocolError(f"{rule.verb} cannot be sent: octets nobody asked for are waiting to be read")
+        if assumed not in rule.legal_in:
+            raise LocalProtocolError(f"{rule.verb} cannot be sent now: {assumed.value}")
+        if self._chunk_left:
+            raise LocalProtocolError(f"{rule.verb} cannot be sent: {self._chunk_left} octets of the chunk are missing")
+        self._check_session(command, rule.requires)
+        kind = type(command)
+        if kind is EndOfData:
+            assert self._encoder is not None
+            # The content ended in the middle of a line: the dot needs a line of its own (RFC 5321 4.1.1.4).
+            data = b".\r\n" if self._encoder.at_line_start else b"\r\n.\r\n"
+            self._encoder = None
+        else:
+            data = command.to_bytes()
+            if isinstance(command, Bdat):
+                self._chunk_left = command.size
+            elif kind is Auth:
+                self._challenges = 0
+        pending.append(command)
+        return data
+
+    def _check_session(self, command: Command, requires: str | None) -> None:
+        if isinstance(command, _HELLO) and isinstance(command, Lhlo) is not self.lmtp:
+            raise LocalProtocolError(
+                f"{command.verb} cannot be sent in {'LMTP: LHLO' if self.lmtp else 'SMTP: EHLO'} is"
+            )
+        if requires is not None and requires not in self.extensions:
+            raise LocalProtocolError(f"{command.verb} cannot be sent: the server does not offer {requires}")
+        if type(command) is StartTls:
+            if self.is_tls:
+                raise LocalProtocolError("STARTTLS cannot be sent inside TLS")
+            if self._parser.has_data:  # a 220 that was there before the command must not answer it (rule R13)
+                raise LocalProtocolError("STARTTLS cannot be sent while octets from the server are unread")
+        if type(command) is Auth and self.is_authenticated:
+            raise LocalProtocolError("AUTH cannot be sent again: the session is authenticated")
+        if type(command) is EndOfData and self.lmtp and not self._accepted:
+            raise LocalProtocolError("the end of data cannot be sent in LMTP without a recipient: close instead")
+
+    def send_content(self, chunk: bytes) -> bytes:
+        """Return the octets that send this piece of the content.
+
+        Between the 354 to DATA and EndOfData: line endings made CRLF, leading dots doubled, in pieces of any size.
+        Behind a BDAT: the chunk's octets as they are, until the announced number is reached.
+
+        Raises:
+            LocalProtocolError: no content is awaited, or it is more than BDAT announced; nothing changed.
+        """
+        if self._encoder is not None:
+            if self._state is not State.DATA:
+                raise LocalProtocolError(f"content cannot be sent now: {self._state.value}")
+            return self._encoder.encode(chunk)
+        if not chunk:
+            return chunk
+        if len(chunk) > self._chunk_left or self._state in _ENDED:
+            raise LocalProtocolError(
+                f"{len(chunk)} octets of content cannot be sent now: {self._chunk_left} are awaited"
+                if self.wants_content
+                else f"content cannot be sent now: {self._state.value}"
+            )
+        self._chunk_left -= len(chunk)
+        return chunk
+
+    def tls_established(self) -> None:
+        """Say that TLS is up: before the greeting (implicit TLS), or after `TlsReady`.
+
+        After STARTTLS all knowledge of the server is forgotten; EHLO comes next (RFC 3207 4.2).
+
+        Raises:
+            LocalProtocolError: TLS cannot begin here; nothing changed.
+        """
+        if self.is_tls or (self._state is not State.TLS and self._state is not State.GREETING):
+            raise LocalProtocolError(f"TLS cannot begin now: {self._state.value}")
+        if self._parser.has_data:
+            raise LocalProtocolError("TLS cannot begin now: octets sent in clear are waiting to be read")
+        self.is_tls = True
+        self.is_authenticated = False
+        self.extensions = Extensions()
+        if self._state is State.TLS:
+            self._state = State.HELLO
+
+    # What we receive
+
+    def receive_data(self, data: bytes) -> None:
+        """Take octets from the server; b"" is the end of them. Call `next_event` afterwards."""
+        if data:
+            self._parser.receive_data(data)
+        else:
+            self._eof = True
+
+    def next_event(self) -> Event | None:
+        """Return what happened next, or None if more data is needed.
+
+        Raises:
+            RemoteProtocolError: the server broke the protocol. The connection is CLOSED; every further call raises
+                the same.
+        """
+        if self._violation is not None:
+            raise RemoteProtocolError(self._violation)
+        try:
+            event = self._next_event()
+        except RemoteProtocolError as error:
+            self._violation = str(error)
+            self._state = State.CLOSED
+            raise
+        return event
+
+    def _next_event(self) -> Event | None:
+        parser = self._parser
+        if not self._pending:
+            return self._unsolicited()
+        command = self._pending[0]
+        # The replies to hello carry no enhanced codes (RFC 2034 3), and before it nothing is known to be offered.
+        enhanced = self.extensions.enhanced_status_codes and not isinstance(command, _HELLO)
+        reply = parser.next_reply(enhanced=enhanced)
+        if reply is None:
+            return self._end() if self._eof else None
+        return self._answer(command, reply)
+
+    def _answer(self, command: Command, reply: Reply) -> Event:
+        kind = type(command)
+        rule = RULES[kind]
+        code = reply.code
+        if code == 421:
+            self._state = State.CLOSING  # and there it stays, whatever replies follow: see _advance
+        elif code // 100 not in rule.expected or (
+            code < 400
+            and (
+                (code in RESERVED_CODES and kind not in RESERVED_CODES[code])
+                or (rule.code is not None and code != rule.code and code != 334)
+            )
+        ):
+            raise RemoteProtocolError(f"server answered {str(reply)[:80]!r} to {rule.verb}")
+        if self._chunk_left and command is self._pending[-1]:
+            return self._answer_to_unfinished_chunk(command, reply)
+        if self.lmtp:
+            if kind in _ENDS_OF_DATA:
+                return self._lmtp_verdict(command, reply)
+            self._note_recipient(command, reply)
+        if code == 334:
+            return self._challenge(command, reply)
+        self._pending.popleft()
+        if code >= 400:
+            self._advance(rule.after_failure)
+            return Replied(command, reply)
+        self._advance(rule.after_success)
+        if kind is Rcpt or kind is Mail:  # most replies
+            return Replied(command, reply)
+        if kind is Data:
+            self._encoder = ContentEncoder()
+        elif isinstance(command, _HELLO):
+            self.extensions = Extensions() if kind is Helo else Extensions.from_reply(reply)
+        elif isinstance(command, StartTls):
+            if self._parser.has_data:
+                raise RemoteProtocolError(self._injected())
+            return TlsReady(command, reply)
+        elif isinstance(command, (Auth, AuthResponse, AuthCancel)):
+            self.is_authenticated = True
+        return Replied(command, reply)
+
+    def _injected(self) -> str:
+        return f"server sent {self._parser.unread[:80]!r} in clear behind its 220 to STARTTLS"
+
+    def _advance(self, state: State | None) -> None:
+        if state is not None and self._state is not State.CLOSING:
+            self._state = state
+
+    def _answer_to_unfinished_chunk(self, command: Command, reply: Reply) -> Event:
+        if not reply.is_negative:
+            raise RemoteProtocolError(f"server answered {str(reply)[:80]!r} to BDAT before the chunk was sent")
+        # A real refusal; but nobody can say what the server would take the rest of the chunk for.
+        self._pending.popleft()
+        self._chunk_left = 0
+        self._state = State.CLOSING
+        return Replied(command, reply)
+
+    def _challenge(self, command: Command, reply: Reply) -> Event:
+        assert isinstance(command, (Auth, AuthResponse, AuthCancel))
+        self._challenges += 1
+        if self._challenges > MAX_CHALLENGES:
+            raise RemoteProtocolError(f"server sent more than {MAX_CHALLENGES} challenges to one AUTH")
+        self._pending.popleft()
+        self._advance(State.AUTH)
+        try:
+            challenge = b64decode(reply.lines[-1].strip(), validate=True) if len(reply.lines) == 1 else None
+        except binascii.Error:
+            challenge = None
+        return ChallengeReceived(command, reply, challenge)
+
+    def _note_recipient(self, command: Command, reply: Reply) -> None:
+        """Keep the list of LMTP's accepted recipients, each of whom is owed a reply at the end of data."""
+        if isinstance(command, Rcpt):
+            if reply.is_positive:
+                self._accepted.append(command)
+        elif isinstance(command, (Mail, Rset, Lhlo)) and reply.is_positive:  # refused, it leaves all as it was
+            self._accepted.clear()
+
+    def _lmtp_verdict(self, command: Command, reply: Reply) -> Event:
+        """Count one of the replies to LMTP's end of data: one for each accepted recipient (RFC 2033 4.2)."""
+        accepted = self._accepted
+        recipient = accepted[self._verdicts] if accepted else None
+        self._verdicts += 1
+        if self._verdicts < len(accepted) and not self._answers_for_all(reply):
+            return Replied(command, reply, recipient, is_final=False)
+        if self._verdicts < len(accepted):
+            # Should further replies follow all the same, they must not answer what comes next: nothing comes next.
+            self._state = State.CLOSING
+            recipient = None
+        rule = RULES[type(command)]
+        self._pending.popleft()
+        self._verdicts = 0
+        accepted.clear()
+        self._advance(rule.after_failure if reply.is_negative else rule.after_success)
+        return Replied(command, reply, recipient)
+
+    def _answers_for_all(self, reply: Reply) -> bool:
+        # The command itself was not understood or not allowed: Dovecot answers that once, whatever was accepted.
+        return self._verdicts == 1 and (500 <= reply.code <= 509 or reply.code == 530)
+
+    def _unsolicited(self) -> Event | None:
+        """Judge what comes while nothing is owed (rules R3, R8): as soon as it can be told, not once it is complete."""
+        parser = self._parser
+        if self._state in _ENDED:
+            parser.discard()  # whatever comes behind the last word changes nothing
+        elif parser.has_data:
+            if self._state is State.TLS:
+                raise RemoteProtocolError(self._injected())
+            in_content = self._state is State.DATA
+            if not in_content and not b"421".startswith(parser.partial_code):
+                raise RemoteProtocolError(f"server sent {parser.unread[:80]!r} although no reply was owed")
+            reply = parser.next_reply(enhanced=self.extensions.enhanced_status_codes)
+            if reply is not None:
+                if not reply.is_negative:
+                    raise RemoteProtocolError(f"server sent {str(reply)[:80]!r} before the end of data")
+                self._state = State.CLOSING
+                return ContentRefused(reply) if in_content else ServiceClosing(reply)
+        return self._end() if self._eof else None
+
+    def _end(self) -> ConnectionClosed | None:
+        if self._close_reported:
+            return None
+        self._close_reported = True
+        self._state = State.CLOSED
+        unanswered = tuple(self._pending)
+        self._pending.clear()
+        partial = self._parser.unread
+        self._parser.discard()
+        return ConnectionClosed(unanswered, partial)

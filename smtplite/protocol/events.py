@@ -1,0 +1,91 @@
+"""What comes back from the server, as values."""
+
+from __future__ import annotations
+
+import attrs
+
+from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Rcpt, StartTls
+from smtplite.protocol.reply import Reply
+
+__all__ = [
+    "ChallengeReceived",
+    "ConnectionClosed",
+    "ContentRefused",
+    "Event",
+    "Replied",
+    "ServiceClosing",
+    "TlsReady",
+]
+
+
+@attrs.frozen(eq=False)
+class Replied:
+    """The reply to a command.
+
+    Attributes:
+        command: the command that it answers.
+        reply: the reply.
+        recipient: in LMTP, at the end of data: the recipient whose verdict this is (RFC 2033 4.2).
+        is_final: False while the same command is owed further replies (LMTP's end of data).
+    """
+
+    command: Command
+    reply: Reply
+    recipient: Rcpt | None = None
+    is_final: bool = True
+
+
+@attrs.frozen(eq=False)
+class ChallengeReceived:
+    """A 334 in an authentication exchange: send AuthResponse, or AuthCancel (RFC 4954 4).
+
+    Attributes:
+        command: the line that it answers.
+        reply: the reply.
+        challenge: its decoded octets; None if they are no base64: send AuthCancel.
+    """
+
+    command: Auth | AuthResponse | AuthCancel
+    reply: Reply
+    challenge: bytes | None
+
+
+@attrs.frozen(eq=False)
+class TlsReady:
+    """The 220 to STARTTLS: do the handshake, then call `Connection.tls_established` (RFC 3207 4)."""
+
+    command: StartTls
+    reply: Reply
+
+
+@attrs.frozen(eq=False)
+class ContentRefused:
+    """A 4yz or 5yz while the content was still being sent: stop sending, and close.
+
+    It is a real refusal: nothing was taken, for the end of data was never sent.
+    """
+
+    reply: Reply
+
+
+@attrs.frozen(eq=False)
+class ServiceClosing:
+    """A 421 that answers nothing: the server closes the connection (RFC 5321 3.8)."""
+
+    reply: Reply
+
+
+@attrs.frozen(eq=False)
+class ConnectionClosed:
+    """The server closed the connection; what it still owed will never come.
+
+    Attributes:
+        unanswered: the commands that were still owed a reply, in order.
+        partial: the octets of a reply that was cut short: no reply.
+    """
+
+    unanswered: tuple[Command, ...] = ()
+    partial: bytes = b""
+
+
+Event = Replied | ChallengeReceived | TlsReady | ContentRefused | ServiceClosing | ConnectionClosed

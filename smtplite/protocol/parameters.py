@@ -1,0 +1,264 @@
+"""ESMTP parameters of MAIL and RCPT: validated once, into their wire form (RFC 5321 4.1.2, rule R18).
+
+`Parameters.mail` and `Parameters.rcpt` know the parameters that a client decides by itself; `Parameters.custom` takes
+what remains, by keyword, and refuses what would change the meaning or the number of replies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import attrs
+
+from smtplite.errors import ExtensionRequired, MessageError
+from smtplite.protocol.extensions import Extensions
+from smtplite.protocol.grammar import KEYWORD, VALUE
+
+__all__ = ["MAX_ENVID_CHARACTERS", "NO_PARAMETERS", "Parameters", "negotiate", "require_offered", "xtext"]
+
+MAX_ENVID_CHARACTERS: Final = 100  # RFC 3461 4.4
+_MAX_ORCPT_BYTES: Final = 500  # RFC 3461 4.2, the encoded form
+
+#: Set by the client itself, from typed arguments, or never (AUTH vouches for another's identity; PRDR changes the
+#: number of replies).
+RESERVED: Final = frozenset(
+    {"BODY", "SIZE", "SMTPUTF8", "AUTH", "PRDR", "RET", "ENVID", "NOTIFY", "ORCPT", "REQUIRETLS"}
+)
+#: Parameters whose EHLO keyword has another name (RFC 2852 4, RFC 4865 4).
+_OFFERED_AS: Final = {"BY": "DELIVERBY", "HOLDFOR": "FUTURERELEASE", "HOLDUNTIL": "FUTURERELEASE"}
+
+# Beside "+" and "=", which must be encoded: "<" and ">", which mean something else to a lax server (R18).
+_NOT_XTEXT: Final = re.compile(r"[^\x21-\x2a\x2c-\x3b\x3f-\x7e]")
+
+
+def xtext(text: str) -> str:
+    """Encode printable ASCII as xtext: ``+``, ``=``, ``<``, ``>`` and space as ``+HH`` (RFC 3461 4).
+
+    Raises:
+        MessageError: the text holds a control octet or a character beyond ASCII.
+    """
+    if not text.isascii() or not text.isprintable():
+        raise MessageError(f"{text[:80]!r} cannot be sent as xtext: printable ASCII only")
+    return _NOT_XTEXT.sub(lambda match: f"+{ord(match.group()):02X}", text)
+
+
+def _utf8_address(address: str, *, ascii_only: bool) -> str:
+    """Encode an address for ``ORCPT=utf-8;``: utf-8-addr-xtext if `ascii_only`, else -unitext (RFC 6533 3)."""
+    if any(not character.isprintable() or character in " <>" for character in address):
+        raise MessageError(f"orcpt {address[:80]!r} holds a space, < or >, or a character that cannot be seen")
+    return "".join(
+        f"\\x{{{ord(character):X}}}" if character in "+=\\" or (ascii_only and not character.isascii()) else character
+        for character in address
+    )
+
+
+@attrs.frozen(eq=False)
+class Parameters:
+    """The parameters of one MAIL or RCPT command.
+
+    Attributes:
+        wire: their octets, each with the space in front of it; b"" if there are none.
+        keywords: the EHLO keywords that the server must offer for them, without repetition.
+    """
+
+    wire: bytes = b""
+    keywords: tuple[str, ...] = ()
+
+    def __add__(self, other: Parameters) -> Parameters:
+        if not other.wire:
+            return self
+        return Parameters(self.wire + other.wire, tuple(dict.fromkeys(self.keywords + other.keywords)))
+
+    @classmethod
+    def mail(
+        cls,
+        *,
+        size: int | None = None,
+        body: str | None = None,
+        smtputf8: bool = False,
+        ret: str | None = None,
+        envid: str | None = None,
+        require_tls: bool = False,
+    ) -> Parameters:
+        """Return the parameters of a MAIL command.
+
+        Args:
+            size: the content's octets, line endings CRLF, before dot-stuffing (RFC 1870 6).
+            body: "7BIT", "8BITMIME" (RFC 6152) or "BINARYMIME" (RFC 3030).
+            smtputf8: the transaction needs SMTPUTF8 (RFC 6531).
+            ret: "FULL" or "HDRS" (RFC 3461 4.3).
+            envid: the envelope identifier, plain; at most 100 characters (RFC 3461 4.4).
+            require_tls: RFC 8689.
+
+        Raises:
+            MessageError: a value is none of these.
+        """
+        wire = b""
+        keywords: list[str] = []
+        if size is not None:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+                raise MessageError(f"size is a number of octets, not {size!r}")
+            wire += b" SIZE=%d" % size
+            keywords.append("SIZE")
+        if body is not None:
+            if body not in ("7BIT", "8BITMIME", "BINARYMIME"):
+                raise MessageError(f"body is '7BIT', '8BITMIME' or 'BINARYMIME', not {body!r}")
+            wire += b" BODY=" + body.encode("ascii")
+            keywords.append("BINARYMIME" if body == "BINARYMIME" else "8BITMIME")
+        if smtputf8:
+            wire += b" SMTPUTF8"
+            keywords.append("SMTPUTF8")
+        if ret is not None:
+            if ret not in ("FULL", "HDRS"):
+                raise MessageError(f"ret is 'FULL' or 'HDRS', not {ret!r}")
+            wire += b" RET=" + ret.encode("ascii")
+            keywords.append("DSN")
+        if envid is not None:
+            if not 0 < len(envid) <= MAX_ENVID_CHARACTERS:
+                raise MessageError(f"envid has 1 to {MAX_ENVID_CHARACTERS} characters, not {len(envid)}")
+            wire += b" ENVID=" + xtext(envid).encode("ascii")
+            keywords.append("DSN")
+        if require_tls:
+            wire += b" REQUIRETLS"
+            keywords.append("REQUIRETLS")
+        return cls(wire, tuple(dict.fromkeys(keywords)))
+
+    @classmethod
+    def rcpt(
+        cls, *, notify: str | Collection[str] | None = None, orcpt: str | None = None, smtputf8: bool = False
+    ) -> Parameters:
+        """Return the parameters of a RCPT command.
+
+        Args:
+            notify: "NEVER", or some of "SUCCESS", "FAILURE", "DELAY" (RFC 3461 4.1).
+            orcpt: the original recipient, an address without its type (RFC 3461 4.2).
+            smtputf8: whether the transaction uses SMTPUTF8: decides the form of an ``orcpt`` beyond ASCII (RFC 6533 3).
+
+        Raises:
+            MessageError: a value is none of these.
+        """
+        wire = b""
+        if notify is not None:
+            words = (notify,) if isinstance(notify, str) else tuple(dict.fromkeys(notify))
+            if words != ("NEVER",) and (not words or not set(words) <= {"SUCCESS", "FAILURE", "DELAY"}):
+                raise MessageError(f"notify is 'NEVER' or some of 'SUCCESS', 'FAILURE', 'DELAY', not {notify!r}")
+            wire += b" NOTIFY=" + ",".join(words).encode("ascii")
+        if orcpt is not None:
+            if not orcpt:
+                raise MessageError("orcpt is an address, not an empty string")
+            if orcpt.isascii():
+                encoded = ("rfc822;" + xtext(orcpt)).encode("ascii")
+            else:
+                encoded = ("utf-8;" + _utf8_address(orcpt, ascii_only=not smtputf8)).encode("utf-8")
+            if len(encoded) > _MAX_ORCPT_BYTES:
+                raise MessageError(f"orcpt {orcpt[:80]!r} has more than {_MAX_ORCPT_BYTES} octets when encoded")
+            wire += b" ORCPT=" + encoded
+        return cls(wire, ("DSN",) if wire else ())
+
+    @classmethod
+    def custom(cls, parameters: Mapping[str, str | None]) -> Parameters:
+        """Return any other parameters: keyword -> value, or None for a keyword without one.
+
+        Raises:
+            MessageError: a keyword or value breaks the grammar, or the keyword is one that the client sets by itself
+                or never sends: BODY, SIZE, SMTPUTF8, AUTH, PRDR, RET, ENVID, NOTIFY, ORCPT, REQUIRETLS.
+        """
+        wire = b""
+        keywords: list[str] = []
+        for keyword, value in parameters.items():
+            if not isinstance(keyword, str) or KEYWORD.fullmatch(keyword) is None:
+                raise MessageError(f"parameter keyword {keyword!r} is not letters, digits and hyphens")
+            name = keyword.upper()
+            if name in RESERVED:
+                raise MessageError(f"parameter {name} is not for `parameters`: it is set by a typed argument, or never")
+            wire += b" " + keyword.encode("ascii")
+            if value is not None:
+                if not isinstance(value, str) or VALUE.fullmatch(value) is None:
+                    raise MessageError(f"value {value!r} of {name} is not printable ASCII without space, =, < and >")
+                wire += b"=" + value.encode("ascii")
+            keywords.append(_OFFERED_AS.get(name, name))
+        if len({keyword.upper() for keyword in parameters}) != len(parameters):
+            raise MessageError(f"a parameter stands twice: {', '.join(parameters)}")
+        return cls(wire, tuple(dict.fromkeys(keywords)))
+
+
+NO_PARAMETERS: Final = Parameters()
+
+
+def negotiate(
+    extensions: Extensions,
+    *,
+    size: int | None,
+    is_eight_bit: bool,
+    needs_smtputf8: str | None = None,
+    is_tls: bool = False,
+    body: str | None = None,
+    ret: str | None = None,
+    envid: str | None = None,
+    drop_dsn: bool = False,
+    require_tls: bool = False,
+    custom: Parameters = NO_PARAMETERS,
+) -> Parameters:
+    """Return the parameters of MAIL for this message at this server: each only where it is needed and offered.
+
+    Args:
+        extensions: what the server offers.
+        size: the content's octets on the wire, before dot-stuffing; None if it is not known.
+        is_eight_bit: whether the content holds an octet above 127.
+        needs_smtputf8: which address or header needs SMTPUTF8, for the error; None: none does.
+        is_tls: whether the session is inside TLS.
+        body: the caller's own BODY; None: 8BITMIME when it is needed.
+        ret: RFC 3461 4.3.
+        envid: RFC 3461 4.4.
+        drop_dsn: leave RET and ENVID out where DSN is not offered.
+        require_tls: RFC 8689.
+        custom: what else the caller wants.
+
+    Raises:
+        ExtensionRequired: the message needs what the server does not offer; nothing was sent.
+    """
+    offered = extensions.size
+    if size is not None and offered is not None and size > offered:
+        raise _missing("SIZE", f"the message has {size} octets, and the server takes {offered} at most")
+    if needs_smtputf8 is not None and not extensions.smtputf8:
+        raise _missing("SMTPUTF8", f"{needs_smtputf8} needs SMTPUTF8, which the server does not offer")
+    if body is None and is_eight_bit:
+        body = "8BITMIME"
+    if body == "8BITMIME" and not extensions.eight_bit_mime:
+        raise _missing("8BITMIME", "the message holds 8-bit octets, and the server does not offer 8BITMIME")
+    if body == "7BIT" and not extensions.eight_bit_mime:
+        body = None  # it is what every server without the extension takes it for
+    if require_tls and not (is_tls and extensions.requiretls):
+        raise _missing("REQUIRETLS", "the message requires TLS all the way, and the server does not offer REQUIRETLS")
+    if drop_dsn and not extensions.dsn:
+        ret = envid = None
+    parameters = Parameters.mail(
+        size=size if "SIZE" in extensions else None,
+        body=body,
+        smtputf8=needs_smtputf8 is not None,
+        ret=ret,
+        envid=envid,
+        require_tls=require_tls,
+    )
+    parameters += custom
+    require_offered(extensions, parameters)
+    return parameters
+
+
+def require_offered(extensions: Extensions, parameters: Parameters) -> None:
+    """Check that the server offers every extension that these parameters need.
+
+    Raises:
+        ExtensionRequired: it does not; nothing was sent.
+    """
+    for keyword in parameters.keywords:
+        if keyword not in extensions:
+            raise _missing(keyword, f"the envelope needs {keyword}, which the server does not offer")
+
+
+def _missing(keyword: str, message: str) -> ExtensionRequired:
+    error = ExtensionRequired(message)
+    error.keyword = keyword
+    return error

@@ -1,0 +1,215 @@
+"""Reverse-paths, forward-paths and domains: validated once, into values that know their wire form.
+
+Nothing is ever rewritten, with one exception: a domain in another script becomes its A-label (RFC 5890). What cannot
+be sent as it stands is refused. Parsing an address "as a mail client would" has sent mail to another mailbox than the
+caller's, and reported it as delivered.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import unicodedata
+from typing import Final, Self
+
+import attrs
+import idna
+
+from smtplite.errors import MessageError
+from smtplite.protocol.grammar import (
+    ADDRESS_LITERAL,
+    DOMAIN,
+    DOT_STRING,
+    DOT_STRING_UTF8,
+    PLAIN_MAILBOX,
+    QUOTED_STRING,
+    QUOTED_STRING_UTF8,
+)
+
+__all__ = [
+    "MAX_DOMAIN_BYTES",
+    "MAX_LOCAL_PART_BYTES",
+    "MAX_PATH_BYTES",
+    "Domain",
+    "ForwardPath",
+    "Path",
+    "ReversePath",
+]
+
+# RFC 5321 4.5.3.1.1 to 4.5.3.1.3, in octets; a path counts its angle brackets.
+MAX_LOCAL_PART_BYTES: Final = 64
+MAX_DOMAIN_BYTES: Final = 255
+MAX_PATH_BYTES: Final = 256
+
+# Control, format and surrogate characters, and every kind of separator: none can be seen, all can mislead.
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+
+
+@attrs.frozen
+class Domain:
+    """A domain or an address literal: the argument of EHLO, the right side of a mailbox (RFC 5321 4.1.2, 4.1.3).
+
+    Attributes:
+        wire: its octets as they are sent.
+    """
+
+    wire: bytes
+
+    @classmethod
+    def parse(cls, domain: str | Domain) -> Domain:
+        """Return the validated domain; a name in another script becomes its A-labels.
+
+        Raises:
+            MessageError: it is neither a domain nor an address literal.
+        """
+        if isinstance(domain, Domain):
+            return domain
+        if not isinstance(domain, str):
+            raise MessageError(f"a domain is a str, not {type(domain).__name__}")
+        return cls(_domain(domain, f"domain {domain[:80]!r}").encode("ascii"))
+
+
+@attrs.frozen(eq=False)
+class Path:
+    """What reverse-path and forward-path have in common.
+
+    Attributes:
+        address: the address as it was given.
+        wire: the path as it is sent, angle brackets included.
+        needs_smtputf8: True if the local part is not ASCII (RFC 6531).
+    """
+
+    address: str
+    wire: bytes
+    needs_smtputf8: bool = False
+
+    @classmethod
+    def _of_mailbox(cls, address: str) -> Self:
+        """Parse ``Mailbox = Local-part "@" ( Domain / address-literal )``."""
+        plain = PLAIN_MAILBOX.fullmatch(address)
+        if plain is not None:  # nearly every address
+            if len(address) <= MAX_LOCAL_PART_BYTES:  # shorter than each of the limits
+                return cls(address, b"<" + address.encode("ascii") + b">")
+            local, domain = plain.groups()
+        else:
+            local, domain = _split(address)
+            domain = _domain(domain, f"domain of {_shown(address)}")
+        octets = local.encode("utf-8")
+        if len(octets) > MAX_LOCAL_PART_BYTES:
+            raise MessageError(f"local part of {_shown(address)} has more than {MAX_LOCAL_PART_BYTES} octets")
+        if len(domain) > MAX_DOMAIN_BYTES:
+            raise MessageError(f"domain of {_shown(address)} has more than {MAX_DOMAIN_BYTES} octets")
+        wire = b"<" + octets + b"@" + domain.encode("ascii") + b">"
+        if len(wire) > MAX_PATH_BYTES:
+            raise MessageError(f"address {_shown(address)} has more than {MAX_PATH_BYTES - 2} octets")
+        return cls(address, wire, len(octets) != len(local))
+
+
+class ReversePath(Path):
+    """Where notifications about the message go: the argument of MAIL (RFC 5321 4.1.2, 4.5.5)."""
+
+    @classmethod
+    def parse(cls, address: str | ReversePath) -> ReversePath:
+        """Return the validated path; "" is the null reverse-path.
+
+        Raises:
+            MessageError: the address cannot stand in a MAIL command; says why.
+        """
+        if isinstance(address, ReversePath):
+            return address
+        if not isinstance(address, str):
+            raise MessageError(f"the sender's address is a str, not {type(address).__name__}")
+        if not address:
+            return cls("", b"<>")
+        return cls._of_mailbox(address)
+
+
+class ForwardPath(Path):
+    """A recipient: the argument of RCPT (RFC 5321 4.1.1.3, 4.1.2)."""
+
+    @classmethod
+    def parse(cls, address: str | ForwardPath) -> ForwardPath:
+        """Return the validated path; ``postmaster`` needs no domain.
+
+        Raises:
+            MessageError: the address cannot stand in a RCPT command; says why.
+        """
+        if isinstance(address, ForwardPath):
+            return address
+        if not isinstance(address, str):
+            raise MessageError(f"a recipient's address is a str, not {type(address).__name__}")
+        if address.lower() == "postmaster":  # RFC 5321 4.1.1.3: the one recipient without a domain
+            return cls(address, b"<" + address.encode("ascii") + b">")
+        return cls._of_mailbox(address)
+
+    @property
+    def mailbox(self) -> bytes:
+        """What tells two recipients apart: the local part octet for octet, the domain without case (RFC 5321 2.4)."""
+        local, at, domain = self.wire.rpartition(b"@")
+        return local + at + domain.lower()
+
+
+def _shown(address: str) -> str:
+    return f"{address[:80]!r}"
+
+
+def _split(address: str) -> tuple[str, str]:
+    """Return the validated local part, and whatever stands behind the "@"."""
+    _refuse_invisible(address, f"address {_shown(address)}")
+    if address.startswith('"'):
+        # The "@" that counts is the one behind the closing quote; QUOTED_STRING cannot match past an inner quote.
+        quoted = (QUOTED_STRING if address.isascii() else QUOTED_STRING_UTF8).match(address)
+        if quoted is None or address[quoted.end() : quoted.end() + 1] != "@":
+            raise MessageError(f"address {_shown(address)} has a quoted local part that does not end before an @")
+        return quoted.group(), address[quoted.end() + 1 :]
+    local, at, domain = address.rpartition("@")
+    if not at:
+        raise MessageError(f"address {_shown(address)} has no @: give a full address, such as user@example.com")
+    if (DOT_STRING if local.isascii() else DOT_STRING_UTF8).fullmatch(local) is None:
+        raise MessageError(
+            f"address {_shown(address)} has a local part that is neither a dot-string nor quoted; "
+            "pass the bare address, without a display name or angle brackets"
+        )
+    return local, domain
+
+
+def _refuse_invisible(text: str, name: str) -> None:
+    for character in text:
+        # A space is legal inside a quoted local part; the grammar refuses it everywhere else.
+        if character != " " and unicodedata.category(character) in _INVISIBLE:
+            raise MessageError(f"{name} contains {character!r}")
+
+
+def _domain(domain: str, name: str) -> str:
+    """Return the domain as it is sent; `name` says in errors whose domain it is."""
+    if domain.startswith("["):
+        _check_address_literal(domain, name)
+        return domain
+    if not domain.isascii():
+        _refuse_invisible(domain, name)  # the mapping to A-labels would drop some of them without a word
+        try:
+            domain = idna.encode(domain, uts46=True, transitional=False).decode("ascii")
+        except idna.IDNAError as error:
+            raise MessageError(f"{name} is no internationalized domain name: {error}") from error
+        except UnicodeError as error:  # lone surrogates, and labels beyond what the codec takes
+            raise MessageError(f"{name} is no internationalized domain name") from error
+    if DOMAIN.fullmatch(domain) is None:
+        raise MessageError(f"{name} is neither a domain name nor an address literal such as [192.0.2.1]")
+    if len(domain) > MAX_DOMAIN_BYTES:
+        raise MessageError(f"{name} has more than {MAX_DOMAIN_BYTES} octets")
+    return domain
+
+
+def _check_address_literal(literal: str, name: str) -> None:
+    match = ADDRESS_LITERAL.fullmatch(literal)
+    if match is None:
+        raise MessageError(f"{name} is no address literal")
+    tag, content = match.groups()
+    try:
+        if tag is None:
+            ipaddress.IPv4Address(content)
+        elif tag.lower() == "ipv6":
+            if "%" in content:  # a scope is this host's business; RFC 5321 4.1.3 has none
+                raise ValueError("it has a scope")
+            ipaddress.IPv6Address(content)
+    except ValueError as error:
+        raise MessageError(f"{name} is no address literal: {error}") from error

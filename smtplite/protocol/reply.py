@@ -1,0 +1,246 @@
+"""Replies: their values, and the parser that makes them from octets."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import attrs
+
+from smtplite.errors import RemoteProtocolError
+from smtplite.protocol.grammar import ENHANCED_STATUS, REPLY_LINE
+
+__all__ = [
+    "MAX_CHALLENGE_LINE_BYTES",
+    "MAX_LINE_BYTES",
+    "MAX_REPLY_BYTES",
+    "REPLY_CODES",
+    "EnhancedStatusCode",
+    "Reply",
+    "ReplyParser",
+]
+
+#: One line of a reply, with its CRLF. RFC 5321 4.5.3.1.5 asks for 512; servers write more.
+MAX_LINE_BYTES: Final = 4096
+#: One line of a 334, with its CRLF (RFC 4954 4: 12,288 octets of base64).
+MAX_CHALLENGE_LINE_BYTES: Final = 12_288 + 6
+#: A whole reply: an EHLO reply of thousands of lines is an attack, not a server.
+MAX_REPLY_BYTES: Final = 102_400
+
+#: The codes a client meets, and their meaning. Documentation, never a whitelist: a reply is judged by its first digit.
+REPLY_CODES: Final = {
+    211: "system status, or system help reply",
+    214: "help message",
+    220: "service ready",
+    221: "service closing transmission channel",
+    235: "authentication succeeded",
+    250: "requested mail action okay, completed",
+    251: "user not local; will forward",
+    252: "cannot VRFY user, but will accept message and attempt delivery",
+    334: "server challenge",
+    354: "start mail input; end with <CRLF>.<CRLF>",
+    421: "service not available, closing transmission channel",
+    432: "a password transition is needed",
+    450: "requested mail action not taken: mailbox unavailable",
+    451: "requested action aborted: local error in processing",
+    452: "requested action not taken: insufficient system storage",
+    454: "temporary authentication failure, or TLS not available",
+    455: "server unable to accommodate parameters",
+    500: "syntax error, command unrecognized",
+    501: "syntax error in parameters or arguments",
+    502: "command not implemented",
+    503: "bad sequence of commands",
+    504: "command parameter not implemented",
+    521: "host does not accept mail",
+    530: "authentication required",
+    534: "authentication mechanism is too weak",
+    535: "authentication credentials invalid",
+    538: "encryption required for requested authentication mechanism",
+    550: "requested action not taken: mailbox unavailable",
+    551: "user not local; please try <forward-path>",
+    552: "requested mail action aborted: exceeded storage allocation",
+    553: "requested action not taken: mailbox name not allowed",
+    554: "transaction failed",
+    555: "MAIL FROM or RCPT TO parameters not recognized or not implemented",
+    556: "domain does not accept mail",
+}
+
+
+@attrs.frozen
+class EnhancedStatusCode:
+    """``class.subject.detail`` of RFC 3463, as in ``550 5.1.1 no such user``."""
+
+    class_: int
+    subject: int
+    detail: int
+
+    def __str__(self) -> str:
+        return f"{self.class_}.{self.subject}.{self.detail}"
+
+
+_CONTROLS: Final = {code: 0xFFFD for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+
+
+def _readable(line: bytes) -> str:
+    return line.decode("utf-8", "replace").translate(_CONTROLS)
+
+
+@lru_cache(maxsize=512)  # a server says the same few codes all day; bounded, because the server chooses them
+def _enhanced(code: bytes) -> EnhancedStatusCode:
+    class_, subject, detail = code.split(b".")
+    return EnhancedStatusCode(int(class_), int(subject), int(detail))
+
+
+@attrs.frozen
+class Reply:
+    """One complete reply of the server.
+
+    Attributes:
+        code: the reply code, 200 to 599.
+        lines: the text of each line, as octets, without code, separator and CRLF; never empty.
+        enhanced: the enhanced status code, where the server offered ENHANCEDSTATUSCODES and sent one.
+    """
+
+    code: int
+    lines: tuple[bytes, ...] = (b"",)
+    enhanced: EnhancedStatusCode | None = None
+
+    @property
+    def text(self) -> str:
+        """The lines for people to read, joined by newlines; U+FFFD for what is no UTF-8, or could steer a terminal."""
+        return "\n".join(_readable(line) for line in self.lines)
+
+    @property
+    def is_positive(self) -> bool:
+        """2yz: done."""
+        return self.code < 300
+
+    @property
+    def is_intermediate(self) -> bool:
+        """3yz: go on."""
+        return 300 <= self.code < 400
+
+    @property
+    def is_transient(self) -> bool:
+        """4yz: not now; the same may succeed later."""
+        return 400 <= self.code < 500
+
+    @property
+    def is_permanent(self) -> bool:
+        """5yz: not so; do not repeat it unchanged."""
+        return self.code >= 500
+
+    @property
+    def is_negative(self) -> bool:
+        """4yz or 5yz."""
+        return self.code >= 400
+
+    def __str__(self) -> str:
+        text = " / ".join(line.decode("utf-8", "replace") for line in self.lines)
+        if not text.isprintable():  # a server does not write escape sequences into our user's terminal or log
+            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        return f"{self.code} {text}".rstrip()
+
+
+class ReplyParser:
+    """Octets in, replies out; each octet is looked at once, and every buffer has a limit (RFC 5321 4.2).
+
+    After `receive_data`, call `next_reply` until it returns None.
+    """
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._start = 0  # of the line that comes next
+        self._scanned = 0  # no LF before this offset
+        self._code = b""  # of the reply whose lines stand in _lines
+        self._lines: list[bytes] = []
+        self._reply_bytes = 0
+
+    def receive_data(self, data: bytes) -> None:
+        """Take octets from the server."""
+        if self._start == len(self._data):
+            self._data = data
+            self._scanned = 0
+        else:
+            self._scanned -= self._start
+            self._data = self._data[self._start :] + data
+        self._start = 0
+
+    @property
+    def has_data(self) -> bool:
+        """True if octets are held that belong to no reply yet handed out."""
+        return self._start < len(self._data) or bool(self._lines)
+
+    @property
+    def unread(self) -> bytes:
+        """The octets of a reply that is not complete, or not yet asked for (its finished lines excluded)."""
+        return self._data[self._start :]
+
+    @property
+    def partial_code(self) -> bytes:
+        """As much of the reply code of the next reply as has arrived: up to three octets."""
+        return self._code or self._data[self._start : self._start + 3]
+
+    def discard(self) -> None:
+        """Forget all octets that are held."""
+        self._data = self._code = b""
+        self._start = self._scanned = self._reply_bytes = 0
+        self._lines.clear()
+
+    def next_reply(self, *, enhanced: bool = False) -> Reply | None:
+        """Return the next complete reply, or None if more data is needed.
+
+        Args:
+            enhanced: whether to look for an enhanced status code (RFC 2034).
+
+        Raises:
+            RemoteProtocolError: the octets are no reply; the parser is of no further use.
+        """
+        data = self._data
+        while True:
+            start = self._start
+            newline = data.find(b"\n", self._scanned)
+            if newline < 0:
+                self._scanned = len(data)
+                self._check_unfinished_line(len(data) - start)
+                return None
+            end = newline + 1
+            match = REPLY_LINE.fullmatch(data, start, end)
+            if match is None:
+                raise RemoteProtocolError(f"server sent a line that is no reply: {data[start:end][:80]!r}")
+            code, separator, text = match.groups(b"")
+            if end - start > MAX_LINE_BYTES:
+                self._check_line_length(code, end - start)
+            self._start = self._scanned = end
+            if not self._lines and separator != b"-":  # one line: nearly every reply
+                return self._make(code, (text,), enhanced)
+            if self._lines and code != self._code:
+                raise RemoteProtocolError(f"server mixed codes {self._code.decode()} and {code.decode()} in one reply")
+            self._code = code
+            self._lines.append(text)
+            self._reply_bytes += end - start
+            if self._reply_bytes > MAX_REPLY_BYTES:
+                raise RemoteProtocolError(f"server sent a reply of more than {MAX_REPLY_BYTES} octets")
+            if separator != b"-":
+                lines = tuple(self._lines)
+                self._lines.clear()
+                self._code = b""
+                self._reply_bytes = 0
+                return self._make(code, lines, enhanced)
+
+    @staticmethod
+    def _make(code: bytes, lines: tuple[bytes, ...], enhanced: bool) -> Reply:
+        status = None
+        if enhanced and (match := ENHANCED_STATUS.match(lines[-1])) is not None:
+            status = _enhanced(match.group())
+        return Reply(int(code), lines, status)
+
+    def _check_unfinished_line(self, length: int) -> None:
+        if length > MAX_LINE_BYTES:
+            self._check_line_length(self._data[self._start : self._start + 3], length)
+
+    @staticmethod
+    def _check_line_length(code: bytes, length: int) -> None:
+        limit = MAX_CHALLENGE_LINE_BYTES if code == b"334" else MAX_LINE_BYTES
+        if length > limit:
+            raise RemoteProtocolError(f"server sent a line of more than {limit} octets")

@@ -1,0 +1,362 @@
+"""The floor: a non-blocking socket over ``anyio.wait_readable`` and ``wait_writable``, on every event loop.
+
+`recv` and `send` are tried first, and waited for only if the kernel has nothing or takes nothing. So a reply that
+arrived before a reset is never lost, a cancelled send goes no further than what the kernel took, and nothing is
+registered with an event loop while nobody waits. Here, and only here, errors of the system become ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import select
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import anyio
+import anyio.abc
+
+from smtplite.errors import ConnectError, ConnectionLost
+
+__all__ = [
+    "MAX_RECEIVE_BYTES",
+    "ForeignStream",
+    "SocketStream",
+    "Stream",
+    "connect_foreign",
+    "connect_tcp",
+    "connect_unix",
+]
+
+#: The most that one `receive` returns.
+MAX_RECEIVE_BYTES: Final = 65_536
+#: The head start that each address has over the next: RFC 8305 5, "Connection Attempt Delay".
+_ATTEMPT_DELAY_SECONDS: Final = 0.25
+#: A piece of a large write: as much as a kernel takes at once, so that nothing larger is copied.
+_SEND_PIECE_BYTES: Final = 1 << 20
+
+#: Close at once, with a reset: struct linger of socket(7).
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+
+_Address = tuple[socket.AddressFamily, object]
+
+
+class Stream(Protocol):
+    """What a session needs of a connection."""
+
+    #: Octets of the last `send` that the kernel (or the stream below) did not take.
+    unsent: int
+
+    async def send(self, data: bytes) -> None:
+        """Write all of `data`.
+
+        Raises:
+            ConnectionLost: the connection failed; `unsent` says how much was not taken.
+        """
+
+    async def receive(self) -> bytes:
+        """Return what has arrived, waiting if nothing has; b"" once the server closed its side.
+
+        Raises:
+            ConnectionLost: the connection failed.
+        """
+
+    def receive_nowait(self) -> bytes | None:
+        """Return what has arrived; b"" once the server closed its side; None if nothing is there."""
+
+    def is_stale(self) -> bool:
+        """Return True if anything arrived, or ended, while the connection was idle."""
+
+    def abort(self) -> None:
+        """Close at once, without await and without a word to the server; octets not yet taken are never sent."""
+
+    def close(self) -> None:
+        """Close our end, and nothing more: after a fork the connection is still the parent's."""
+
+    async def aclose(self) -> None:
+        """Close; never raises."""
+
+    @property
+    def local_address(self) -> str | None:
+        """The IP address of our end, if it has one."""
+
+
+class SocketStream:
+    """A connected, non-blocking stream socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Flights are composed by us: the kernel must not hold one back to wait for more.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self.unsent = 0
+
+    async def send(self, data: bytes) -> None:
+        """Write all of `data`; see `Stream.send`."""
+        sock = self._socket
+        length = self.unsent = len(data)
+        try:
+            if length <= _SEND_PIECE_BYTES:
+                try:
+                    self.unsent -= sock.send(data)
+                except BlockingIOError:
+                    pass
+                if not self.unsent:
+                    return
+            view = memoryview(data)
+            while self.unsent:
+                start = length - self.unsent
+                try:
+                    self.unsent -= sock.send(view[start : start + _SEND_PIECE_BYTES])
+                except BlockingIOError:
+                    await anyio.wait_writable(sock)
+        except (OSError, anyio.ClosedResourceError) as error:
+            raise _lost(error) from error
+
+    async def receive(self) -> bytes:
+        """Return what has arrived; see `Stream.receive`."""
+        sock = self._socket
+        try:
+            while True:
+                try:
+                    return sock.recv(MAX_RECEIVE_BYTES)
+                except BlockingIOError:
+                    await anyio.wait_readable(sock)
+        except (OSError, anyio.ClosedResourceError) as error:
+            raise _lost(error) from error
+
+    def receive_nowait(self) -> bytes | None:
+        """Return what has arrived, or None; see `Stream.receive_nowait`."""
+        try:
+            return self._socket.recv(MAX_RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:  # the next receive says it
+            return b""
+
+    def is_stale(self) -> bool:
+        """Return True if anything arrived, or ended; see `Stream.is_stale`."""
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            return True
+        if not hasattr(select, "poll"):  # Windows
+            return bool(select.select([descriptor], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+        return bool(poll.poll(0))
+
+    def abort(self) -> None:
+        """Close at once; see `Stream.abort`."""
+        if self._socket.fileno() < 0:
+            return
+        try:
+            # A reset in place of an orderly end: what the kernel still holds is not sent either.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        except OSError:  # the peer's reset came first (macOS): nothing is left to discard
+            pass
+        self.close()
+
+    async def aclose(self) -> None:
+        """Close; see `Stream.aclose`."""
+        self.close()
+
+    def close(self) -> None:
+        """Close our end; see `Stream.close`."""
+        if self._socket.fileno() >= 0:
+            try:
+                # Wakes whoever waits on the socket; on a closed descriptor they would wait for ever.
+                anyio.notify_closing(self._socket)
+            except RuntimeError:
+                pass  # no event loop is running here, so nobody waits
+            self._socket.close()
+
+    @property
+    def local_address(self) -> str | None:
+        """The IP address of our end; None for a Unix socket."""
+        if self._socket.family not in (socket.AF_INET, socket.AF_INET6) or self._socket.fileno() < 0:
+            return None
+        try:
+            return str(self._socket.getsockname()[0])
+        except OSError:
+            return None
+
+
+class ForeignStream:
+    """A stream of the user's, from `Client(connect=...)`: a proxy, a test, anything with anyio's interface."""
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self._stream = stream
+        self._is_closed = False
+        self.unsent = 0
+
+    async def send(self, data: bytes) -> None:
+        """Write all of `data`; a stream that fails does not say how much it took: all of it may be on its way."""
+        self.unsent = 0
+        try:
+            await self._stream.send(data)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise _lost(error) from error
+
+    async def receive(self) -> bytes:
+        """Return what has arrived; see `Stream.receive`."""
+        try:
+            return await self._stream.receive(MAX_RECEIVE_BYTES)
+        except anyio.EndOfStream:
+            return b""
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise _lost(error) from error
+
+    def receive_nowait(self) -> bytes | None:
+        """Return None: anyio's interface cannot tell without waiting."""
+        return None
+
+    def is_stale(self) -> bool:
+        """Ask the stream's own ``is_readable()``, where it has one."""
+        if self._is_closed:
+            return True
+        is_readable: Callable[[], bool] | None = getattr(self._stream, "is_readable", None)
+        return is_readable is not None and is_readable()
+
+    def abort(self) -> None:
+        """Use the stream's own ``abort()``, where it has one; `aclose` does the rest."""
+        self._is_closed = True
+        abort: Callable[[], None] | None = getattr(self._stream, "abort", None)
+        if abort is not None:
+            abort()
+
+    def close(self) -> None:
+        """Never use it again; `aclose` does the rest."""
+        self._is_closed = True
+
+    async def aclose(self) -> None:
+        """Close by force: whatever the stream would like to say or wait for."""
+        self._is_closed = True
+        try:
+            await anyio.aclose_forcefully(self._stream)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # it is closed, and that was the wish
+
+    @property
+    def local_address(self) -> str | None:
+        """Whatever the stream says of its own end."""
+        address = self._stream.extra(anyio.abc.SocketAttribute.local_address, None)
+        return str(address[0]) if isinstance(address, tuple) else None
+
+
+def _lost(error: BaseException) -> ConnectionLost:
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return ConnectionLost(f"connection lost: {reason or type(error).__name__}")
+
+
+# Connecting
+
+
+async def connect_tcp(host: str, port: int, source_address: tuple[str, int] | None = None) -> SocketStream:
+    """Connect to the first of the host's addresses that answers, each tried a moment after the one before (RFC 8305).
+
+    Raises:
+        ConnectError: no address could be connected to.
+    """
+    addresses = await _resolve(host, port)
+    errors: list[OSError] = []
+    winners: list[socket.socket] = []
+
+    async def attempt(address: _Address, failed: anyio.Event) -> None:
+        try:
+            winners.append(await _connect(address, source_address))
+            tasks.cancel_scope.cancel()
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+
+    try:
+        if len(addresses) == 1:  # no race to run
+            winners.append(await _connect(addresses[0], source_address))
+        else:
+            async with anyio.create_task_group() as tasks:
+                for address in addresses:
+                    failed = anyio.Event()
+                    tasks.start_soon(attempt, address, failed)
+                    with anyio.move_on_after(_ATTEMPT_DELAY_SECONDS):
+                        await failed.wait()
+        if not winners:
+            raise errors[0]
+        return SocketStream(winners.pop(0))
+    except OSError as error:
+        raise _refused(f"{host}:{port}", error) from error
+    finally:  # two at the same moment, or cancelled from outside at that moment
+        for sock in winners:
+            sock.close()
+
+
+async def connect_unix(path: str) -> SocketStream:
+    """Connect to a Unix socket.
+
+    Raises:
+        ConnectError: it cannot be connected to.
+    """
+    try:
+        return SocketStream(await _connect((socket.AF_UNIX, path), None))
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+async def connect_foreign(connect: Callable[[], Awaitable[anyio.abc.ByteStream]]) -> ForeignStream:
+    """Ask the user's function for a stream.
+
+    Raises:
+        ConnectError: it failed with an error of the network; its other errors pass as they are.
+    """
+    try:
+        return ForeignStream(await connect())
+    except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        raise ConnectError(f"connect= failed: {error}", phase="connect") from error
+
+
+async def _resolve(host: str, port: int) -> list[_Address]:
+    """Return the host's addresses, the families in turn (RFC 8305 4)."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ConnectError(f"cannot resolve {host}: {error}", phase="connect") from error
+    else:  # nothing to look up, so nothing to wait for in a thread
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # type: ignore[assignment]
+    addresses = [(family, sockaddr) for family, _, _, _, sockaddr in found]
+    first = [address for address in addresses if address[0] == addresses[0][0]]
+    others = [address for address in addresses if address[0] != addresses[0][0]]
+    mixed: list[_Address] = []
+    while first or others:
+        mixed += first[:1] + others[:1]
+        del first[:1], others[:1]
+    return mixed
+
+
+async def _connect(address: _Address, source_address: tuple[str, int] | None) -> socket.socket:
+    family, sockaddr = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if source_address is not None:
+            sock.bind(source_address)
+        code = sock.connect_ex(sockaddr)  # type: ignore[arg-type]
+        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+            await anyio.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _refused(server: str, error: OSError) -> ConnectError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return ConnectError(f"cannot connect to {server}: {reason}", phase="connect")

@@ -1,0 +1,1 @@
+"""The client against real mail servers, each started by `launcher` on loopback."""

@@ -1,0 +1,490 @@
+"""Regenerates the generated parts of the documentation from the code, in place.
+
+``python docs/build.py`` writes; ``python docs/build.py --check`` writes nothing, names each page that is out of date
+and exits 1 if there is one. A generated part stands between two comments::
+
+    <!-- generated: NAME -->
+    ...
+    <!-- end generated -->
+
+NAME is a key of PARTS. Everything outside of such parts is written by hand and left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import attrs
+
+import smtplite.message
+import smtplite.protocol
+import smtplite.stream
+from smtplite import MessageError, Reply, SMTPError, Timeouts
+from smtplite.protocol import (
+    REPLY_CODES,
+    RULES,
+    AuthCancel,
+    Command,
+    EndOfData,
+    ForwardPath,
+    Rule,
+    State,
+)
+from smtplite.protocol.state import RESERVED_CODES
+
+DOCS: Final = Path(__file__).resolve().parent
+
+#: The reply codes that Benjamin Roux, "Le protocole SMTP" (2007), lists.
+ARTICLE_CODES: Final = (
+    *(211, 214, 220, 221, 250, 251, 354, 421, 450, 451, 452),
+    *(500, 501, 502, 503, 504, 550, 551, 552, 553, 554),
+)
+
+#: Where the table ADDRESSES stands: accepted and refused addresses.
+ADDRESS_TABLE: Final = DOCS.parent / "tests" / "protocol" / "test_paths.py"
+#: A longer address is shown without its middle.
+MAX_LITERAL_CHARACTERS: Final = 72
+
+_PART: Final = re.compile(
+    r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<end>^<!-- end generated -->$)", re.DOTALL | re.MULTILINE
+)
+_BEGIN: Final = "<!-- generated:"
+
+
+# Markdown
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    """Return the text as a code span, whatever backticks it holds."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _prose(text: str) -> str:
+    """Return text of a docstring or a comment as Markdown, without the numbers of our internal rules."""
+    text = re.sub(r" ?\((?:rules? )?R\d[^()]*\)", "", text)
+    # Angle brackets would vanish as HTML.
+    return re.sub(r"<([^<>`]*)>", r"&lt;\1&gt;", text)
+
+
+def first_line(documented: object) -> str:
+    """Return the first line of a docstring."""
+    return _prose((inspect.getdoc(documented) or "").partition("\n")[0])
+
+
+def attributes(cls: type) -> dict[str, str]:
+    """Return attribute -> what the "Attributes:" section of the class's docstring says of it."""
+    _, _, section = (inspect.getdoc(cls) or "").partition("Attributes:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: _prose(" ".join(text.split())) for name, text in found}
+
+
+# Reply codes
+
+
+#: For each class, the property of Reply whose docstring says what it means.
+_CLASSES: Final = {2: "is_positive", 3: "is_intermediate", 4: "is_transient", 5: "is_permanent"}
+
+
+def _class(digit: int) -> tuple[str, str]:
+    """Return a class, such as "2yz", and its meaning."""
+    name, _, meaning = first_line(getattr(Reply, _CLASSES[digit])).partition(": ")
+    return name, meaning.rstrip(".")
+
+
+def reply_classes() -> str:
+    """Return the table of the classes: what each first digit means."""
+    rows = ((*_class(digit), code(f"reply.{name}")) for digit, name in _CLASSES.items())
+    return table(("Class", "Meaning", "True for it"), rows)
+
+
+def _code_rows(codes: Iterable[int]) -> Iterable[Sequence[str]]:
+    return ((str(number), _prose(REPLY_CODES[number]), ": ".join(_class(number // 100))) for number in codes)
+
+
+def reply_codes() -> str:
+    """Return the table of all codes that the code knows by name."""
+    return table(("Code", "Meaning", "Class"), _code_rows(sorted(REPLY_CODES)))
+
+
+def article_codes() -> str:
+    """Return the table of the article's codes."""
+    return table(("Code", "Meaning", "Class"), _code_rows(ARTICLE_CODES))
+
+
+# States
+
+
+def states() -> str:
+    """Return the table of the states."""
+    return table(("State", "What it means"), ((code(state.name), state.value) for state in State))
+
+
+def rules() -> str:
+    """Return the table of RULES."""
+    return table(
+        (
+            *("Command", "Verb", "Legal in", "After success", "After failure", "Ends its group", "Requires"),
+            *("Expected replies", "Timeout"),
+        ),
+        (_rule_row(command, rule) for command, rule in RULES.items()),
+    )
+
+
+def _rule_row(command: type[Command], rule: Rule) -> Sequence[str]:
+    success = _state(rule.after_success)
+    if rule.while_owed is not rule.after_success:
+        success += f"; {_state(rule.while_owed)} while its reply is owed"
+    expected = ", ".join(f"{digit}yz" for digit in sorted(rule.expected))
+    if rule.code is not None:
+        expected += f"; of 2yz {rule.code} alone"
+    return (
+        code(command.__name__),
+        code(rule.verb),
+        ", ".join(code(state.name) for state in State if state in rule.legal_in) or "never sent; owed from the start",
+        success,
+        _state(rule.after_failure),
+        "yes" if rule.ends_group else "no",
+        code(rule.requires) if rule.requires is not None else "",
+        expected,
+        code(rule.timeout),
+    )
+
+
+def _state(state: State | None) -> str:
+    return "as it was" if state is None else code(state.name)
+
+
+@attrs.frozen(order=True)
+class Edge:
+    """One transition of the diagram, before edges that join the same two states are drawn as one."""
+
+    source: str
+    target: str
+    label: str
+
+
+def edges() -> list[Edge]:
+    """Return every transition, from RULES and from the three that stand in no rule (see the page)."""
+    found = []
+    for command, rule in RULES.items():
+        verb = _label(command, rule)
+        for state in [state for state in State if state in rule.legal_in] or [State.GREETING]:
+            success = rule.after_success or state
+            if rule.while_owed is not rule.after_success and rule.while_owed is not None:
+                found.append(Edge(state.name, rule.while_owed.name, verb))
+                found.append(Edge(rule.while_owed.name, success.name, f"{verb} taken"))
+                if rule.after_failure is not None:
+                    found.append(Edge(rule.while_owed.name, rule.after_failure.name, f"{verb} refused"))
+                continue
+            found.append(Edge(state.name, success.name, verb))
+            is_refusable = not rule.expected.isdisjoint({4, 5})  # else a refusal breaks the protocol
+            if is_refusable and rule.after_failure is not None and rule.after_failure is not success:
+                found.append(Edge(state.name, rule.after_failure.name, f"{verb} refused"))
+            if command in RESERVED_CODES[334]:
+                found.append(Edge(state.name, State.AUTH.name, f"{verb} answered 334"))
+    found.append(Edge(State.TLS.name, State.HELLO.name, "TLS established"))
+    found.append(Edge(State.CLOSING.name, State.CLOSED.name, "end of the octets"))
+    return list(dict.fromkeys(found))
+
+
+def _label(command: type[Command], rule: Rule) -> str:
+    # A lone dot or asterisk could not be seen beside an arrow.
+    return {EndOfData: "end of data (.)", AuthCancel: "cancel (*)"}.get(command, rule.verb)
+
+
+def diagram() -> str:
+    """Return the state diagram: commands that share an edge are drawn as one."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for edge in edges():
+        grouped.setdefault((edge.source, edge.target), []).append(edge.label)
+    lines = ["stateDiagram-v2", "    direction TB", f"    [*] --> {State.GREETING.name}"]
+    lines += [f"    {source} --> {target}: {', '.join(labels)}" for (source, target), labels in grouped.items()]
+    lines += [
+        f"    {State.CLOSED.name} --> [*]",
+        f"    note right of {State.CLOSING.name}: from every state, by a 421",
+        f"    note right of {State.CLOSED.name}: from every state, by the end of the octets",
+    ]
+    return "```mermaid\n" + "\n".join(lines) + "\n```\n"
+
+
+def reserved_codes() -> str:
+    """Return the table of the codes that are believed as the reply to some commands alone."""
+    return table(
+        ("Code", "Meaning", "Believed as the reply to"),
+        (
+            (
+                str(number),
+                _prose(REPLY_CODES[number]),
+                ", ".join(code(command.__name__) for command in RULES if command in commands),
+            )
+            for number, commands in RESERVED_CODES.items()
+        ),
+    )
+
+
+# Errors
+
+
+def _subclasses(cls: type[SMTPError]) -> list[type[SMTPError]]:
+    # In the order of their definition; a user's own subclasses are not ours to document.
+    return [child for child in cls.__subclasses__() if child.__module__ == SMTPError.__module__]
+
+
+def _other_bases(cls: type[SMTPError]) -> str:
+    others = [base.__name__ for base in cls.__bases__ if base is not Exception and not issubclass(base, SMTPError)]
+    return f" ({', '.join(others)})" if others else ""
+
+
+def error_tree() -> str:
+    """Return the exception tree, drawn."""
+    lines = []
+
+    def draw(cls: type[SMTPError], lead: str, below: str) -> None:
+        lines.append(f"{lead}{cls.__name__}{_other_bases(cls)}")
+        children = _subclasses(cls)
+        for child in children:
+            is_last = child is children[-1]
+            draw(child, below + ("└── " if is_last else "├── "), below + ("    " if is_last else "│   "))
+
+    draw(SMTPError, "", "")
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def error_table() -> str:
+    """Return the table of the exceptions: what each says, and the attributes that it adds."""
+    rows = []
+
+    def add(cls: type[SMTPError]) -> None:
+        bases = ", ".join(code(base.__name__) for base in cls.__bases__)
+        added = "" if cls is SMTPError else ", ".join(map(code, attributes(cls)))
+        rows.append((code(cls.__name__), bases, first_line(cls), added))
+        for child in _subclasses(cls):
+            add(child)
+
+    add(SMTPError)
+    return table(("Class", "Bases", "What it says", "Attributes of its own"), rows)
+
+
+def error_attributes() -> str:
+    """Return the table of what every error carries."""
+    rows = [(code(name), meaning) for name, meaning in attributes(SMTPError).items()]
+    rows += [(code(name), first_line(value)) for name, value in vars(SMTPError).items() if isinstance(value, property)]
+    return table(("Attribute", "Meaning"), rows)
+
+
+# Timeouts and limits
+
+
+def timeouts() -> str:
+    """Return the table of the defaults of Timeouts."""
+    meanings = attributes(Timeouts)
+    return table(
+        ("Field", "Default, seconds", "Limits", "Holds for the replies to"),
+        (
+            (
+                code(field.name),
+                f"{field.default:g}",
+                meanings[field.name],
+                ", ".join(code(rule.verb) for rule in RULES.values() if rule.timeout == field.name),
+            )
+            for field in attrs.fields(Timeouts)
+        ),
+    )
+
+
+def limits() -> str:
+    """Return the table of the constants MAX_*, and what stands beside each in its module."""
+    names = [found.name for found in pkgutil.iter_modules(smtplite.protocol.__path__, "smtplite.protocol.")]
+    modules = [*map(importlib.import_module, names), smtplite.message, smtplite.stream]
+    rows = (
+        (code(name), f"{getattr(module, name):,}", _unit(name), remark, code(module.__name__))
+        for module in modules
+        for name, remark in _constants(module)
+    )
+    return table(("Constant", "Value", "Unit", "Of what", "Module"), rows)
+
+
+def _unit(name: str) -> str:
+    unit = name.rpartition("_")[2].lower()
+    return {"bytes": "octets"}.get(unit, unit)
+
+
+def _constants(module: ModuleType) -> list[tuple[str, str]]:
+    """Return the module's public MAX_* and the comment behind each, or above it and those that follow on."""
+    found = []
+    comment: list[str] = []
+    is_above = False  # whether the line before was a comment too
+    for line in inspect.getsource(module).splitlines():
+        if line.startswith("#"):
+            comment = [*(comment if is_above else []), line.lstrip("#:").strip()]
+            is_above = True
+            continue
+        is_above = False
+        match = re.match(r"(MAX_\w+)(?:: \S+)? = [^#]*(?:# ?(.*))?", line)
+        if match is None:
+            comment = []
+            continue
+        found.append((match[1], _prose(match[2] or " ".join(comment))))
+    return found
+
+
+# Addresses
+
+_Row = tuple[str, bytes | None, str]
+
+
+def _address_table() -> dict[str, list[_Row]]:
+    """Return the tables of the address tests, without loading the tests and what they need."""
+    tree = ast.parse(ADDRESS_TABLE.read_text(encoding="utf-8"))
+    constants: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and re.fullmatch("ADDRESSES|_[A-Z0-9_]+", target.id):
+                constants.append(node)
+    found: dict[str, list[_Row]] = {}
+    exec(compile(ast.Module(constants, type_ignores=[]), ADDRESS_TABLE, "exec"), found)  # noqa: S102 (our own tests)
+    return found
+
+
+def _literal(text: str) -> str:
+    """Return the text as a Python literal, which shows what cannot be seen; a long one without its middle."""
+    literal = repr(text)
+    if len(literal) > MAX_LITERAL_CHARACTERS:
+        literal = f"{literal[:30]} ... {literal[-20:]}"
+    return code(literal)
+
+
+def accepted_addresses() -> str:
+    """Return the table of addresses that are taken, each with the path that the code makes of it."""
+    rows = []
+    for address, wire, reason in _address_table()["ADDRESSES"]:
+        if wire is None:
+            continue
+        path = ForwardPath.parse(address)
+        if path.wire != wire:
+            raise ValueError(f"{address!r} is sent as {path.wire!r}, and {ADDRESS_TABLE.name} says {wire!r}")
+        shown = wire.decode()
+        if len(shown) > MAX_LITERAL_CHARACTERS:
+            shown = f"{shown[:30]} ... {shown[-20:]}"
+        rows.append((_literal(address), code(shown), "yes" if path.needs_smtputf8 else "", _prose(reason)))
+    return table(("Address, as a Python literal", "Path as it is sent", "Needs SMTPUTF8", "Remark"), rows)
+
+
+def refused_addresses() -> str:
+    """Return the table of addresses that are refused; the code is asked, too."""
+    rows = []
+    for address, wire, reason in _address_table()["ADDRESSES"]:
+        if wire is not None:
+            continue
+        try:
+            path = ForwardPath.parse(address)
+        except MessageError:
+            rows.append((_literal(address), _prose(reason)))
+        else:
+            raise ValueError(f"{address[:80]!r} is sent as {path.wire[:80]!r}, and {ADDRESS_TABLE.name} refuses it")
+    return table(("Address, as a Python literal", "Why it is refused"), rows)
+
+
+#: Every generated part: NAME -> what makes it.
+PARTS: Final[dict[str, Callable[[], str]]] = {
+    "reply-classes": reply_classes,
+    "reply-codes": reply_codes,
+    "article-codes": article_codes,
+    "states": states,
+    "rules": rules,
+    "state-diagram": diagram,
+    "reserved-codes": reserved_codes,
+    "error-tree": error_tree,
+    "error-table": error_table,
+    "error-attributes": error_attributes,
+    "timeouts": timeouts,
+    "limits": limits,
+    "accepted-addresses": accepted_addresses,
+    "refused-addresses": refused_addresses,
+}
+
+
+# Pages
+
+
+def regenerate(page: str) -> str:
+    """Return the page with its generated parts made anew.
+
+    Raises:
+        ValueError: a part has a name that nothing makes, or no end.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in PARTS:
+            raise ValueError(f"nothing makes the generated part {name!r}: name one of {', '.join(PARTS)}")
+        return f"{match['begin']}\n{PARTS[name]()}\n{match['end']}"
+
+    made, count = _PART.subn(fill, page)
+    if count != page.count(_BEGIN):
+        raise ValueError(f"{page.count(_BEGIN) - count} generated parts have no name or no end")
+    return made
+
+
+def outdated(docs: Path = DOCS) -> dict[Path, str]:
+    """Return page -> what it should be, for each page that is out of date.
+
+    Raises:
+        ValueError: a page cannot be generated; says which and why.
+    """
+    pages: dict[Path, str] = {}
+    names: set[str] = set()
+    for path in sorted(docs.rglob("*.md")):
+        page = path.read_text(encoding="utf-8")
+        try:
+            made = regenerate(page)
+        except ValueError as error:
+            raise ValueError(f"{path.relative_to(docs)}: {error}") from error
+        names.update(match["name"] for match in _PART.finditer(page))
+        if made != page:
+            pages[path] = made
+    missing = [name for name in PARTS if name not in names]
+    if missing:
+        raise ValueError(f"no page has the generated part {', '.join(missing)}")
+    return pages
+
+
+def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
+    """Write what is out of date, or only say so; return the exit status."""
+    parser = argparse.ArgumentParser(description="Regenerates the generated parts of the documentation.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    options = parser.parse_args(arguments)
+    pages = outdated(docs)
+    for path, made in pages.items():
+        name = path.relative_to(docs.parent).as_posix()
+        if options.check:
+            print(f"{name} is out of date: run python docs/build.py")
+        else:
+            path.write_text(made, encoding="utf-8", newline="\n")
+            print(f"{name} written")
+    if not pages:
+        print("docs are up to date")
+    return 1 if options.check and pages else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

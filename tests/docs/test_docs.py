@@ -1,0 +1,295 @@
+"""The documentation holds: generated parts are up to date, examples run, links lead somewhere.
+
+How the Python blocks of README.md and docs/**/*.md are run:
+
+- The blocks of a page run in order, in one namespace, as a program of its own would (``__name__`` is "__main__").
+  ``await`` may stand outside of functions.
+- The example's "localhost" and 1025 stand for an SMTP server that is up meanwhile, 2424 for an LMTP server, and
+  "/run/dovecot/lmtp" for one on a Unix socket. ``sys.argv[1:]`` are the SMTP server's host and port. They refuse
+  nobody@example.net, and lose the connection in place of the verdict on a message to lost@example.net.
+- Functions ``test_*`` without arguments that a block defines are called.
+- What a block prints must be the next block, if that is a ```` ```text output ````; "..." there stands for anything.
+- A block ```` ```python no-run ```` is compiled, not run.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import doctest
+import importlib.util
+import inspect
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, Final
+
+import attrs
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from smtplite import Client
+from smtplite.protocol import (
+    REPLY_CODES,
+    RULES,
+    Auth,
+    AuthResponse,
+    Connection,
+    Ehlo,
+    Quit,
+    StartTls,
+    State,
+)
+from smtplite.testing import SMTPServer
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DOCS: Final = ROOT / "docs"
+PAGES: Final = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+NAMES: Final = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+
+def _build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_build", DOCS / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build: Final = _build()
+
+
+# Generated parts
+
+
+def test_every_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    status = build.main(["--check"])
+    assert capsys.readouterr().out == "docs are up to date\n"
+    assert status == 0
+
+
+def test_a_page_that_is_out_of_date_is_named_and_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = tmp_path / "docs"
+    shutil.copytree(DOCS, docs, ignore=shutil.ignore_patterns("__pycache__"))
+    page = docs / "reference" / "timeouts.md"
+    original = page.read_text(encoding="utf-8")
+    page.write_text(original.replace("| `pool` | 60 |", "| `pool` | 61 |"), encoding="utf-8")
+    assert page.read_text(encoding="utf-8") != original
+    assert build.main(["--check"], docs) == 1
+    assert "docs/reference/timeouts.md is out of date" in capsys.readouterr().out
+    assert build.main([], docs) == 0
+    assert page.read_text(encoding="utf-8") == original
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<!-- generated: no-such-part -->\n<!-- end generated -->\n",
+        "<!-- generated: limits -->\nand no end\n",
+        "<!-- generated: Limits -->\n<!-- end generated -->\n",
+    ],
+    ids=["unknown", "endless", "misspelt"],
+)
+def test_a_part_that_nothing_makes_is_an_error(page: str) -> None:
+    with pytest.raises(ValueError, match="generated part"):
+        build.regenerate(page)
+
+
+def test_the_article_has_21_codes_and_the_core_knows_each() -> None:
+    assert len(set(build.ARTICLE_CODES)) == 21
+    assert set(build.ARTICLE_CODES) <= set(REPLY_CODES)
+
+
+# States
+
+
+def _arrows() -> list[tuple[str, str, list[str]]]:
+    arrows = re.findall(r"^    (\w+) --> (\w+): (.+)$", build.diagram(), re.MULTILINE)
+    return [(source, target, labels.split(", ")) for source, target, labels in arrows]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.verb)
+def test_the_verb_of_every_rule_is_in_the_table_and_in_the_diagram(rule: Any) -> None:
+    assert f"| `{rule.verb}` |" in build.rules()
+    labels = {label for _, _, labels in _arrows() for label in labels}
+    assert rule.verb in labels or any(f"({rule.verb})" in label for label in labels)
+
+
+def test_every_transition_is_an_arrow_and_every_arrow_a_transition() -> None:
+    drawn = {(source, target, label) for source, target, labels in _arrows() for label in labels}
+    assert drawn == {attrs.astuple(edge) for edge in build.edges()}
+
+
+def test_every_state_is_in_the_diagram() -> None:
+    drawn = {state for source, target, _ in _arrows() for state in (source, target)}
+    assert drawn == {state.name for state in State}
+
+
+def _greeted() -> Connection:
+    connection = Connection()
+    connection.receive_data(b"220 mx.example\r\n")
+    connection.next_event()
+    connection.send(Ehlo("client.example"))
+    connection.receive_data(b"250-mx.example\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n")
+    connection.next_event()
+    return connection
+
+
+def test_the_arrows_that_stand_in_no_rule_are_what_the_core_does() -> None:
+    challenged = _greeted()
+    for command in (Auth("PLAIN"), AuthResponse(b"")):
+        challenged.send(command)
+        challenged.receive_data(b"334 \r\n")
+        challenged.next_event()
+        assert challenged.state is State.AUTH
+
+    encrypted = _greeted()
+    encrypted.send(StartTls())
+    encrypted.receive_data(b"220 go on\r\n")
+    encrypted.next_event()
+    encrypted.tls_established()
+    assert encrypted.state is State.HELLO
+
+    closing = _greeted()
+    closing.send(Quit())
+    closing.receive_data(b"221 bye\r\n")
+    closing.next_event()
+    assert closing.state is State.CLOSING
+    closing.receive_data(b"")
+    closing.next_event()
+    assert closing.state is State.CLOSED  # type: ignore[comparison-overlap]  # a property's narrowed type outlives calls
+
+
+# Examples
+
+
+@attrs.frozen
+class Block:
+    """A fenced block of a page."""
+
+    info: str
+    source: str
+    line: int
+
+
+_FENCE: Final = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [Block(m[1].strip(), m[2], text.count("\n", 0, m.start(2))) for m in _FENCE.finditer(text)]
+
+
+def _compile(page: Path, block: Block) -> CodeType:
+    # The empty lines in front make the line numbers of a traceback those of the page.
+    source = "\n" * block.line + block.source
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    compiled = compile(source, str(page), "exec", flags=flags, dont_inherit=True)
+    assert isinstance(compiled, CodeType)
+    return compiled
+
+
+@contextmanager
+def _servers() -> Iterator[dict[str, str]]:
+    """Run the servers in a thread of their own, so that examples may block; give what in an example stands for them."""
+    with ExitStack() as stack:
+        portal = stack.enter_context(start_blocking_portal())
+        # Not tmp_path: the path of a Unix socket has little room.
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        smtp = SMTPServer()
+        lmtp = SMTPServer(lmtp=True)
+        lmtp_socket = SMTPServer(lmtp=True, socket_path=Path(folder) / "lmtp")
+        for server in (smtp, lmtp, lmtp_socket):
+            server.reply("RCPT", "550 5.1.1 no such user here", to="nobody@example.net")
+            server.reply("END_OF_DATA", b"", performs=True, close=True, to="lost@example.net")
+            stack.enter_context(portal.wrap_async_context_manager(server))
+        yield {
+            '"localhost"': f'"{smtp.host}"',
+            "1025": str(smtp.port),
+            "2424": str(lmtp.port),
+            '"/run/dovecot/lmtp"': repr(str(lmtp_socket.socket_path)),
+        }
+
+
+async def _aclose(clients: list[Client]) -> None:
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_the_examples_of_a_page_run(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    blocks = _blocks(page)
+    if not any(block.info == "python" for block in blocks):
+        return
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    with _servers() as stands_for, asyncio.Runner() as runner:
+        pattern = re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in stands_for))
+        monkeypatch.setattr(sys, "argv", ["program.py", stands_for['"localhost"'].strip('"'), stands_for["1025"]])
+        for number, block in enumerate(blocks):
+            if block.info != "python":
+                continue
+            source = pattern.sub(lambda match: stands_for[match[0]], block.source)
+            known = set(namespace)
+            result = eval(_compile(page, attrs.evolve(block, source=source)), namespace)
+            if inspect.iscoroutine(result):
+                runner.run(result)
+            for name in sorted(set(namespace) - known):
+                if name.startswith("test_"):
+                    outcome = namespace[name]()
+                    if inspect.iscoroutine(outcome):
+                        runner.run(outcome)
+            printed = capsys.readouterr().out
+            following = blocks[number + 1] if number + 1 < len(blocks) else None
+            if following is not None and following.info == "text output":
+                checker = doctest.OutputChecker()
+                is_same = checker.check_output(following.source, printed, doctest.ELLIPSIS)
+                assert is_same, f"line {following.line}: the block above printed\n{printed}"
+        runner.run(_aclose([value for value in namespace.values() if isinstance(value, Client)]))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_python_block_compiles_and_says_no_more_than_python_or_no_run(page: Path) -> None:
+    for block in _blocks(page):
+        if block.info.startswith("py"):
+            assert block.info in ("python", "python no-run"), f"line {block.line}"
+            _compile(page, block)
+
+
+# Links
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings, as they are made for Markdown on the web."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.+?)\s*$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_internal_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", _FENCE.sub("", page.read_text(encoding="utf-8")))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert linked.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in _anchors(linked), target
+
+
+def test_every_page_of_the_docs_can_be_reached_from_the_index() -> None:
+    index = DOCS / "index.md"
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", index.read_text(encoding="utf-8"))
+    linked = {(DOCS / target).resolve() for target in targets if not re.match(r"[a-z]+:", target)}
+    assert set(DOCS.rglob("*.md")) - {index} <= linked

@@ -75,6 +75,13 @@ class Pool:
             SMTPError: none can be had; nothing is lent.
         """
         self._enter()
+        try:
+            return await self._acquire(deadline, fresh=fresh)
+        except BaseException:
+            self._leave()
+            raise
+
+    async def _acquire(self, deadline: Deadline, *, fresh: bool) -> Session:
         if not self._waiters:
             if fresh:
                 await self._make_room()
@@ -83,11 +90,16 @@ class Pool:
             if not self._waiters and self._lent + len(self._idle) < self._max_connections:
                 self._lent += 1
                 return await self._open(deadline)
-        session = await self._wait(deadline)
-        if session is not None and not fresh and not session.is_stale():
-            return session
-        if session is not None:
-            await session.discard("it ended while it was idle")
+        waited = await self._wait(deadline)
+        if waited is None:
+            return await self._open(deadline)
+        if not fresh and not waited.is_stale():
+            return waited
+        try:
+            await waited.discard("it ended while it was idle")
+        except BaseException:
+            self._free_place()
+            raise
         return await self._open(deadline)
 
     async def release(self, session: Session) -> None:
@@ -169,7 +181,6 @@ class Pool:
                 return session
             self._lent -= 1
             await session.discard("it ended while it was idle")
-        self._leave()
         return None
 
     async def _make_room(self) -> None:
@@ -186,7 +197,6 @@ class Pool:
         except BaseException:
             if not waiter.called.is_set():
                 self._waiters.remove(waiter)
-                self._leave()
             elif waiter.session is not None:  # called and cancelled at the same moment: the next one's turn
                 with anyio.CancelScope(shield=True):
                     await self.release(waiter.session)
@@ -194,7 +204,6 @@ class Pool:
                 self._free_place()
             raise
         if waiter.error is not None:
-            self._leave()
             raise waiter.error
         return waiter.session
 

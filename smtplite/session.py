@@ -245,6 +245,8 @@ class Session:
 
     async def _ask(self, command: Command, deadline: Deadline) -> Reply:
         """Send one command, alone, and return its reply."""
+        if self._has_unasked():
+            await self._read_reply(deadline)  # raises: what came answers nothing (rule R8)
         owed = self._connection.owed
         await self._write(self._connection.send(command), owed, deadline)
         return await self._read_reply(deadline)

@@ -273,7 +273,7 @@ class SMTPServer:
             while True:
                 # A socket closed with octets unread would reset the connection, and take our last reply with it
                 connection.receive(await stream.receive(MAX_RECEIVE_OCTETS))
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
+        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):  # OSError: trio's, from send_eof
             connection.receive(b"")
         finally:
             await _close(stream)

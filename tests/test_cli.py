@@ -1,0 +1,214 @@
+"""The command line: `demo`, and the article's program, `job`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio.from_thread
+import pytest
+
+from smtplite import __version__
+from smtplite.cli import main
+from smtplite.testing import SMTPServer
+
+#: The article's job file; only line 1 names the server of the test.
+MAIL_TXT = """\
+{server}
+skyrunner.home
+xxx@wanadoo.fr
+{recipients}
+From: "xxx" <xxx@wanadoo.fr>
+To: "yyy" <yyy@hotmail.com>
+Subject: Test smtp
+
+Bonjour,
+Test pour le programme C.
+"""
+
+#: What the article's program prints.
+ARTICLE_OUTPUT = """\
+220 mwinf1912.orange.fr ESMTP ABO *****
+250-mwinf1912.orange.fr
+250 Ok
+250 Ok
+354 End data with <CR><LF>.<CR><LF>
+250 Ok: queued as 2A78A1C000CF
+221 Bye
+"""
+
+ARTICLE_EHLO = (
+    b"250-mwinf1912.orange.fr\r\n250-PIPELINING\r\n250-SIZE 10485760\r\n"
+    b"250-AUTH PLAIN LOGIN\r\n250-AUTH=PLAIN LOGIN\r\n250 8BITMIME\r\n"
+)
+
+
+@contextmanager
+def article_server() -> Iterator[SMTPServer]:
+    server = SMTPServer()
+    server.reply("GREETING", "220 mwinf1912.orange.fr ESMTP ABO *****")
+    server.reply("EHLO", ARTICLE_EHLO)
+    server.reply("RCPT", "550 Recipient unknown", to="nobody@hotmail.com")
+    for verb, reply in [
+        ("MAIL", "250 Ok"),
+        ("RCPT", "250 Ok"),
+        ("DATA", "354 End data with <CR><LF>.<CR><LF>"),
+        ("END_OF_DATA", "250 Ok: queued as 2A78A1C000CF"),
+        ("QUIT", "221 Bye"),
+    ]:
+        server.reply(verb, reply)
+    with anyio.from_thread.start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
+        yield server
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., list[str]]:
+    def write(server: SMTPServer, recipients: str = "yyy@hotmail.com", text: str = MAIL_TXT) -> list[str]:
+        path = tmp_path / "mail.txt"
+        path.write_text(text.format(server=server.host, recipients=recipients), encoding="utf-8")
+        return ["job", str(path), "--port", str(server.port)]
+
+    return write
+
+
+def test_the_articles_program_prints_what_the_article_shows(
+    job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with article_server() as server:
+        assert main(job(server)) == 0
+        (arrived,) = server.messages
+    assert capsys.readouterr() == (ARTICLE_OUTPUT, "")
+    assert arrived.helo == "skyrunner.home"
+    assert arrived.sender == "xxx@wanadoo.fr"
+    assert arrived.recipients == ("yyy@hotmail.com",)
+    assert arrived.content == MAIL_TXT.split("\n", 4)[4].replace("\n", "\r\n").encode()
+    assert server.violations == []
+
+
+def test_one_line_is_printed_for_every_recipient(
+    job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The article's program reads one reply for all of them."""
+    with article_server() as server:
+        assert main(job(server, "a@hotmail.com,b@hotmail.com,c@hotmail.com")) == 0
+    assert capsys.readouterr().out.splitlines()[2:6] == ["250 Ok"] * 4
+
+
+def test_a_lone_dot_in_the_text_does_not_end_it(job: Callable[..., list[str]]) -> None:
+    """The article's program never doubles a dot; nor may a long line be cut."""
+    with article_server() as server:
+        assert main(job(server, text=MAIL_TXT + ".\n..\n" + "x" * 998 + "\nend\n")) == 0
+        assert server.messages[0].content.endswith(b"\r\n.\r\n..\r\n" + b"x" * 998 + b"\r\nend\r\n")
+
+
+def test_a_refused_recipient_is_one_line_on_stderr(
+    job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with article_server() as server:
+        assert main(job(server, "yyy@hotmail.com,nobody@hotmail.com")) == 1
+        assert server.messages[0].recipients == ("yyy@hotmail.com",)
+        output, errors = capsys.readouterr()
+        assert "550 Recipient unknown" in output
+        assert errors == "smtplite job: the message was not taken for nobody@hotmail.com: 550 Recipient unknown\n"
+        assert main(job(server, "nobody@hotmail.com")) == 1
+        assert capsys.readouterr().err == "smtplite job: server refused the recipient: 550 Recipient unknown\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "it has no server"),
+        ("h\n", "it has no domain for EHLO"),
+        ("h\nd", "it has no reverse-path"),
+        ("h\nd\n", "it has no reverse-path"),
+        ("h\nd\na@b.c\n", "it has no forward-paths"),
+        ("h\nd\na@b.c\nd@e.f", "it has no message"),
+        ("h\nd\na@b.c\nd@e.f\n", "it has no message"),
+        ("h\nd\na@b.c\nd@e.f\n\n\n", "it has no message"),
+        ("\nd\na@b.c\nd@e.f\nS: x\n", "line 1 (server) is empty"),
+        ("h\na b\na@b.c\nd@e.f\nS: x\n", "line 2: "),
+        ("h\nd\na b\nd@e.f\nS: x\n", "line 3: "),
+        ("h\nd\na@b.c\nd@e.f, g@h.i\nS: x\n", "line 4: "),
+        ("h\nd\na@b.c\n\nS: x\n", "line 4: "),
+        ("h\nd\udcff\na@b.c\nd@e.f\nS: x\n", "line 2 (domain for EHLO) is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_job_says_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
+) -> None:
+    path = tmp_path / "mail.txt"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert main(["job", str(path)]) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert problem in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["job", str(tmp_path / "none.txt")]) == 1
+    assert capsys.readouterr().err == f"smtplite job: cannot read {tmp_path / 'none.txt'}: No such file or directory\n"
+
+
+def test_a_message_that_cannot_be_sent(job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    with article_server() as server:
+        assert main(job(server, text=MAIL_TXT + "x" * 999 + "\n")) == 1
+        assert server.connections == []
+    assert capsys.readouterr().err.startswith("smtplite job: message has a line of more than 998 octets")
+
+
+def test_no_server_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mail.txt"
+    path.write_text(MAIL_TXT.format(server="127.0.0.1", recipients="a@b.c"))
+    with article_server() as server:
+        port = server.port
+    assert main(["job", str(path), "--port", str(port)]) == 1
+    assert capsys.readouterr().err.startswith(f"smtplite job: cannot connect to 127.0.0.1:{port}: ")
+
+
+def test_what_a_server_says_cannot_steer_the_terminal(
+    job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with article_server() as server:
+        server.script.clear()
+        server.reply("GREETING", b"220 \x1b[2Jhi\x07\r\n")
+        assert main(job(server)) == 0
+    assert capsys.readouterr().out.startswith("220 \ufffd[2Jhi\ufffd\n")
+
+
+def test_the_demo_shows_writes_receipt_and_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    output = capsys.readouterr().out
+    assert output.count("=> C: ") == 4  # EHLO; the envelope; content and dot; QUIT
+    assert "  => C: MAIL FROM:<ada@example.org> SIZE=" in output
+    assert "     C: DATA\n" in output
+    assert "  accepted    grace@example.org\n" in output
+    assert "  refused     nobody@example.org: 550 5.1.1 no such user here\n" in output
+    assert "  | .\n  | Bye.\n" in output
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["job", "--help"], ["demo", "--help"]])
+def test_help_and_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    output = capsys.readouterr().out
+    assert __version__ in output or "usage: smtplite" in output
+    assert len(output.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("arguments", [[], ["jobs"], ["job"], ["job", "f", "--port", "x"]])
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: smtplite" in capsys.readouterr().err
+
+
+def test_python_dash_m() -> None:
+    run = subprocess.run([sys.executable, "-m", "smtplite", "--version"], capture_output=True, text=True, timeout=60)
+    assert run.stdout == f"smtplite {__version__}\n"
+    assert run.returncode == 0

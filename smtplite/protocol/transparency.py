@@ -18,9 +18,9 @@ __all__ = ["ContentEncoder", "DotStuffer", "Normalizer", "has_only_crlf", "norma
 _CLEAN: Final = (None, "\r\n")  # what the newline decoder may have seen
 _PIECE_BYTES: Final = 131_072
 
-# Two ways to find a dot that opens a line: by its LF, or by the dot itself. In both, one octet is searched for by memchr
-# and the other one looked at where it stands, so the cost is that of whichever is rarer in the text. (The group is atomic
-# to keep "\n." from becoming one literal, for which the search is slower.)
+# Two ways to find a dot that opens a line: by its LF, or by the dot itself. In both, one octet is searched for by
+# memchr and the other looked at where it stands, so the cost is that of whichever is rarer in the text. (The group is
+# atomic to keep "\n." from becoming one literal, for which the search is slower.)
 _DOT_BEHIND_LF: Final = re.compile(rb"\n(?>\.)")
 _DOT_AFTER_LF: Final = re.compile(rb"\.(?<=\n\.)")
 _SAMPLE_BYTES: Final = 2048

@@ -79,8 +79,8 @@ async def test_the_older_message_classes_are_sent_alike(kind: str) -> None:
         arrived = server.messages[0].as_email()
     assert receipt.complete
     assert arrived["Subject"] == "grüße"
-    part = next(iter(arrived.iter_parts()), arrived)
-    assert part.get_payload(decode=True) == "grüße\n".encode()
+    text = next(iter(arrived.iter_parts()), arrived)
+    assert text.get_payload(decode=True) == "grüße\n".encode()
     assert server.violations == []
 
 
@@ -174,7 +174,7 @@ async def test_some_are_refused_and_the_others_get_it() -> None:
         assert not receipt.complete
         assert receipt.refused["bob@example.org"].code == 550
         assert receipt.replies["bob@example.org"].enhanced == smtplite.EnhancedStatusCode(5, 1, 1)
-        with pytest.raises(smtplite.RecipientsRefused, match="1 of 3 recipients: 550 5.1.1 no such user") as caught:
+        with pytest.raises(smtplite.RecipientsRefused, match=r"1 of 3 recipients: 550 5\.1\.1 no such user") as caught:
             receipt.raise_for_refused()
         assert caught.value.accepted == receipt.accepted
         assert pickle.loads(pickle.dumps(receipt)) == receipt
@@ -273,7 +273,14 @@ async def test_a_message_object_is_encoded_anew_where_8bitmime_is_missing() -> N
 
 @pytest.mark.parametrize(
     "address",
-    ["a@b.example>\r\nRSET", "a@b.example> SIZE=1", '"a\r\nRSET"@x.example', "a b@c.example", "a\0@b.example", "<a@b.c>"],
+    [
+        "a@b.example>\r\nRSET",
+        "a@b.example> SIZE=1",
+        '"a\r\nRSET"@x.example',
+        "a b@c.example",
+        "a\0@b.example",
+        "<a@b.c>",
+    ],
 )
 async def test_nothing_that_a_caller_passes_can_become_a_command(address: str) -> None:
     async with SMTPServer() as server, client_of(server) as client:
@@ -391,7 +398,11 @@ async def test_helo_where_ehlo_is_not_known() -> None:
     async with SMTPServer() as server, client_of(server, local_hostname="me.example.org") as client:
         server.reply("EHLO", "502 5.5.1 what")
         assert (await client.send(RAW)).complete
-    assert flights(server)[:3] == [b"EHLO me.example.org\r\n", b"HELO me.example.org\r\n", b"MAIL FROM:<me@example.org>\r\n"]
+    assert flights(server)[:3] == [
+        b"EHLO me.example.org\r\n",
+        b"HELO me.example.org\r\n",
+        b"MAIL FROM:<me@example.org>\r\n",
+    ]
 
 
 async def test_hello_refused() -> None:
@@ -482,7 +493,7 @@ async def test_a_trace_hook_that_fails_is_logged_and_changes_nothing(caplog: pyt
     [
         (lambda: Client(), "no server"),
         (lambda: Client("h", socket_path="/s", connect=SMTPServer().connect), "two servers"),
-        (lambda: Client("h"), 'tls=\'starttls\' cannot be used'),
+        (lambda: Client("h"), "tls='starttls' cannot be used"),
         (lambda: Client("h", 465), "tls='implicit' cannot be used"),
         (lambda: Client("h", lmtp=True), "tls='starttls' cannot be used"),
         (lambda: Client(connect=SMTPServer().connect), "tls='starttls' cannot be used"),

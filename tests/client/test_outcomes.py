@@ -1,4 +1,4 @@
-"""What is certain and what is not: outcomes over real connections that end badly (rules R1, R3, R4, R7, R9, R10, R24)."""
+"""What is certain and what is not: connections that end badly (rules R1, R3, R4, R6, R7, R9, R10, R24)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ async def test_lost_behind_the_end_of_data_is_unknown() -> None:
         assert (await client.send(RAW)).complete
 
 
-@pytest.mark.parametrize("said", [b"", b"250 sender\r\n", b"250 sender\r\n250 recip", b"250 sender\r\n250 recipient\r\n35"])
+@pytest.mark.parametrize(
+    "said", [b"", b"250 sender\r\n", b"250 sender\r\n250 recip", b"250 sender\r\n250 recipient\r\n35"]
+)
 async def test_lost_before_the_content_is_certainly_not_sent(raw_server: RawServer, said: bytes) -> None:
     def handle(connection: socket.socket) -> None:
         server = Dialogue(connection)
@@ -323,12 +325,11 @@ async def test_no_timeout_at_all_is_possible() -> None:
 
 
 async def test_a_quit_that_stalls_delays_nothing_for_long() -> None:
-    async with SMTPServer() as server:
-        async with client_at(server.port, timeouts=Timeouts(quit=SOON)) as client:
-            server.reply("QUIT", b"", performs=False)
-            assert (await client.send(RAW)).complete
-            with anyio.fail_after(10):
-                await client.aclose()
+    async with SMTPServer() as server, client_at(server.port, timeouts=Timeouts(quit=SOON)) as client:
+        server.reply("QUIT", b"", performs=False)
+        assert (await client.send(RAW)).complete
+        with anyio.fail_after(10):
+            await client.aclose()
 
 
 # Cancellation

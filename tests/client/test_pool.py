@@ -258,5 +258,3 @@ def test_after_a_fork_the_connection_is_still_the_parents() -> None:
         asyncio.run(send_and_close())  # on its old connection
         assert len(server.messages) == 3
         assert sorted(c.received.count(b"MAIL FROM") for c in server.connections) == [1, 2]
-
-

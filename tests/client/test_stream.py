@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import anyio
 import pytest
+from anyio.streams.stapled import StapledObjectStream
 
 from smtplite.errors import ConnectError, ConnectionLost
 from smtplite.stream import ForeignStream, SocketStream, connect_tcp
@@ -203,7 +204,7 @@ async def test_an_unspecified_ipv6_address_literal_needs_no_lookup(monkeypatch: 
 
 async def test_a_stream_of_the_users_own_is_mapped_at_one_seam() -> None:
     send, receive = anyio.create_memory_object_stream[bytes](1)
-    ours = anyio.streams.stapled.StapledObjectStream(send, receive)
+    ours = StapledObjectStream(send, receive)
 
     class Loop(anyio.abc.ByteStream):
         """Gives back what it was given."""

@@ -213,3 +213,13 @@ def _check_address_literal(literal: str, name: str) -> None:
             ipaddress.IPv6Address(content)
     except ValueError as error:
         raise MessageError(f"{name} is no address literal: {error}") from error
+    if tag is not None and _is_ipv6(literal[1:-1]):  # "2001" would pass for a tag
+        raise MessageError(f"{name} is an IPv6 address without its tag: write [IPv6:{literal[1:]}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True

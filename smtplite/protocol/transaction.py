@@ -199,6 +199,7 @@ class Transaction:
     def take_back(self) -> None:
         """Say that the end of data certainly never reached the network, and never will: the stream is aborted."""
         self._is_handed_over = False
+        self.must_close = True
 
     def refuse_content(self) -> None:
         """Say that the content cannot be sent after all (the caller's source failed): close without the dot.
@@ -324,7 +325,7 @@ class Transaction:
         if not event.is_final:
             return
         self.reply = reply
-        self.must_close = self._connection.state is State.CLOSING
+        self.must_close = self.must_close or self._connection.state is State.CLOSING
         self._conclude(None, verdict=None if event.recipient is not None else reply)
 
     def fail(self, error: SMTPError) -> None:

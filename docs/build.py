@@ -161,7 +161,7 @@ def _rule_row(command: type[Command], rule: Rule) -> Sequence[str]:
         ", ".join(code(state.name) for state in State if state in rule.legal_in) or "never sent; owed from the start",
         success,
         _state(rule.after_failure),
-        "yes" if rule.ends_group else "no",
+        "yes" if rule.ends_group else "in LMTP" if rule.ends_lmtp_group else "no",
         code(rule.requires) if rule.requires is not None else "",
         expected,
         code(rule.timeout),
@@ -198,8 +198,8 @@ def edges() -> list[Edge]:
             is_refusable = not rule.expected.isdisjoint({4, 5})  # else a refusal breaks the protocol
             if is_refusable and rule.after_failure is not None and rule.after_failure is not success:
                 found.append(Edge(state.name, rule.after_failure.name, f"{verb} refused"))
-            if command in RESERVED_CODES[334]:
-                found.append(Edge(state.name, State.AUTH.name, f"{verb} answered 334"))
+            if rule.after_challenge is not None:
+                found.append(Edge(state.name, rule.after_challenge.name, f"{verb} answered 334"))
     found.append(Edge(State.TLS.name, State.HELLO.name, "TLS established"))
     found.append(Edge(State.CLOSING.name, State.CLOSED.name, "end of the octets"))
     return list(dict.fromkeys(found))

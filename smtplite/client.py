@@ -254,7 +254,7 @@ class _Delivery:
             reply=transaction.reply,
             replies=self.prepared.replies(outcomes),
             message_id=self.prepared.message_id,
-            server=session.extensions.greeting,
+            server=session.extensions.greeting.partition(" ")[0],
         )
         self._finished(outcomes, None)
         return receipt
@@ -265,6 +265,7 @@ class _Delivery:
         outcomes = self._outcomes()
         for name, value in self.prepared.sets(outcomes).items():
             setattr(error, name, value)
+        error.message_id = self.prepared.message_id
         if self._session is not None and not error.transcript:
             error.transcript = self._session.transcript
         if transaction is not None and error.reply is None:

@@ -68,7 +68,10 @@ class SMTPError(Exception):
         not_sent: recipients for whom the message was certainly not taken.
         reply: the server's reply that decided, if one did.
         transcript: the last lines of the dialogue, secrets redacted.
+        message_id: the Message-ID of the message, if it has one: sent again, it should keep it.
     """
+
+    message_id: str | None = None
 
     def __init__(
         self,

@@ -347,6 +347,8 @@ class Session:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._read_meanwhile, tasks.cancel_scope)
             for begun in range(0, until, _PIECE_BYTES):
+                if not self._connection.wants_content:  # refused, and the reader could not stop us in time
+                    break
                 data = transaction.send_content(bytes(view[begun : min(begun + _PIECE_BYTES, until)]))
                 self._trace_flight(self._connection.owed, len(data))
                 await self._send(data, deadline)

@@ -132,7 +132,7 @@ class Connection:
         if pending:
             newest = pending[-1]
             newest_rule = RULES[type(newest)]
-            if newest_rule.ends_group or (self.lmtp and type(newest) in _ENDS_OF_DATA):
+            if newest_rule.ends_lmtp_group if self.lmtp else newest_rule.ends_group:
                 raise LocalProtocolError(f"{rule.verb} cannot be sent before the reply to {newest_rule.verb} is read")
             if not self.extensions.pipelining:
                 raise LocalProtocolError(
@@ -326,7 +326,7 @@ class Connection:
         if self._challenges > MAX_CHALLENGES:
             raise RemoteProtocolError(f"server sent more than {MAX_CHALLENGES} challenges to one AUTH")
         self._pending.popleft()
-        self._advance(State.AUTH)
+        self._advance(RULES[type(command)].after_challenge)
         try:
             challenge = b64decode(reply.lines[-1].strip(), validate=True) if len(reply.lines) == 1 else None
         except binascii.Error:

@@ -218,6 +218,7 @@ def negotiate(
 
     Raises:
         ExtensionRequired: the message needs what the server does not offer; nothing was sent.
+        MessageError: the content is not what `body` says.
     """
     offered = extensions.size
     if size is not None and offered is not None and size > offered:
@@ -228,6 +229,8 @@ def negotiate(
         body = "8BITMIME"
     if body == "8BITMIME" and not extensions.eight_bit_mime:
         raise _missing("8BITMIME", "the message holds 8-bit octets, and the server does not offer 8BITMIME")
+    if body == "7BIT" and is_eight_bit:
+        raise MessageError("the message holds 8-bit octets, and body='7BIT' says that it holds none")
     if body == "7BIT" and not extensions.eight_bit_mime:
         body = None  # it is what every server without the extension takes it for
     if require_tls and not (is_tls and extensions.requiretls):

@@ -27,6 +27,8 @@ MAX_CHALLENGE_LINE_BYTES: Final = 12_288 + 6
 #: A whole reply: an EHLO reply of thousands of lines is an attack, not a server.
 MAX_REPLY_BYTES: Final = 102_400
 
+_SHOWN_CHARACTERS: Final = 400
+
 #: The codes a client meets, and their meaning. Documentation, never a whitelist: a reply is judged by its first digit.
 REPLY_CODES: Final = {
     211: "system status, or system help reply",
@@ -137,6 +139,8 @@ class Reply:
 
     def __str__(self) -> str:
         text = " / ".join(line.decode("utf-8", "replace") for line in self.lines)
+        if len(text) > _SHOWN_CHARACTERS:  # in an error's message, or a log; `text` has all of it
+            text = text[:_SHOWN_CHARACTERS] + "..."
         if not text.isprintable():  # a server does not write escape sequences into our user's terminal or log
             text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
         return f"{self.code} {text}".rstrip()

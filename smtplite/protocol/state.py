@@ -4,12 +4,15 @@ Theory of operation:
 
 1. A connection has one *state*: what the replies read so far have made of it. It begins in GREETING, with the greeting
    owed. A reply moves it to `Rule.after_success` or `Rule.after_failure` of the command that it answers; None leaves
-   it where it is. These states are absolute: they do not depend on the state before.
+   it where it is. These states are absolute: they do not depend on the state before. A 334 moves it to
+   `Rule.after_challenge`, and `tls_established` from TLS to HELLO.
 2. A command may be sent while replies are owed, if the server offers PIPELINING and no command of those still owed
-   ends its group (`Rule.ends_group`, RFC 2920 3.1). What is legal then is judged by the *assumed* state: the one in
-   which the connection would be if all that is owed succeeded. Because states are absolute, that is the state behind
-   the newest command alone, `Rule.while_owed`: no queue is walked.
-3. A 421 to any command, or out of turn, leads to CLOSING, the end of the octets to CLOSED (RFC 5321 3.8).
+   ends its group (`Rule.ends_group`, RFC 2920 3.1; in LMTP `Rule.ends_lmtp_group`). What is legal then is judged by the
+   *assumed* state: the one in which the connection would be if all that is owed succeeded. Because states are absolute,
+   that is the state behind the newest command alone, `Rule.while_owed`: no queue is walked.
+3. A 421 to any command, or out of turn, leads to CLOSING (RFC 5321 3.8); so does a refusal in the middle of content or
+   of a chunk, and LMTP's one reply for all recipients, after which no count can be trusted. The end of the octets, and
+   any breach of the protocol, lead to CLOSED.
 4. `Rule.expected` are the classes (first digits) that a reply may have; another breaks the protocol. A few codes
    belong to certain commands alone (RESERVED_CODES) and a few commands believe one positive code alone (`Rule.code`).
 5. `Rule.requires` is the keyword that the server must have offered. `Rule.timeout` names the field of `Timeouts` that
@@ -64,7 +67,7 @@ class State(Enum):
     DATA = "the content is being sent"
     CHUNK = "a chunk was taken; more come"
     VERDICT = "the last chunk is sent and its reply owed"
-    FAILED = "a chunk was refused; only RSET leads on"
+    FAILED = "a chunk was refused; only RSET or EHLO leads on"
     CLOSING = "the server closes, or was told that we do"
     CLOSED = "closed"
 
@@ -81,6 +84,8 @@ class Rule:
     phase: str
     timeout: str = "command"
     while_owed: State | None = attrs.field(default=attrs.Factory(lambda self: self.after_success, takes_self=True))
+    after_challenge: State | None = None
+    ends_lmtp_group: bool = attrs.field(default=attrs.Factory(lambda self: self.ends_group, takes_self=True))
     requires: str | None = None
     expected: frozenset[int] = frozenset({2, 4, 5})
     code: int | None = None
@@ -113,19 +118,40 @@ RULES: Final[dict[type[Command], Rule]] = {
         True,
         "auth",
         requires="AUTH",
+        after_challenge=State.AUTH,
         expected=_EXCHANGE,
         code=235,
     ),
     AuthResponse: Rule(
-        "(response)", _only(State.AUTH), State.READY, State.READY, True, "auth", expected=_EXCHANGE, code=235
+        "(response)",
+        _only(State.AUTH),
+        State.READY,
+        State.READY,
+        True,
+        "auth",
+        after_challenge=State.AUTH,
+        expected=_EXCHANGE,
+        code=235,
     ),
-    AuthCancel: Rule("*", _only(State.AUTH), State.READY, State.READY, True, "auth", expected=_EXCHANGE, code=235),
+    AuthCancel: Rule(
+        "*",
+        _only(State.AUTH),
+        State.READY,
+        State.READY,
+        True,
+        "auth",
+        after_challenge=State.AUTH,
+        expected=_EXCHANGE,
+        code=235,
+    ),
     Mail: Rule("MAIL", _only(State.READY), State.MAIL, State.READY, False, "mail"),
     Rcpt: Rule("RCPT", _only(State.MAIL, State.RCPT), State.RCPT, None, False, "rcpt"),
     # A refused DATA leaves the transaction open at every server met: RSET comes before the next MAIL.
     Data: Rule("DATA", _only(State.RCPT), State.DATA, None, True, "data", "data_init", expected=_CONTINUES),
-    # Ends its group in LMTP only, where it is owed as many replies as recipients were taken: see Connection.
-    EndOfData: Rule(".", _only(State.DATA), State.READY, State.READY, False, "end of data", "end_of_data"),
+    # In LMTP it is owed as many replies as recipients were taken, and how many that is must be known first.
+    EndOfData: Rule(
+        ".", _only(State.DATA), State.READY, State.READY, False, "end of data", "end_of_data", ends_lmtp_group=True
+    ),
     # After a refused chunk the server's state is undefined: RSET (RFC 3030 2).
     Bdat: Rule(
         "BDAT",
@@ -148,10 +174,11 @@ RULES: Final[dict[type[Command], Rule]] = {
         "end of data",
         "end_of_data",
         while_owed=State.VERDICT,
+        ends_lmtp_group=True,
         requires="CHUNKING",
     ),
     # Its reply is how we know that both sides agree where they are: nothing but 2yz, or a 421, will do.
-    Rset: Rule("RSET", _SESSION | {State.VERDICT}, State.READY, State.CLOSING, False, "rset", expected=frozenset({2})),
+    Rset: Rule("RSET", _SESSION | {State.VERDICT}, State.READY, None, False, "rset", expected=frozenset({2})),
     Noop: Rule("NOOP", _QUIET, None, None, True, "command"),
     Vrfy: Rule("VRFY", _QUIET, None, None, True, "command"),
     Expn: Rule("EXPN", _QUIET, None, None, True, "command"),

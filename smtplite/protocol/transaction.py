@@ -313,7 +313,7 @@ class Transaction:
     def _receive_verdict(self, event: Replied) -> None:
         reply = event.reply
         if self._is_lone_dot:  # whatever it says, a 2yz too: nobody was accepted
-            self.must_close = self._connection.state is State.CLOSING
+            self.must_close = self.must_close or self._connection.state is State.CLOSING
             self._conclude(self._refusal())
             return
         if reply.is_positive and not self._is_handed_over:
@@ -324,6 +324,8 @@ class Transaction:
             self._verdicts[id(event.recipient)] = reply
         if not event.is_final:
             return
+        if event.recipient is not None:  # of several verdicts, one that allows a retry tells more than the last
+            reply = next((verdict for verdict in self._verdicts.values() if verdict.is_transient), reply)
         self.reply = reply
         self.must_close = self.must_close or self._connection.state is State.CLOSING
         self._conclude(None, verdict=None if event.recipient is not None else reply)

@@ -86,7 +86,7 @@ async def test_a_cancelled_waiter_hands_its_turn_on() -> None:
         async with anyio.create_task_group() as tasks:
             for name, scope in scopes.items():
                 tasks.start_soon(send, name, scope)
-            await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()  # trio starts tasks in any order
             scopes["b"].cancel()
         assert done == ["a", "c"]
         assert (await client.send(RAW)).complete

@@ -125,7 +125,7 @@ def expected_assumed(connection: Connection, state: State) -> State | None:
     if not connection.pending:
         return state
     newest = type(connection.pending[-1])
-    if RULES[newest].ends_group or (connection.lmtp and newest in (EndOfData, BdatLast)):
+    if RULES[newest].ends_lmtp_group if connection.lmtp else RULES[newest].ends_group:
         return None
     if not connection.extensions.pipelining:
         return None

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from email import policy as email_policy
-from email.errors import InvalidHeaderDefect, NonASCIILocalPartDefect, ObsoleteHeaderDefect
+from email.errors import InvalidHeaderDefect, NonPrintableDefect
 from email.generator import BytesGenerator
+from email.header import Header
 from email.headerregistry import Address
 from email.message import Message
 from email.parser import BytesHeaderParser
@@ -36,9 +38,9 @@ __all__ = ["MAX_TEXT_LINE_BYTES", "Envelope", "Prepared", "Receipt", "Recipient"
 MAX_TEXT_LINE_BYTES: Final = 998
 
 # A field of the header section, after folding: every CRLF but the last is followed by white space (RFC 5322 2.2.3).
-_FOLDED_FIELD: Final = re.compile(rb"[\x21-\x39\x3b-\x7e]+:(?:[^\r\n]|\r\n[ \t])*\r\n")
+_FOLDED_FIELD: Final = re.compile(rb"([\x21-\x39\x3b-\x7e]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
 # A value may come to us folded; then each line break is followed by white space. Anything else is an injection.
-_FOLDED_VALUE: Final = re.compile(r"(?:[^\r\n]|\r?\n[ \t])*")
+_FOLDED_VALUE: Final = re.compile(r"[^\r\n]*(?:\r?\n[ \t][^\r\n]*)*")
 _FIELD_NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 
 _END_OF_HEADER: Final = re.compile(rb"(?:\A|\n)\r?\n")
@@ -49,8 +51,12 @@ _DKIM_FIELD: Final = re.compile(rb"^dkim-signature[ \t]*:", re.IGNORECASE | re.M
 _RESENT_ONCE: Final = frozenset(
     {"resent-date", "resent-from", "resent-sender", "resent-to", "resent-cc", "resent-bcc", "resent-message-id"}
 )
-#: Beside an address that can be read, these say only that the form is old, or that it needs SMTPUTF8.
-_HARMLESS_DEFECTS: Final = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
+_ADDRESS_FIELDS: Final = frozenset({"from", "sender", "reply-to", "to", "cc"})  # of those that leave
+#: Defects of an address field that make it no list of addresses. Others say that the form is old, that an address
+#: needs SMTPUTF8, or that a display name cannot be read.
+_FATAL_DEFECTS: Final = (InvalidHeaderDefect, NonPrintableDefect)
+
+_COMPAT32: Final = email_policy.compat32.clone(linesep="\r\n")
 
 
 def _address(value: str | Address) -> str:
@@ -87,6 +93,8 @@ def _recipients(
 ) -> tuple[Recipient, ...]:
     if isinstance(value, (str, Address, Recipient)):  # one address: a str is never split
         value = (value,)
+    if not isinstance(value, Iterable):
+        raise MessageError(f"recipients is an address, or several, not {type(value).__name__}")
     return tuple(item if isinstance(item, Recipient) else Recipient(item) for item in value)
 
 
@@ -161,8 +169,9 @@ class Receipt:
         if not self.refused:
             return
         first = next(iter(self.refused.values()))
+        count = len(self.accepted) + len(self.refused) + len(self.unknown) + len(self.not_sent)
         raise RecipientsRefused(
-            f"server refused {len(self.refused)} of {len(self.refused) + len(self.accepted)} recipients: {first}",
+            f"server refused {len(self.refused)} of {count} recipients: {first}",
             reply=first,
             phase="rcpt",
             accepted=self.accepted,
@@ -182,12 +191,22 @@ class _Flattener(BytesGenerator):
     stands where the octets are, so that it holds for every part of the message and whatever the stdlib does.
     """
 
-    top: Message[Any, Any] | None = None  # whose Bcc and Resent-Bcc are dropped; parts are flattened by clones of us
-    added: Sequence[tuple[str, str]] = ()  # fields for `top`
+    is_top = False  # parts are flattened by clones of us, which are not
+    added: Sequence[tuple[str, str]] = ()  # fields for the header section of the message itself
+
+    def _write(self, msg: Message[Any, Any]) -> None:
+        # A str is written as it stands, without a boundary; parts may also be None, for none.
+        if not isinstance(msg._payload, str) and msg.get_content_maintype() == "multipart":  # type: ignore[attr-defined]
+            boundary = msg.get_boundary()
+            if not boundary:
+                msg = copy(msg)  # gets the boundary that the stdlib makes up, in place of the caller's object
+            elif "\r" in boundary or "\n" in boundary:  # RFC 2231 can encode them; they would stand in the body as such
+                raise MessageError(f"boundary holds a line break: {boundary[:80]!r}")
+        super()._write(msg)  # type: ignore[misc]
 
     def _write_headers(self, msg: Message[Any, Any]) -> None:
         fields = list(msg.raw_items())
-        if msg is self.top:
+        if self.is_top:  # `msg` may be a copy of the caller's object
             fields = [(name, value) for name, value in fields if name.lower() not in ("bcc", "resent-bcc")]
             fields += self.added
         write = self._fp.write  # type: ignore[attr-defined]
@@ -195,9 +214,12 @@ class _Flattener(BytesGenerator):
         assert policy is not None
         for name, value in fields:
             _check_field(name, value)
-            folded = policy.fold_binary(name, value)
-            if _FOLDED_FIELD.fullmatch(folded) is None:
+            folded = _fold(policy, name, value)
+            match = _FOLDED_FIELD.fullmatch(folded)
+            if match is None:
                 raise MessageError(f"header {name} holds a line break: {folded[:80]!r}")
+            if len(match[1]) != len(name) or match[1].lower() != name.lower().encode("ascii"):
+                raise MessageError(f"header {name} would be written as {folded[:80]!r}")
             write(folded)
         write(b"\r\n")
 
@@ -210,13 +232,22 @@ def _check_field(name: str, value: object) -> None:
         raise MessageError(f"header {name} holds a line break: {text[:80]!r}")
 
 
-def _policy(message: Message[Any, Any], *, utf8: bool, seven_bit: bool) -> Policy[Any]:
-    # The current policies cannot fold an email.header.Header, which older code still puts into messages.
-    if all(isinstance(value, str) for part in message.walk() for _, value in part.raw_items()):
-        policy: Policy[Any] = email_policy.SMTPUTF8 if utf8 else email_policy.SMTP
-    else:
-        policy = email_policy.compat32.clone(linesep="\r\n")
-    return policy.clone(cte_type="7bit") if seven_bit else policy
+def _fold(policy: Any, name: str, value: Any) -> bytes:
+    """Return a field as the policy writes it; and what older code puts into messages, which it may not be able to."""
+    if not isinstance(value, str):  # email.header.Header
+        older = _COMPAT32.clone(cte_type=policy.cte_type, max_line_length=policy.max_line_length)
+        return older.fold_binary(name, value)
+    if not (value.isascii() or hasattr(value, "fold") or policy.utf8):
+        try:  # octets that the parser met come as lone surrogates; those the policy can write
+            value.encode("ascii", "surrogateescape")
+        except UnicodeEncodeError:  # before 3.13 it could not write plain text beyond ASCII
+            value = policy.header_factory(name, _unfold(value))
+    folded: bytes = policy.fold_binary(name, value)
+    return folded
+
+
+def _unfold(value: str) -> str:
+    return value.replace("\r\n", "").replace("\n", "") if "\n" in value else value
 
 
 def wire_bytes(
@@ -238,17 +269,19 @@ def wire_bytes(
     Raises:
         MessageError: a header name or value holds a line break, or the stdlib cannot flatten the message.
     """
+    policy: Policy[Any] = email_policy.SMTPUTF8 if utf8 else email_policy.SMTP
     buffer = BytesIO()
-    flattener = _Flattener(buffer, mangle_from_=False, policy=_policy(message, utf8=utf8, seven_bit=seven_bit))
-    flattener.top = message
+    flattener = _Flattener(buffer, mangle_from_=False, policy=policy.clone(cte_type="7bit") if seven_bit else policy)
+    flattener.is_top = True
     flattener.added = _added
     try:
         flattener.flatten(message)
-    except SMTPError:
+    except (SMTPError, MemoryError):
         raise
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except Exception as error:  # whatever the stdlib meets: IndexError, RecursionError, email.errors.MessageError
         raise MessageError(f"message cannot be flattened: {error}") from error
-    return buffer.getvalue()
+    # A payload that is a str where the stdlib expects parts is written with the line endings it has.
+    return normalize(buffer.getvalue())
 
 
 # The envelope in the headers
@@ -282,31 +315,60 @@ def _fields(message: Message[Any, Any]) -> dict[str, list[object]]:
 def _addresses(name: str, value: object) -> list[str]:
     """Return the addresses of one address field, groups resolved; parse or refuse, never guess (rule R19)."""
     header: Any = value
-    if not hasattr(value, "addresses"):
-        text = str(value)
-        # Octets beyond ASCII come out of the stdlib's parser as lone surrogates.
-        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        _check_field(name, text)
-        header = email_policy.SMTP.header_factory(name, text)
+    try:
+        if not hasattr(value, "addresses"):
+            # Of a Header, what stands on the wire: its text without encoding may read as more addresses than it has.
+            text = value.encode(maxlinelen=0, linesep="\n") if isinstance(value, Header) else str(value)
+            # Octets beyond ASCII come out of the stdlib's parser as lone surrogates.
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            _check_field(name, text)
+            text = _unfold(text)
+            header = email_policy.SMTP.header_factory(name, text)
+        addresses = [address.addr_spec for address in header.addresses]
+        # The header's own reading drops comments, unquotes, decodes, and takes some spaces out of a domain.
+        source = text if header is not value else str(getattr(header, "_parse_tree", header))
+    except (SMTPError, MemoryError):
+        raise
+    except Exception as error:  # the stdlib's parser has raised even UnboundLocalError
+        raise MessageError(f"header {name} is no list of addresses: {str(value)[:80]!r}: {error}") from error
     for defect in header.defects:
-        if isinstance(defect, InvalidHeaderDefect) and not isinstance(defect, _HARMLESS_DEFECTS):
+        if isinstance(defect, _FATAL_DEFECTS):
             raise MessageError(f"header {name} is no list of addresses: {str(header)[:80]!r}: {defect}")
-    return [address.addr_spec for address in header.addresses]
+    at = 0
+    for address in addresses:
+        at = _find(address, source, at)
+        if at < 0 or "\ufffd" in address:
+            raise MessageError(f"header {name} has an address that does not stand there as such: {address[:80]!r}")
+    return addresses
 
 
-def _envelope_of(message: Message[Any, Any]) -> tuple[list[str], list[str]]:
-    """Return the candidates for the sender, and the recipients, from the headers."""
-    fields = _fields(message)
-    found = {name: [a for value in values for a in _addresses(name, value)] for name, values in fields.items()}
-    recipients = [address for name in ("to", "cc", "bcc") for address in found.get(name, ())]
-    return found.get("sender") or found.get("from") or [], recipients
+def _find(address: str, text: str, at: int) -> int:
+    """Return where the address ends in the text, from `at` on; -1 if it stands there only as a part of another."""
+    while (start := text.find(address, at)) >= 0:
+        end = start + len(address)
+        if (start == 0 or text[start - 1] in " \t,<:;)") and (end == len(text) or text[end] in " \t,>;("):
+            return end
+        at = start + 1
+    return -1
 
 
-def _sender_of(candidates: list[str]) -> str:
-    if len(candidates) != 1:
-        problem = "has no From" if not candidates else "has several From addresses and no Sender"
-        raise MessageError(f"message {problem}: pass sender=")
-    return candidates[0]
+def _sender_of(fields: dict[str, list[object]]) -> str:
+    for name in ("sender", "from"):
+        candidates = [address for value in fields.get(name, ()) for address in _addresses(name, value)]
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            problem = "several Sender addresses" if name == "sender" else "several From addresses and no Sender"
+            raise MessageError(f"message has {problem}: pass sender=")
+    raise MessageError("message has no From: pass sender=")
+
+
+def _recipients_of(fields: dict[str, list[object]]) -> list[str]:
+    names = ("to", "cc", "bcc")
+    recipients = [a for name in names for value in fields.get(name, ()) for a in _addresses(name, value)]
+    if not recipients:
+        raise MessageError("message names nobody in To, Cc and Bcc: pass recipients=")
+    return recipients
 
 
 # Preparing
@@ -348,8 +410,14 @@ class Prepared:
         """
         envelope = self.envelope
         content = self.content
-        if self.message is not None and not extensions.eight_bit_mime and not content.isascii():
-            content = wire_bytes(self.message, seven_bit=True, _added=self.added)
+        is_narrow = not extensions.eight_bit_mime and self.needs_smtputf8 is None  # UTF-8 headers cannot be made 7-bit
+        if self.message is not None and is_narrow and not content.isascii():
+            try:
+                content = wire_bytes(self.message, seven_bit=True, _added=self.added)
+            except MessageError:
+                pass  # a text of no known charset, which the stdlib cannot encode: only 8BITMIME can carry it
+            else:
+                _check_content(content, body=envelope.body)
         drop_dsn = envelope.dsn == "drop" and not extensions.dsn
         ends_line = not content or content.endswith(b"\r\n")
         mail = Mail(
@@ -440,18 +508,24 @@ def _prepare_object(
 ) -> Prepared:
     envelope = envelope or _complete(message, sender, recipients)
     reading = _Reading.of(envelope)
+    needs_smtputf8 = reading.needs_smtputf8
+    if needs_smtputf8 is None and envelope.smtputf8 is None:
+        needs_smtputf8 = _field_with_utf8_address(message)
     added = []
-    if message["Date"] is None:
+    if "Date" not in message:  # `in`: its value is not parsed, which may fail
         added.append(("Date", formatdate(localtime=True)))
-    message_id = message["Message-ID"]
-    if message_id is None:
+    message_id = _message_id(message)
+    if "Message-ID" not in message:
         # The domain is given, or make_msgid would look this host's name up, and block.
-        domain = reading.sender.wire.rpartition(b"@")[2][:-1].decode("ascii") or "localhost"
-        message_id = make_msgid(domain=domain.strip("[]"))
+        domain = reading.sender.wire[1:-1].rpartition(b"@")[2].decode("ascii") or "localhost"
+        message_id = make_msgid(domain=domain)
         added.append(("Message-ID", message_id))
-    content = wire_bytes(message, utf8=reading.needs_smtputf8 is not None, _added=added)
-    _check_content(content)
-    return reading.prepared(envelope, message, content, tuple(added), str(message_id).strip(), reading.needs_smtputf8)
+    is_seven_bit = envelope.body == "7BIT"
+    content = wire_bytes(message, utf8=needs_smtputf8 is not None, seven_bit=is_seven_bit, _added=added)
+    _check_content(content, body=envelope.body)
+    if needs_smtputf8 is None and envelope.smtputf8 is None and not content.isascii():
+        needs_smtputf8 = _first_8bit_field(content[: _header_bytes(content)])
+    return reading.prepared(envelope, message, content, tuple(added), message_id, needs_smtputf8)
 
 
 def _prepare_octets(
@@ -460,8 +534,7 @@ def _prepare_octets(
     recipients: str | Address | Recipient | Iterable[str | Address | Recipient] | None,
     envelope: Envelope | None,
 ) -> Prepared:
-    end = _END_OF_HEADER.search(raw)
-    header = raw[: end.end()] if end is not None else raw
+    header = raw[: _header_bytes(raw)]
     if _BARE_CR.search(header):
         raise MessageError("message has a bare CR in its header section: it could hide a header from some servers")
     if _BCC_FIELD.search(header):
@@ -472,14 +545,11 @@ def _prepare_octets(
     envelope = envelope or _complete(parsed, sender, recipients)
     reading = _Reading.of(envelope)
     content = normalize(raw)
-    _check_content(content)
+    _check_content(content, body=envelope.body)
     needs_smtputf8 = reading.needs_smtputf8
-    if needs_smtputf8 is None and envelope.smtputf8 is None and not header.isascii():
-        needs_smtputf8 = f"header {_first_8bit_field(header)}"
-    message_id = parsed["Message-ID"]
-    return reading.prepared(
-        envelope, None, content, (), None if message_id is None else str(message_id).strip(), needs_smtputf8
-    )
+    if needs_smtputf8 is None and envelope.smtputf8 is None:
+        needs_smtputf8 = _first_8bit_field(header)
+    return reading.prepared(envelope, None, content, (), _message_id(parsed), needs_smtputf8)
 
 
 def _complete(
@@ -489,13 +559,11 @@ def _complete(
 ) -> Envelope:
     """Take from the headers what the caller did not say."""
     if sender is None or recipients is None:
-        candidates, named = _envelope_of(message)
+        fields = _fields(message)
         if sender is None:
-            sender = _sender_of(candidates)
+            sender = _sender_of(fields)
         if recipients is None:
-            if not named:
-                raise MessageError("message has no To, Cc or Bcc: pass recipients=")
-            recipients = named
+            recipients = _recipients_of(fields)
     return Envelope(sender, recipients)
 
 
@@ -562,10 +630,25 @@ class _Reading:
         )
 
 
-def _check_content(content: bytes) -> None:
+def _message_id(message: Message[Any, Any]) -> str | None:
+    for name, value in message.raw_items():
+        if name.lower() == "message-id":
+            return _unfold(str(value)).strip() or None
+    return None
+
+
+def _header_bytes(content: bytes) -> int:
+    """Return the length of the header section, the empty line included."""
+    end = _END_OF_HEADER.search(content)
+    return len(content) if end is None else end.end()
+
+
+def _check_content(content: bytes, *, body: str | None) -> None:
     """Refuse what no server may get, whatever it offers."""
     if b"\0" in content:
         raise MessageError("message holds a NUL octet")
+    if body == "7BIT" and not content.isascii():
+        raise MessageError("message holds 8-bit octets, which body='7BIT' forbids: encode them, or leave body= out")
     start, length = 0, len(content)
     while length - start > MAX_TEXT_LINE_BYTES:
         # Every line that ends inside this window is short enough: one look for each thousand octets.
@@ -575,8 +658,27 @@ def _check_content(content: bytes) -> None:
         start = end + 1
 
 
-def _first_8bit_field(header: bytes) -> str:
+def _first_8bit_field(header: bytes) -> str | None:
+    if header.isascii():
+        return None
+    name = b""
     for line in header.split(b"\n"):
+        if not line.startswith((b" ", b"\t")):
+            name = line.partition(b":")[0]
         if not line.isascii():
-            return line.partition(b":")[0].decode("utf-8", "replace")[:80]
-    raise AssertionError("the header section has 8-bit octets")
+            break
+    return f"header {name.decode('utf-8', 'replace')[:80]}"
+
+
+def _field_with_utf8_address(message: Message[Any, Any]) -> str | None:
+    """Return the address field with a local part beyond ASCII, which cannot be written without SMTPUTF8."""
+    for name, value in message.raw_items():
+        lowered = name.lower()
+        if lowered.removeprefix("resent-") in _ADDRESS_FIELDS and not str(value).isascii():
+            try:
+                addresses = _addresses(lowered, value)
+            except MessageError:  # it names nobody that the envelope was taken from
+                continue
+            if not all(address.rpartition("@")[0].isascii() for address in addresses):
+                return f"header {name}"
+    return None

@@ -228,7 +228,8 @@ def negotiate(
     if body is None and is_eight_bit:
         body = "8BITMIME"
     if body == "8BITMIME" and not extensions.eight_bit_mime:
-        raise _missing("8BITMIME", "the message holds 8-bit octets, and the server does not offer 8BITMIME")
+        reason = "holds 8-bit octets" if is_eight_bit else "is to be sent as 8BITMIME"
+        raise _missing("8BITMIME", f"the message {reason}, and the server does not offer 8BITMIME")
     if body == "7BIT" and is_eight_bit:
         raise MessageError("the message holds 8-bit octets, and body='7BIT' says that it holds none")
     if body == "7BIT" and not extensions.eight_bit_mime:

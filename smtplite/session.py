@@ -245,7 +245,7 @@ class Session:
 
     async def _ask(self, command: Command, deadline: Deadline) -> Reply:
         """Send one command, alone, and return its reply."""
-        if self._has_unasked():
+        if await self._has_unasked():
             await self._read_reply(deadline)  # raises: what came answers nothing (rule R8)
         owed = self._connection.owed
         await self._write(self._connection.send(command), owed, deadline)
@@ -303,7 +303,7 @@ class Session:
     async def _run(self, transaction: Transaction, content: bytes, deadline: Deadline) -> None:
         connection = self._connection
         while not transaction.is_done:
-            if connection.awaiting is None and self._has_unasked():
+            if connection.awaiting is None and await self._has_unasked():
                 pass  # what comes unasked comes first (rules R3, R8)
             elif transaction.wants_content:
                 await self._send_content(transaction, content, deadline)
@@ -318,9 +318,9 @@ class Session:
                 self._take_back(transaction)
             transaction.receive(event)
 
-    def _has_unasked(self) -> bool:
+    async def _has_unasked(self) -> bool:
         """Return True if octets have come that nobody asked for."""
-        data = self._stream.receive_nowait()
+        data = await self._stream.look()
         if data is not None:
             self._connection.receive_data(data)
         return data is not None or self._connection.has_unread
@@ -332,7 +332,7 @@ class Session:
             # The last piece is a write of its own, so that a cut in the bulk is certainly before the end of data.
             begun = len(content) - _ONE_WRITE_BYTES
             await self._send_bulk(transaction, content, begun, deadline)
-            if self._events or self._read_error or self._write_error or self._has_unasked():
+            if self._events or self._read_error or self._write_error or await self._has_unasked():
                 return
         owed = self._connection.owed
         piece = transaction.send_content(content[begun:] if begun else content)

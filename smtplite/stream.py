@@ -12,20 +12,23 @@ import ipaddress
 import os
 import select
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.abc
+from anyio.streams import tls as tls_streams
 
-from smtplite.errors import ConnectError, ConnectionLost
+from smtplite.errors import ConnectError, ConnectionLost, TLSError
 
 __all__ = [
     "MAX_RECEIVE_BYTES",
     "ForeignStream",
     "SocketStream",
     "Stream",
+    "TLSStream",
     "connect_foreign",
     "connect_tcp",
     "connect_unix",
@@ -64,8 +67,8 @@ class Stream(Protocol):
             ConnectionLost: the connection failed.
         """
 
-    def receive_nowait(self) -> bytes | None:
-        """Return what has arrived; b"" once the server closed its side; None if nothing is there."""
+    async def look(self) -> bytes | None:
+        """Return what has arrived, without waiting; b"" once the server closed its side; None if nothing is there."""
 
     def is_stale(self) -> bool:
         """Return True if anything arrived, or ended, while the connection was idle."""
@@ -129,8 +132,8 @@ class SocketStream:
         except (OSError, anyio.ClosedResourceError) as error:
             raise _lost(error) from error
 
-    def receive_nowait(self) -> bytes | None:
-        """Return what has arrived, or None; see `Stream.receive_nowait`."""
+    async def look(self) -> bytes | None:
+        """Return what has arrived, or None; see `Stream.look`."""
         try:
             return self._socket.recv(MAX_RECEIVE_BYTES)
         except BlockingIOError:
@@ -210,7 +213,7 @@ class ForeignStream:
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise _lost(error) from error
 
-    def receive_nowait(self) -> bytes | None:
+    async def look(self) -> bytes | None:
         """Return None: anyio's interface cannot tell without waiting."""
         return None
 
@@ -245,6 +248,164 @@ class ForeignStream:
         """Whatever the stream says of its own end."""
         address = self._stream.extra(anyio.abc.SocketAttribute.local_address, None)
         return str(address[0]) if isinstance(address, tuple) else None
+
+
+class _Ciphertext(anyio.abc.ByteStream):
+    """The side of a stream that anyio's TLS writes to and reads from; its errors are kept from anyio.
+
+    anyio takes a write that failed for the end of reading, too. What the server said before it closed would be lost.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._lock: anyio.Lock | None = None  # exists only while somebody writes: it belongs to an event loop
+        self.is_looking = False
+        self.write_error: ConnectionLost | None = None
+
+    async def send(self, item: bytes) -> None:
+        # Records must leave in the order in which they were made. Reading writes too: TLS 1.2 renegotiates, TLS 1.3
+        # updates keys.
+        lock = self._lock = self._lock or anyio.Lock(fast_acquire=True)
+        try:
+            async with lock:
+                if self.write_error is None:
+                    await self._stream.send(item)
+        except ConnectionLost as error:
+            self.write_error = error
+        finally:
+            if not lock.locked():
+                self._lock = None
+
+    async def receive(self, max_bytes: int = MAX_RECEIVE_BYTES) -> bytes:  # noqa: ARG002 (one record is smaller)
+        if self.is_looking:
+            data = await self._stream.look()
+            if data is None:
+                raise anyio.WouldBlock
+        else:
+            data = await self._stream.receive()
+        if not data:
+            raise anyio.EndOfStream
+        return data
+
+    async def send_eof(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class TLSStream:
+    """TLS, verified, over another stream."""
+
+    def __init__(self, stream: Stream, ciphertext: _Ciphertext, tls: tls_streams.TLSStream) -> None:
+        self._stream = stream
+        self._ciphertext = ciphertext
+        self._tls = tls
+        self._object = tls.extra(tls_streams.TLSAttribute.ssl_object)
+        self.unsent = 0
+
+    @classmethod
+    async def wrap(cls, stream: Stream, context: ssl.SSLContext, hostname: str) -> TLSStream:
+        """Do the handshake, and verify that the server is `hostname`.
+
+        Raises:
+            TLSError: it failed; says why. The stream is of no further use.
+        """
+        ciphertext = _Ciphertext(stream)
+        try:
+            tls = await tls_streams.TLSStream.wrap(
+                ciphertext, server_side=False, hostname=hostname, ssl_context=context, standard_compatible=False
+            )
+        except ssl.SSLCertVerificationError as error:
+            raise TLSError(f"server's certificate is not valid for {hostname}: {error.verify_message}") from error
+        except ssl.SSLError as error:
+            raise TLSError(f"TLS handshake failed: {error.reason or error}") from error
+        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
+            cause = ciphertext.write_error or error.__cause__ or error
+            raise TLSError("TLS handshake failed: server closed the connection") from cause
+        except ValueError as error:  # a hostname that the context cannot check
+            raise TLSError(f"TLS handshake failed: {error}") from error
+        return cls(stream, ciphertext, tls)
+
+    async def send(self, data: bytes) -> None:
+        """Write all of `data`; see `Stream.send`."""
+        ciphertext = self._ciphertext
+        # A record that is not whole cannot be read: with octets of it unsent, the last octets of `data` are unsent.
+        self.unsent = self._stream.unsent = len(data)
+        try:
+            await self._tls.send(data)
+        except (ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+            raise ciphertext.write_error or _lost(error) from error
+        finally:
+            self.unsent = self._stream.unsent
+        if ciphertext.write_error is not None:
+            raise ciphertext.write_error
+
+    async def receive(self) -> bytes:
+        """Return what has arrived; see `Stream.receive`."""
+        try:
+            return await self._tls.receive(MAX_RECEIVE_BYTES)
+        except anyio.EndOfStream:
+            return b""
+        except anyio.BrokenResourceError as error:
+            raise _lost(error.__cause__ or error) from error
+        except ssl.SSLError as error:
+            raise _lost(error) from error
+
+    async def look(self) -> bytes | None:
+        """Return what has arrived, or None; see `Stream.look`."""
+        self._ciphertext.is_looking = True
+        try:
+            return await self.receive()
+        except anyio.WouldBlock:
+            return None
+        except ConnectionLost:  # the next receive says it
+            return b""
+        finally:
+            self._ciphertext.is_looking = False
+
+    def is_stale(self) -> bool:
+        """Return True if anything arrived, or ended; also inside a record that was already taken off the socket."""
+        try:
+            self._object.read(1)
+        except ssl.SSLWantReadError:
+            return self._stream.is_stale()
+        except (ssl.SSLError, ValueError):
+            pass
+        return True
+
+    def abort(self) -> None:
+        """Close at once, without close_notify; see `Stream.abort`."""
+        self._stream.abort()
+
+    def close(self) -> None:
+        """Close our end; see `Stream.close`."""
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        """Close, without close_notify: nothing is owed, and a server may take its time over it."""
+        await self._stream.aclose()
+
+    @property
+    def local_address(self) -> str | None:
+        """The IP address of our end."""
+        return self._stream.local_address
+
+    @property
+    def version(self) -> str:
+        """The protocol's version, such as "TLSv1.3"."""
+        return str(self._object.version())
+
+    @property
+    def cipher(self) -> str:
+        """The cipher suite's name."""
+        cipher = self._object.cipher()
+        return cipher[0] if cipher else ""
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The server's certificate as `ssl.SSLSocket.getpeercert` describes it; {} if it was not verified."""
+        return dict(self._object.getpeercert() or {})
 
 
 def _lost(error: BaseException) -> ConnectionLost:

@@ -39,9 +39,9 @@ async def test_octets_go_both_ways(pair: Pair) -> None:
     assert await stream.receive() == b""
 
 
-async def test_receive_waits_and_receive_nowait_does_not(pair: Pair) -> None:
+async def test_receive_waits_and_look_does_not(pair: Pair) -> None:
     stream, peer = pair
-    assert stream.receive_nowait() is None
+    assert await stream.look() is None
     received = []
 
     async def receive() -> None:
@@ -54,9 +54,9 @@ async def test_receive_waits_and_receive_nowait_does_not(pair: Pair) -> None:
     assert received == [b"late"]
     peer.sendall(b"now")
     await anyio.wait_readable(stream._socket)
-    assert stream.receive_nowait() == b"now"
+    assert await stream.look() == b"now"
     peer.close()
-    assert stream.receive_nowait() == b""
+    assert await stream.look() == b""
 
 
 async def test_a_large_write_waits_for_its_reader(pair: Pair) -> None:
@@ -125,7 +125,7 @@ async def test_staleness_of_a_stream_that_we_closed(pair: Pair) -> None:
     stream.abort()
     stream.abort()
     assert stream.is_stale()
-    assert stream.receive_nowait() == b""
+    assert await stream.look() == b""
     assert stream.local_address is None
     with pytest.raises(ConnectionLost):
         await stream.receive()
@@ -224,7 +224,7 @@ async def test_a_stream_of_the_users_own_is_mapped_at_one_seam() -> None:
     stream = ForeignStream(Loop())
     await stream.send(b"x")
     assert await stream.receive() == b"x"
-    assert stream.receive_nowait() is None
+    assert await stream.look() is None
     assert not stream.is_stale()
     assert stream.local_address is None
     await ours.send_eof()

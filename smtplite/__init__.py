@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from smtplite.message import Envelope, Receipt, Recipient
     from smtplite.protocol.reply import EnhancedStatusCode, Reply
-    from smtplite.session import Timeouts
+    from smtplite.session import ServerInfo, Timeouts
 
 __version__ = "0.1.0.dev0"
 
@@ -68,7 +68,7 @@ _HOME = {
     ),
     "smtplite.message": ("Envelope", "Receipt", "Recipient"),
     "smtplite.protocol.reply": ("EnhancedStatusCode", "Reply"),
-    "smtplite.session": ("Timeouts",),
+    "smtplite.session": ("ServerInfo", "Timeouts"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -81,6 +81,7 @@ __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_export
     "Reply",
     "EnhancedStatusCode",
     "Timeouts",
+    "ServerInfo",
     "SMTPError",
     "ConfigurationError",
     "MessageError",

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from email.headerregistry import Address
 from email.message import Message
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.abc
 
-from smtplite.errors import ConfigurationError, MessageError, SMTPError
+from smtplite.errors import ConfigurationError, MessageError, ServiceUnavailable, SMTPError
+from smtplite.handshake import Handshake, TLSMode, reply_of
 from smtplite.message import Envelope, Prepared, Receipt, Recipient, prepare
 from smtplite.pool import Pool
+from smtplite.protocol.commands import Noop
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction
-from smtplite.session import Deadline, Session, Timeouts
+from smtplite.sasl import Mechanism, password_mechanisms
+from smtplite.session import Deadline, ServerInfo, Session, Timeouts
 from smtplite.stream import Stream, connect_foreign, connect_tcp, connect_unix
 from smtplite.trace import MessageFinished, Trace, Tracer, logger
+from smtplite.url import options_of
 
 __all__ = ["Client", "send"]
 
-TLSMode = Literal["implicit", "starttls", "none"]
 AnyRecipients = str | Address | Recipient | Iterable[str | Address | Recipient]
 if TYPE_CHECKING:  # Message is generic in the stubs alone
     AnyMessage = Message[Any, Any] | bytes | bytearray | memoryview
@@ -39,10 +43,14 @@ class Client:
     Args:
         hostname: the server; or give `socket_path` or `connect`.
         port: None: 24 for LMTP, 25 where tls is "none", 465 where it is "implicit", else 587.
-        tls: "implicit", "starttls" or "none". None: "implicit" on port 465; "none" for Unix sockets and for LMTP to
-            loopback; else "starttls". In this version only "none" can be used, and is never assumed.
-        username: not in this version.
-        password: not in this version.
+        tls: "implicit", "starttls" or "none" (in clear). None: "implicit" on port 465; "none" for Unix sockets and for
+            LMTP to loopback; else "starttls". TLS is verified, and there is no second try in clear.
+        tls_context: with your own CA, or a client certificate; None: the system's CAs, TLS 1.2 or later.
+        tls_hostname: whom the certificate must name; None: `hostname`.
+        username: with `password`: authenticate, by the best mechanism that both sides know.
+        password: see `username`.
+        auth: a mechanism of `smtplite.sasl`, or several in order of preference, in place of both.
+        allow_insecure_auth: authenticate in clear, too. A Unix socket counts as secure, loopback does not.
         local_hostname: who we say we are; None: this host's full name, else the address literal of our end.
         source_address: (address, port) to connect from.
         socket_path: a Unix socket.
@@ -67,8 +75,12 @@ class Client:
         port: int | None = None,
         *,
         tls: TLSMode | None = None,
+        tls_context: ssl.SSLContext | None = None,
+        tls_hostname: str | None = None,
         username: str | None = None,
         password: str | None = None,
+        auth: Mechanism | Iterable[Mechanism] | None = None,
+        allow_insecure_auth: bool = False,
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
         socket_path: str | None = None,
@@ -88,13 +100,16 @@ class Client:
         if socket_path is not None and connect is not None:
             raise ConfigurationError("client has two servers: pass socket_path= or connect=, not both")
         mode = _tls_mode(tls, hostname=hostname, port=port, socket_path=socket_path, connect=connect, lmtp=lmtp)
-        if mode != "none":
-            raise ConfigurationError(
-                f"tls={mode!r} cannot be used in this version, and it never falls back to clear: "
-                'pass tls="none" to send in clear'
-            )
-        if username is not None or password is not None:
-            raise ConfigurationError("username and password cannot be used in this version")
+        is_local = socket_path is not None
+        self._handshake = Handshake(
+            local_domain=_domain(local_hostname),
+            tls=mode,
+            tls_hostname=_tls_hostname(mode, tls_hostname or hostname),
+            tls_context=_tls_context(mode, tls_context),
+            mechanisms=_mechanisms(username, password, auth, is_secure=mode != "none" or is_local),
+            is_local=is_local,
+            allow_insecure_auth=allow_insecure_auth,
+        )
         self._hostname = hostname
         self._port = port if port is not None else _default_port(mode, lmtp=lmtp)
         _check_number("port", self._port, 0, 65535, whole=True)
@@ -103,7 +118,6 @@ class Client:
         self._lmtp = lmtp
         self._pipelining = pipelining
         self._source_address = source_address
-        self._local_domain = _domain(local_hostname)
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._timeout = _check_timeout(timeout)
         self._tracer = Tracer(trace)
@@ -121,6 +135,22 @@ class Client:
             max_age=max_age,
             wait_timeout=self._timeouts.pool,
         )
+
+    @classmethod
+    def from_url(cls, url: str, **overrides: Any) -> Self:
+        """Make a Client from a URL: ``smtp://me:p%40ss@host:587?max_connections=4``.
+
+        ``smtp://host`` is ``Client("host")``: STARTTLS required. ``smtps://``: implicit TLS. ``lmtp://host``.
+        ``smtp+unix:///path``, ``lmtp+unix:///path``. In clear: ``smtp://localhost:1025?tls=none``.
+
+        Args:
+            url: username and password percent-encoded; query options by the names of Client's arguments.
+            overrides: any of Client's arguments; they win over the URL.
+
+        Raises:
+            ConfigurationError: the URL or an option is wrong; shows nothing of the URL that could hold a password.
+        """
+        return cls(**{**options_of(url), **overrides})
 
     def __repr__(self) -> str:
         return f"Client({self._server!r})"
@@ -184,6 +214,21 @@ class Client:
             raise
         return delivery.result(deadline)
 
+    async def check(self) -> ServerInfo:
+        """Connect, say hello, begin TLS, authenticate, and say what the server offers. Sends no message.
+
+        Raises:
+            SMTPError: what `send` would raise before its first message.
+        """
+        deadline = Deadline(self._timeout)
+        with deadline.scope:
+            session = await self._pool.acquire(deadline)
+            try:
+                return await _look_around(session, deadline)
+            finally:
+                await self._pool.release(session)
+        raise deadline.error()
+
     async def _deliver(self, delivery: _Delivery, deadline: Deadline, *, require_all: bool) -> None:
         is_replaced = False
         while True:
@@ -224,8 +269,21 @@ class Client:
             timeouts=self._timeouts,
             tracer=self._tracer,
         )
-        await session.start(self._local_domain, deadline)
+        await self._handshake.run(session, deadline)
         return session
+
+
+async def _look_around(session: Session, deadline: Deadline) -> ServerInfo:
+    try:
+        reply = reply_of(await session.ask(Noop(), deadline))
+        if reply.code == 421:
+            raise ServiceUnavailable(
+                f"server closes the connection: {reply}", command="NOOP", reply=reply, phase="command"
+            )
+    except BaseException as error:
+        await session.discard(str(error) or type(error).__name__)
+        raise
+    return session.info
 
 
 class _Delivery:
@@ -255,6 +313,7 @@ class _Delivery:
             replies=self.prepared.replies(outcomes),
             message_id=self.prepared.message_id,
             server=session.extensions.greeting.partition(" ")[0],
+            tls=session.tls_version,
         )
         self._finished(outcomes, None)
         return receipt
@@ -355,6 +414,43 @@ def _tls_mode(
     if lmtp and connect is None and hostname is not None and _is_loopback(hostname):
         return "none"
     return "starttls"
+
+
+def _tls_hostname(mode: TLSMode, hostname: str | None) -> str:
+    if mode == "none":
+        return ""
+    if hostname is None:
+        raise ConfigurationError(f"tls={mode!r} has no name to verify: pass hostname or tls_hostname=")
+    return hostname.removesuffix(".")
+
+
+def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise ConfigurationError(f"tls_context is an ssl.SSLContext, not {type(context).__name__}")
+    if context is not None and mode == "none":
+        raise ConfigurationError('tls_context is given and tls is "none": leave one of them out')
+    return context
+
+
+def _mechanisms(
+    username: str | None,
+    password: str | None,
+    auth: Mechanism | Iterable[Mechanism] | None,
+    *,
+    is_secure: bool,
+) -> tuple[Mechanism, ...]:
+    if auth is not None:
+        if username is not None or password is not None:
+            raise ConfigurationError("pass either auth= or username= and password=, not both")
+        mechanisms = (auth,) if isinstance(auth, Mechanism) else tuple(auth)
+        if not mechanisms or not all(isinstance(mechanism, Mechanism) for mechanism in mechanisms):
+            raise ConfigurationError("auth is a mechanism of smtplite.sasl, or several")
+        return mechanisms
+    if username is None and password is None:
+        return ()
+    if username is None or password is None:
+        raise ConfigurationError("username and password go together: one of them is missing")
+    return password_mechanisms(username, password, is_secure=is_secure)
 
 
 def _is_loopback(hostname: str) -> bool:

@@ -28,7 +28,7 @@ The lowest room of the house: it imports nothing of ours at run time. Every erro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smtplite.protocol.reply import Reply
@@ -170,7 +170,13 @@ class ServiceUnavailable(ReplyError):
 
 
 class AuthenticationError(ReplyError):
-    """Authentication failed. ``reply`` is None where we, not the server, refused to go on."""
+    """Authentication failed. ``reply`` is None where we, not the server, refused to go on.
+
+    Attributes:
+        error_data: what the server said about a rejected OAuth token: its JSON object (RFC 7628 3.2.2), if it sent one.
+    """
+
+    error_data: dict[str, Any] | None = None
 
 
 class SenderRefused(ReplyError):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -21,25 +22,21 @@ import attrs
 from smtplite.errors import (
     ConfigurationError,
     ConnectionLost,
-    MessageError,
     RemoteProtocolError,
-    ServiceUnavailable,
     SMTPError,
     SMTPTimeout,
 )
-from smtplite.protocol.commands import Command, Ehlo, Greeting, Helo, Lhlo, Mail, Quit, Rcpt
+from smtplite.protocol.commands import Command, Mail, Quit, Rcpt
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import ConnectionClosed, ContentRefused, Event, Replied, ServiceClosing
-from smtplite.protocol.extensions import Extensions
-from smtplite.protocol.paths import Domain
-from smtplite.protocol.reply import Reply
+from smtplite.protocol.extensions import Extensions, Limits
 from smtplite.protocol.state import RULES, State
 from smtplite.protocol.transaction import Transaction
-from smtplite.stream import Stream
+from smtplite.stream import Stream, TLSStream
 from smtplite.trace import ConnectionClosed as ConnectionClosedEvent
 from smtplite.trace import ConnectionOpened, FlightSent, ReplyReceived, Tracer
 
-__all__ = ["Deadline", "Session", "Timeouts"]
+__all__ = ["Deadline", "ServerInfo", "Session", "Timeouts"]
 
 #: Content up to this size goes in one write with its end of data.
 _ONE_WRITE_BYTES: Final = 65_536
@@ -121,6 +118,49 @@ class Deadline:
         return SMTPTimeout(f"time was up: {self._reason}", phase=self._phase)
 
 
+@attrs.frozen(kw_only=True)
+class ServerInfo:
+    """What a server offers, as `Client.check` finds it.
+
+    Attributes:
+        server: what was connected to, such as "mx.example.com:587".
+        greeting: the text of its first words.
+        extensions: its service extensions; typed properties for those that are known.
+        tls: the TLS version, such as "TLSv1.3"; None in clear.
+        cipher: the cipher suite; None in clear.
+        certificate_subject: whom its certificate names; None in clear, or where it was not verified.
+        certificate_expires: when its certificate ends, in UTC.
+    """
+
+    server: str
+    greeting: str
+    extensions: Extensions
+    tls: str | None = None
+    cipher: str | None = None
+    certificate_subject: str | None = None
+    certificate_expires: datetime | None = None
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """The authentication mechanisms it offers."""
+        return self.extensions.auth
+
+    @property
+    def limits(self) -> Limits:
+        """What it limits, where it says so (RFC 9422)."""
+        return self.extensions.limits
+
+
+def _subject(certificate: dict[str, Any]) -> str | None:
+    """Return the common name, or the first name that the certificate is for."""
+    for attribute in certificate.get("subject", ()):
+        for name, value in attribute:
+            if name == "commonName":
+                return str(value)
+    names = certificate.get("subjectAltName", ())
+    return str(names[0][1]) if names else None
+
+
 class Session:
     """One connection to a server, between its greeting and its end.
 
@@ -152,7 +192,10 @@ class Session:
         self._read_error: SMTPError | None = None  # what ended that reading
         self._write_error: ConnectionLost | None = None
         self._replies: deque[Replied] = deque(maxlen=_TRANSCRIPT_REPLIES)
+        self._tls: TLSStream | None = None
         self.server = server
+        #: The text of the server's first words.
+        self.greeting = ""
         self.number = next(_numbers)
         #: Messages whose transaction was begun here.
         self.messages = 0
@@ -167,9 +210,41 @@ class Session:
         return self._connection.extensions
 
     @property
+    def lmtp(self) -> bool:
+        """True if it speaks LMTP."""
+        return self._connection.lmtp
+
+    @property
     def is_tls(self) -> bool:
         """True inside TLS."""
         return self._connection.is_tls
+
+    @property
+    def tls_version(self) -> str | None:
+        """The TLS version, such as "TLSv1.3"; None in clear."""
+        return None if self._tls is None else self._tls.version
+
+    @property
+    def local_address(self) -> str | None:
+        """The IP address of our end, if it has one."""
+        return self._stream.local_address
+
+    @property
+    def info(self) -> ServerInfo:
+        """What is known of the server."""
+        certificate = {} if self._tls is None else self._tls.certificate
+        expiry = certificate.get("notAfter")
+        return ServerInfo(
+            server=self.server,
+            greeting=self.greeting,
+            extensions=self.extensions,
+            tls=self.tls_version,
+            cipher=None if self._tls is None else self._tls.cipher,
+            certificate_subject=_subject(certificate),
+            certificate_expires=None
+            if expiry is None
+            else datetime.fromtimestamp(ssl.cert_time_to_seconds(expiry), tz=UTC),
+        )
 
     @property
     def is_reusable(self) -> bool:
@@ -198,70 +273,33 @@ class Session:
         for command in self._connection.pending:
             yield f"C: {command}"
 
-    # The handshake
+    # One command
 
-    async def start(self, local_hostname: Domain | None, deadline: Deadline) -> None:
-        """Read the greeting and say hello; on any failure the session is dead.
-
-        Args:
-            local_hostname: who we are; None: found out, without a look-up that could block.
-            deadline: of the whole call.
-
-        Raises:
-            ServiceUnavailable: the server takes no mail.
-            TransportError: the connection failed.
-            RemoteProtocolError: the server broke the protocol.
-        """
-        try:
-            greeting = await self._read_reply(deadline)
-            if greeting.is_negative:
-                raise ServiceUnavailable(f"server takes no mail: {greeting}", reply=greeting, phase="greeting")
-            await self._say_hello(local_hostname or self._local_domain(), deadline)
-        except BaseException as error:
-            await self.discard(str(error) or type(error).__name__)
-            raise
-
-    async def _say_hello(self, domain: Domain, deadline: Deadline) -> None:
-        hello: Command = Lhlo(domain) if self._connection.lmtp else Ehlo(domain)
-        reply = await self._ask(hello, deadline)
-        if reply.code in (500, 502, 504) and not self._connection.lmtp:  # it knows no extensions (RFC 5321 3.2)
-            hello = Helo(domain)
-            reply = await self._ask(hello, deadline)
-        if reply.is_negative:
-            raise ServiceUnavailable(
-                f"server refused {hello.verb}: {reply}", command=str(hello), reply=reply, phase="hello"
-            )
-
-    def _local_domain(self) -> Domain:
-        """Return this host's name if it is a full one, else the address literal of our end (RFC 5321 4.1.4)."""
-        name = socket.gethostname()  # the kernel's; getfqdn would ask the DNS, and block
-        if "." in name:
-            try:
-                return Domain.parse(name)
-            except MessageError:
-                pass  # a host may have any name; the literal is as good
-        address = self._stream.local_address or "127.0.0.1"
-        return Domain.parse(f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]")
-
-    async def _ask(self, command: Command, deadline: Deadline) -> Reply:
-        """Send one command, alone, and return its reply."""
-        if await self._has_unasked():
-            await self._read_reply(deadline)  # raises: what came answers nothing (rule R8)
+    async def ask(self, command: Command, deadline: Deadline) -> Event:
+        """Send one command, alone, and return what comes back for it."""
+        if await self.has_unasked():
+            return await self.next_event(deadline)  # it answers nothing: a 421, or a breach of the protocol (rule R8)
         owed = self._connection.owed
         await self._write(self._connection.send(command), owed, deadline)
-        return await self._read_reply(deadline)
+        return await self.next_event(deadline)
 
-    async def _read_reply(self, deadline: Deadline) -> Reply:
-        event = await self._next_event(deadline)
-        if isinstance(event, Replied):
-            return event.reply
-        if isinstance(event, ServiceClosing):
-            raise ServiceUnavailable(f"server closes the connection: {event.reply}", reply=event.reply, phase="hello")
-        assert isinstance(event, ConnectionClosed)
-        command = event.unanswered[0] if event.unanswered else Greeting()
-        raise self._write_error or ConnectionLost(
-            f"server closed the connection without a reply to {command.verb}", phase=RULES[type(command)].phase
-        )
+    async def has_unasked(self) -> bool:
+        """Return True if octets have come that nobody asked for."""
+        data = await self._stream.look()
+        if data is not None:
+            self._connection.receive_data(data)
+        return data is not None or self._connection.has_unread
+
+    async def begin_tls(self, context: ssl.SSLContext, hostname: str, deadline: Deadline) -> None:
+        """Do the TLS handshake: before the greeting, or after `TlsReady`.
+
+        Raises:
+            TLSError: it failed; the session must be discarded.
+        """
+        seconds = self._timeouts.connect
+        deadline.arm(seconds, f"no TLS within {seconds:g} s", "tls")
+        self._tls = self._stream = await TLSStream.wrap(self._stream, context, hostname)
+        self._connection.tls_established()
 
     # A message
 
@@ -303,7 +341,7 @@ class Session:
     async def _run(self, transaction: Transaction, content: bytes, deadline: Deadline) -> None:
         connection = self._connection
         while not transaction.is_done:
-            if connection.awaiting is None and await self._has_unasked():
+            if connection.awaiting is None and await self.has_unasked():
                 pass  # what comes unasked comes first (rules R3, R8)
             elif transaction.wants_content:
                 await self._send_content(transaction, content, deadline)
@@ -312,18 +350,11 @@ class Session:
                 flight = transaction.next_flight()
                 if flight:
                     await self._write(flight, owed, deadline)
-            event = await self._next_event(deadline)
+            event = await self.next_event(deadline)
             if isinstance(event, ConnectionClosed):
                 self.abort("server closed the connection")
                 self._take_back(transaction)
             transaction.receive(event)
-
-    async def _has_unasked(self) -> bool:
-        """Return True if octets have come that nobody asked for."""
-        data = await self._stream.look()
-        if data is not None:
-            self._connection.receive_data(data)
-        return data is not None or self._connection.has_unread
 
     async def _send_content(self, transaction: Transaction, content: bytes, deadline: Deadline) -> None:
         """Write the content and its end, unless the server refuses it meanwhile."""
@@ -332,7 +363,7 @@ class Session:
             # The last piece is a write of its own, so that a cut in the bulk is certainly before the end of data.
             begun = len(content) - _ONE_WRITE_BYTES
             await self._send_bulk(transaction, content, begun, deadline)
-            if self._events or self._read_error or self._write_error or await self._has_unasked():
+            if self._events or self._read_error or self._write_error or await self.has_unasked():
                 return
         owed = self._connection.owed
         piece = transaction.send_content(content[begun:] if begun else content)
@@ -398,7 +429,7 @@ class Session:
             self._read_error = error
         writing.cancel()
 
-    async def _next_event(self, deadline: Deadline) -> Event:
+    async def next_event(self, deadline: Deadline) -> Event:
         """Return the next event, in order, waiting for it within its own time (rule R7)."""
         connection = self._connection
         event = self._events.popleft() if self._events else connection.next_event()
@@ -470,7 +501,7 @@ class Session:
                     owed = self._connection.owed
                     await self._write(self._connection.send(Quit()), owed, deadline)
                     if stay:
-                        await self._read_reply(deadline)
+                        await self.next_event(deadline)
         except SMTPError:
             pass  # the messages were decided long before
         finally:

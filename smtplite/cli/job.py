@@ -1,13 +1,15 @@
 """``smtplite job FILE``: the program of the article that started the project (Benjamin Roux, "Le protocole SMTP").
 
 The file: the server, the domain for EHLO, the reverse-path, the forward-paths separated by commas, each on a line of
-its own; then the message. Printed is the first line of each reply: greeting, EHLO, MAIL, each RCPT, DATA, end of data,
-QUIT.
+its own; then the message. Printed is the first line of each reply: greeting, EHLO (the one inside TLS, if there is
+TLS), MAIL, each RCPT, DATA, end of data, QUIT.
 """
 
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,11 +19,14 @@ import attrs
 
 from smtplite.client import Client
 from smtplite.errors import MessageError, SMTPError
+from smtplite.handshake import TLSMode
 from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
+from smtplite.sasl import Mechanism, password_mechanisms
 from smtplite.trace import ReplyReceived, TraceEvent
 
 __all__ = ["add_to"]
 
+_PASSWORD = "SMTPLITE_PASSWORD"  # noqa: S105 (its name)
 _HEAD = ("server", "domain for EHLO", "reverse-path", "forward-paths")
 
 
@@ -83,6 +88,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     parser.add_argument("file", type=Path, help="the job file")
     parser.add_argument("--port", type=int, default=25, help="the server's port (default: 25)")
+    parser.add_argument(
+        "--tls", choices=("none", "starttls", "implicit"), default="none", help="as the article has it, none (default)"
+    )
+    parser.add_argument("--user", help=f"authenticate, with the password in {_PASSWORD} or asked for; only with --tls")
     parser.set_defaults(run=_run)
 
 
@@ -93,12 +102,23 @@ def _run(options: argparse.Namespace) -> int:
         return _fail(f"cannot read {options.file}: {error.strerror or error}")
     except ValueError as error:
         return _fail(f"{options.file}: {error}")
-    return anyio.run(partial(_send, job, options.port))
+    auth = None
+    if options.user is not None:
+        if options.tls == "none":
+            return _fail("--user needs --tls starttls or --tls implicit: a password does not travel in clear")
+        # Never an argument: those can be read by every user of the machine.
+        password = os.environ.get(_PASSWORD) or getpass.getpass(f"Password of {options.user}: ")
+        try:
+            auth = password_mechanisms(options.user, password, is_secure=True)
+        except SMTPError as error:
+            return _fail(str(error))
+    return anyio.run(partial(_send, job, options.port, options.tls, auth))
 
 
-async def _send(job: Job, port: int) -> int:
+async def _send(job: Job, port: int, tls: TLSMode, auth: tuple[Mechanism, ...] | None) -> int:
+    trace = _Printer(hellos_before_tls=1 if tls == "starttls" else 0)
     try:
-        async with Client(job.server, port, tls="none", local_hostname=job.domain, trace=_print_reply) as client:
+        async with Client(job.server, port, tls=tls, auth=auth, local_hostname=job.domain, trace=trace) as client:
             receipt = await client.send(job.content, sender=job.sender, recipients=job.recipients)
     except SMTPError as error:
         return _fail(str(error))
@@ -108,8 +128,21 @@ async def _send(job: Job, port: int) -> int:
     return _fail(f"the message was not taken for {refused}")
 
 
-def _print_reply(event: TraceEvent) -> None:
-    if isinstance(event, ReplyReceived):
+class _Printer:
+    """Prints the first line of each reply that the article's program prints."""
+
+    def __init__(self, hellos_before_tls: int) -> None:
+        self._hellos_to_skip = hellos_before_tls
+
+    def __call__(self, event: TraceEvent) -> None:
+        if not isinstance(event, ReplyReceived):
+            return
+        command = event.command or ""
+        if command.startswith(("AUTH", "STARTTLS", "[redacted]", "*")):
+            return
+        if command.startswith("EHLO") and self._hellos_to_skip:
+            self._hellos_to_skip -= 1
+            return
         reply = event.reply
         separator = "-" if len(reply.lines) > 1 else " "
         print(f"{reply.code}{separator}{reply.text.partition(chr(10))[0]}".rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import socket
+import ssl
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.mime.multipart import MIMEMultipart
@@ -15,7 +16,7 @@ import anyio
 import pytest
 
 import smtplite
-from smtplite import Client, Envelope, Recipient, Timeouts
+from smtplite import Client, Envelope, Recipient, Timeouts, sasl
 from smtplite.testing import ServerExtensions, SMTPServer
 from smtplite.trace import ConnectionOpened, FlightSent, MessageFinished, ReplyReceived, TraceEvent
 
@@ -493,13 +494,16 @@ async def test_a_trace_hook_that_fails_is_logged_and_changes_nothing(caplog: pyt
     [
         (lambda: Client(), "no server"),
         (lambda: Client("h", socket_path="/s", connect=SMTPServer().connect), "two servers"),
-        (lambda: Client("h"), "tls='starttls' cannot be used"),
-        (lambda: Client("h", 465), "tls='implicit' cannot be used"),
-        (lambda: Client("h", lmtp=True), "tls='starttls' cannot be used"),
-        (lambda: Client(connect=SMTPServer().connect), "tls='starttls' cannot be used"),
+        (lambda: Client(connect=SMTPServer().connect), "tls='starttls' has no name to verify"),
+        (lambda: Client("h", tls_context="x"), "tls_context is an ssl.SSLContext"),  # type: ignore[arg-type]
+        (lambda: Client("h", tls="none", tls_context=ssl.create_default_context()), "tls_context is given"),
         (lambda: Client("h", tls="maybe"), "tls is "),  # type: ignore[arg-type]
-        (lambda: Client("h", tls="none", username="me"), "username and password"),
-        (lambda: Client("h", tls="none", password="x"), "username and password"),
+        (lambda: Client("h", username="me"), "username and password go together"),
+        (lambda: Client("h", password="x"), "username and password go together"),
+        (lambda: Client("h", username="me", password="x", auth=sasl.External()), "pass either auth="),
+        (lambda: Client("h", auth=[]), "auth is a mechanism"),
+        (lambda: Client("h", auth=["PLAIN"]), "auth is a mechanism"),  # type: ignore[list-item]
+        (lambda: Client("h", username="me", password="x\0"), "password"),
         (lambda: Client("h", 70000, tls="none"), "port is a whole number, 0 to 65535"),
         (lambda: Client("h", "25", tls="none"), "port is a whole number"),  # type: ignore[arg-type]
         (lambda: Client("h", tls="none", local_hostname="a b"), "local_hostname: "),
@@ -521,6 +525,9 @@ async def test_a_wrong_option_says_which(make: Callable[[], Client], text: str) 
 @pytest.mark.parametrize(
     ("options", "server"),
     [
+        ({"hostname": "h"}, "h:587"),
+        ({"hostname": "h", "tls": "implicit"}, "h:465"),
+        ({"hostname": "h", "port": 465}, "h:465"),
         ({"hostname": "h", "tls": "none"}, "h:25"),
         ({"hostname": "127.0.0.1", "lmtp": True}, "127.0.0.1:24"),
         ({"hostname": "localhost", "lmtp": True, "port": 2003}, "localhost:2003"),

@@ -1,0 +1,250 @@
+"""From an opened connection to one that may send: greeting, hello, TLS, authentication.
+
+A connection on which any of it fails is closed and never used (rule R12). There is no second try in clear.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from smtplite import sasl
+from smtplite.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    MessageError,
+    RemoteProtocolError,
+    ServiceUnavailable,
+    SMTPError,
+    TLSError,
+)
+from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Greeting, Helo, Lhlo, StartTls
+from smtplite.protocol.events import ChallengeReceived, ConnectionClosed, Event, Replied, ServiceClosing, TlsReady
+from smtplite.protocol.paths import Domain
+from smtplite.protocol.reply import Reply
+from smtplite.protocol.state import RULES
+from smtplite.session import Deadline, Session
+
+__all__ = ["Handshake", "TLSMode", "TokenSource", "reply_of"]
+
+TLSMode = Literal["implicit", "starttls", "none"]
+
+
+class TokenSource:
+    """Asks a callback for access tokens; several connections whose tokens were rejected at once ask it once."""
+
+    def __init__(self, callback: sasl.TokenCallback) -> None:
+        self._callback = callback
+        self._refreshed = ""
+        self._refreshes = 0  # how many were finished
+        self._refreshing: anyio.Event | None = None
+
+    async def token(self) -> tuple[str, int]:
+        """Return the token in use, and its age as `refresh` wants it."""
+        age = self._refreshes
+        return await self._callback(False), age
+
+    async def refresh(self, age: int) -> str:
+        """Return a new token, in place of one that was rejected."""
+        while self._refreshes == age and self._refreshing is not None:
+            await self._refreshing.wait()
+        if self._refreshes != age:  # somebody else has had it renewed since ours was given
+            return self._refreshed
+        refreshing = self._refreshing = anyio.Event()
+        try:
+            self._refreshed = await self._callback(True)
+            self._refreshes += 1
+        finally:
+            self._refreshing = None
+            refreshing.set()
+        return self._refreshed
+
+
+@attrs.define(kw_only=True, eq=False)
+class Handshake:
+    """How to begin a session.
+
+    Attributes:
+        local_domain: who we are; None: found out, without a look-up that could block.
+        tls: whether, and when, TLS begins.
+        tls_hostname: whom the certificate must name.
+        tls_context: made at first use, once: that takes 20 ms.
+        mechanisms: with which to authenticate, the preferred one first; empty: not at all.
+        is_local: on a Unix socket, where nobody can listen.
+        allow_insecure_auth: authenticate in clear, too.
+    """
+
+    local_domain: Domain | None = None
+    tls: TLSMode = "none"
+    tls_hostname: str = ""
+    tls_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
+    mechanisms: Sequence[sasl.Mechanism] = ()
+    is_local: bool = False
+    allow_insecure_auth: bool = False
+    _token_sources: dict[int, TokenSource] = attrs.field(factory=dict, init=False, repr=False)
+
+    async def run(self, session: Session, deadline: Deadline) -> None:
+        """Do all of it; on any failure the session is dead.
+
+        Raises:
+            ServiceUnavailable: the server takes no mail.
+            TLSError: TLS is wanted, and cannot be had.
+            AuthenticationError: credentials are given, and do not lead in.
+            TransportError: the connection failed.
+            RemoteProtocolError: the server broke the protocol.
+        """
+        try:
+            if self.tls == "implicit":
+                await self._begin_tls(session, deadline)
+            greeting = reply_of(await session.next_event(deadline))
+            if greeting.is_negative:
+                raise ServiceUnavailable(f"server takes no mail: {greeting}", reply=greeting, phase="greeting")
+            session.greeting = greeting.text
+            await self._say_hello(session, deadline)
+            if self.tls == "starttls":
+                await self._start_tls(session, deadline)
+                await self._say_hello(session, deadline)
+            if self.mechanisms:
+                await self._authenticate(session, deadline)
+        except BaseException as error:
+            await session.discard(str(error) or type(error).__name__)
+            raise
+
+    # Hello
+
+    async def _say_hello(self, session: Session, deadline: Deadline) -> None:
+        domain = self.local_domain or local_domain(session.local_address)
+        hello: Command = Lhlo(domain) if session.lmtp else Ehlo(domain)
+        reply = reply_of(await session.ask(hello, deadline))
+        if reply.code in (500, 502, 504) and not session.lmtp:  # it knows no extensions (RFC 5321 3.2)
+            if self.tls == "starttls":
+                raise TLSError(
+                    f'server knows no EHLO, and so no STARTTLS: pass tls="none" to send in clear: {reply}',
+                    phase="starttls",
+                )
+            hello = Helo(domain)
+            reply = reply_of(await session.ask(hello, deadline))
+        if reply.is_negative:
+            raise ServiceUnavailable(
+                f"server refused {hello.verb}: {reply}", command=str(hello), reply=reply, phase="hello"
+            )
+
+    # TLS
+
+    async def _start_tls(self, session: Session, deadline: Deadline) -> None:
+        if "STARTTLS" not in session.extensions:
+            raise TLSError('server does not offer STARTTLS: pass tls="none" to send in clear', phase="starttls")
+        try:
+            event = await session.ask(StartTls(), deadline)
+            if isinstance(event, TlsReady) and await session.has_unasked():
+                await session.next_event(deadline)  # raises: octets in clear behind the 220
+        except RemoteProtocolError as error:
+            raise TLSError(f"STARTTLS failed: {error}", phase="starttls") from error
+        if not isinstance(event, TlsReady):
+            reply = reply_of(event)
+            raise TLSError(f"server refused STARTTLS: {reply}", reply=reply, phase="starttls")
+        await self._begin_tls(session, deadline)
+
+    async def _begin_tls(self, session: Session, deadline: Deadline) -> None:
+        if self.tls_context is None:
+            self.tls_context = ssl.create_default_context()
+            self.tls_context.minimum_version = ssl.TLSVersion.TLSv1_2
+        await session.begin_tls(self.tls_context, self.tls_hostname, deadline)
+
+    # Authentication
+
+    async def _authenticate(self, session: Session, deadline: Deadline) -> None:
+        is_secure = session.is_tls or self.is_local
+        candidates = sasl.choose(
+            self.mechanisms, session.extensions.auth, is_secure=is_secure, allow_insecure=self.allow_insecure_auth
+        )
+        for mechanism in candidates:
+            exchange, reply, was_challenged = await self._attempt(session, mechanism, deadline)
+            if reply.is_positive:
+                return
+            # "Not this one" is no "no": the same credentials may be tried by another mechanism (rule R15). A server
+            # that stumbles over the initial response says 500 or 501; later in the exchange they mean something else.
+            is_unusable = reply.code in (504, 534) or (
+                reply.code in (500, 501) and exchange.initial_response is not None and not was_challenged
+            )
+            if not is_unusable or mechanism is candidates[-1]:
+                raise _refused(exchange, reply)
+
+    async def _attempt(
+        self, session: Session, mechanism: sasl.Mechanism, deadline: Deadline
+    ) -> tuple[sasl.Exchange, Reply, bool]:
+        """Run one mechanism, an OAuth one a second time if its token was rejected and can be renewed."""
+        if not isinstance(mechanism, sasl.TokenMechanism) or mechanism.callback is None:
+            return await _exchange(session, mechanism, deadline)
+        source = self._token_sources.setdefault(id(mechanism), TokenSource(mechanism.callback))
+        token, age = await source.token()
+        attempt = await _exchange(session, mechanism.with_token(token), deadline)
+        if attempt[1].code == 535:
+            renewed = await source.refresh(age)
+            attempt = await _exchange(session, mechanism.with_token(renewed), deadline)
+        return attempt
+
+
+async def _exchange(
+    session: Session, mechanism: sasl.Mechanism, deadline: Deadline
+) -> tuple[sasl.Exchange, Reply, bool]:
+    """Run one exchange; return it, the reply that ended it, and whether there were challenges."""
+    exchange = mechanism.exchange()
+    event = await session.ask(Auth(exchange.name, exchange.initial_response), deadline)
+    was_challenged = isinstance(event, ChallengeReceived)
+    while isinstance(event, ChallengeReceived):
+        try:
+            if exchange.is_costly(event.challenge):
+                response = await anyio.to_thread.run_sync(exchange.respond, event.challenge, abandon_on_cancel=True)
+            else:
+                response = exchange.respond(event.challenge)
+        except AuthenticationError as error:
+            try:
+                await session.ask(AuthCancel(), deadline)
+            except SMTPError:
+                raise error from None  # why we gave up says more than how the server took it
+            raise
+        event = await session.ask(AuthResponse(response), deadline)
+    reply = reply_of(event)
+    if reply.is_positive:
+        exchange.finish(reply.text)
+    return exchange, reply, was_challenged
+
+
+def _refused(exchange: sasl.Exchange, reply: Reply) -> AuthenticationError | ServiceUnavailable:
+    command = f"AUTH {exchange.name}"
+    if reply.code == 421:
+        return ServiceUnavailable(f"server closes the connection: {reply}", command=command, reply=reply, phase="auth")
+    error = AuthenticationError(f"server refused {command}: {reply}", command=command, reply=reply, phase="auth")
+    error.error_data = exchange.error_data
+    return error
+
+
+def reply_of(event: Event) -> Reply:
+    """Return the reply that an event brings; raise what it means if it brings none."""
+    if isinstance(event, (Replied, TlsReady, ChallengeReceived)):
+        return event.reply
+    if isinstance(event, ServiceClosing):
+        raise ServiceUnavailable(f"server closes the connection: {event.reply}", reply=event.reply)
+    assert isinstance(event, ConnectionClosed)
+    command = event.unanswered[0] if event.unanswered else Greeting()
+    rule = RULES[type(command)]
+    raise ConnectionLost(f"server closed the connection without a reply to {rule.verb}", phase=rule.phase)
+
+
+def local_domain(address: str | None) -> Domain:
+    """Return this host's name if it is a full one, else the address literal of our end (RFC 5321 4.1.4)."""
+    name = socket.gethostname()  # the kernel's; getfqdn would ask the DNS, and block
+    if "." in name:
+        try:
+            return Domain.parse(name)
+        except MessageError:
+            pass  # a host may have any name; the literal is as good
+    address = address or "127.0.0.1"
+    return Domain.parse(f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]")

@@ -155,6 +155,8 @@ class Handshake:
         if self.tls_context is None:
             self.tls_context = ssl.create_default_context()
             self.tls_context.minimum_version = ssl.TLSVersion.TLSv1_2
+            # A name in the subject alone proves nothing (RFC 9525 2).
+            self.tls_context.hostname_checks_common_name = False
         await session.begin_tls(self.tls_context, self.tls_hostname, deadline)
 
     # Authentication

@@ -317,14 +317,15 @@ class TLSStream:
                 ciphertext, server_side=False, hostname=hostname, ssl_context=context, standard_compatible=False
             )
         except ssl.SSLCertVerificationError as error:
-            raise TLSError(f"server's certificate is not valid for {hostname}: {error.verify_message}") from error
+            reason = error.verify_message.removesuffix(".")
+            raise TLSError(f"server's certificate is not valid for {hostname}: {reason}", phase="tls") from error
         except ssl.SSLError as error:
-            raise TLSError(f"TLS handshake failed: {error.reason or error}") from error
+            raise TLSError(f"TLS handshake failed: {error.reason or error}", phase="tls") from error
         except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
             cause = ciphertext.write_error or error.__cause__ or error
-            raise TLSError("TLS handshake failed: server closed the connection") from cause
+            raise TLSError("TLS handshake failed: server closed the connection", phase="tls") from cause
         except ValueError as error:  # a hostname that the context cannot check
-            raise TLSError(f"TLS handshake failed: {error}") from error
+            raise TLSError(f"TLS handshake failed: {error}", phase="tls") from error
         return cls(stream, ciphertext, tls)
 
     async def send(self, data: bytes) -> None:

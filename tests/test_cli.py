@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import anyio.from_thread
 import pytest
@@ -167,6 +169,44 @@ def test_no_server_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         port = server.port
     assert main(["job", str(path), "--port", str(port)]) == 1
     assert capsys.readouterr().err.startswith(f"smtplite job: cannot connect to 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_job_with_tls_and_a_user_prints_the_same_lines(
+    tls: Literal["starttls", "implicit"],
+    job: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """EHLO is the one inside TLS; STARTTLS and AUTH are not printed."""
+    server = SMTPServer(tls=tls, users={"xxx": "s3cret"}, mechanisms=["PLAIN", "LOGIN"])
+    monkeypatch.setenv("SMTPLITE_PASSWORD", "s3cret")
+    monkeypatch.setattr(ssl, "create_default_context", server.ca_context)
+    with anyio.from_thread.start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
+        assert main([*job(server), "--tls", tls, "--user", "xxx"]) == 0
+        assert server.messages[0].authenticated_as == "xxx"
+        output, errors = capsys.readouterr()
+        assert [line[:4] for line in output.splitlines()] == ["220 ", "250-", "250 ", "250 ", "354 ", "250 ", "221 "]
+        assert errors == ""
+        monkeypatch.delenv("SMTPLITE_PASSWORD")
+        monkeypatch.setattr("getpass.getpass", lambda prompt: "wrong")
+        assert main([*job(server), "--tls", tls, "--user", "xxx"]) == 1
+        output, errors = capsys.readouterr()
+        assert errors.startswith("smtplite job: server refused AUTH PLAIN: 535")
+        assert "s3cret" not in output + errors
+
+
+def test_job_sends_no_password_in_clear(
+    job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTPLITE_PASSWORD", "s3cret")
+    with article_server() as server:
+        assert main([*job(server), "--user", "xxx"]) == 1
+        assert server.connections == []
+        assert "--user needs --tls" in capsys.readouterr().err
+        monkeypatch.setenv("SMTPLITE_PASSWORD", "s3\x07cret")
+        assert main([*job(server), "--user", "xxx", "--tls", "starttls"]) == 1
+        assert capsys.readouterr().err.startswith("smtplite job: password ")
 
 
 def test_what_a_server_says_cannot_steer_the_terminal(

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import attrs
 
 from smtplite.testing.script import ScriptedReply
 
-__all__ = ["DEFAULT_SIZE_LIMIT", "ServerConfig", "ServerExtensions"]
+__all__ = ["DEFAULT_SCRAM_ITERATIONS", "DEFAULT_SIZE_LIMIT", "ScramFault", "ServerConfig", "ServerExtensions"]
+
+ScramFault = Literal["nonce", "wrong-signature", "no-signature", "error"]
+"""
+What a server may do wrong in SCRAM: a nonce that does not extend the client's, a server signature that is wrong or not
+sent at all, and success behind an ``e=``.
+"""
 
 DEFAULT_SIZE_LIMIT = 128 * 1024 * 1024
 """Octets of content that a server takes unless told otherwise."""
+DEFAULT_SCRAM_ITERATIONS = 4096
+"""The least that RFC 5802 section 5.1 has servers use."""
 
 
 def _upper(keywords: Iterable[str]) -> frozenset[str]:
     return frozenset(keyword.upper() for keyword in keywords)
 
 
+def _mechanisms(names: Iterable[str] | None) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise TypeError(f"mechanisms are a tuple of names, not {names!r}")
+    return None if names is None else tuple(name.upper() for name in names)
+
+
+def _faults(faults: Iterable[ScramFault]) -> frozenset[ScramFault]:
+    return frozenset(faults)
+
+
 @attrs.frozen(kw_only=True)
 class ServerExtensions:
-    """What the reply to EHLO or LHLO offers, and so what the server accepts; everything but LIMITS by default.
+    """What the reply to EHLO or LHLO offers, and so what the server accepts.
+
+    Everything but LIMITS and STARTTLS by default. AUTH is offered if `ServerConfig` knows anybody.
 
     What is not offered is not known: BDAT without `chunking` is answered 500 and its octets run as commands, a
     parameter of an extension that is off is answered 555. That is what servers without the extension do.
@@ -44,6 +65,8 @@ class ServerExtensions:
     """LIMITS MAILMAX (RFC 9422): transactions in a session; the MAIL beyond is answered 421."""
     rcptmax: int | None = None
     """LIMITS RCPTMAX (RFC 9422): RCPT in a transaction, refused ones too; those beyond are answered 452 4.5.3."""
+    starttls: bool = False
+    """STARTTLS (RFC 3207); not offered inside TLS."""
     help: bool = True
     """HELP (RFC 5321 section 4.1.1.8)."""
     extra_keywords: tuple[str, ...] = ()
@@ -66,7 +89,7 @@ class ServerExtensions:
         )
 
     def keywords(self) -> tuple[str, ...]:
-        """Return the lines that follow the first one of the reply to EHLO."""
+        """Return the lines that follow the first one of the reply to EHLO, STARTTLS and AUTH left out."""
         limits = [
             f"{name}={value}"
             for name, value in (("MAILMAX", self.mailmax), ("RCPTMAX", self.rcptmax))
@@ -101,5 +124,39 @@ class ServerConfig:
 
     The greeting is ``#0``. Content behind a 354 counts as a command of its own, a BDAT and its chunk as one.
     """
+    require_tls: bool = False
+    """Answer 530 in clear to all but what leads to TLS or to the end (RFC 3207 section 4)."""
+    users: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """Passwords by user name."""
+    tokens: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """OAuth access tokens by user name."""
+    external_identity: str | None = None
+    """Who the client is by EXTERNAL; None: whom its TLS certificate names, if the server asked for one."""
+    mechanisms: tuple[str, ...] | None = attrs.field(default=None, converter=_mechanisms)
+    """
+    SASL mechanisms to offer, in this order; None: all that `users`, `tokens` and `external_identity` allow.
+
+    One that the server does not know is offered and answered 504.
+    """
+    auth_in_clear: bool = False
+    """Offer and take PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER without TLS; otherwise they are answered 538."""
+    auth_legacy_form: bool = False
+    """Offer ``AUTH=PLAIN LOGIN`` instead of ``AUTH PLAIN LOGIN``."""
+    require_auth: bool = False
+    """Answer 530 before AUTH to all that RFC 4954 section 6 allows that for."""
+    auth_nonce: str | None = None
+    """The server's nonce in SCRAM and CRAM-MD5; None: another one each time."""
+    scram_iterations: int | str = DEFAULT_SCRAM_ITERATIONS
+    """
+    The iteration count, also one that is too low or far too high, or text that is none.
+
+    With one that the server cannot or will not compute, the end is a 535.
+    """
+    scram_salt: bytes | None = None
+    """None: one that follows from the user's name."""
+    scram_final_in_success: bool = False
+    """Whether the server's final message stands in the text of the 235 instead of a 334 of its own."""
+    scram_faults: frozenset[ScramFault] = attrs.field(default=frozenset(), converter=_faults)
+    """How to misbehave in SCRAM."""
     replies: tuple[ScriptedReply, ...] = ()
     """Scripted replies that each connection starts with, where no common `Script` is given."""

@@ -57,6 +57,10 @@ class ReceivedMessage:
     """The argument of the last EHLO, HELO or LHLO."""
     queue_id: str = ""
     """What the reply to end of data named: ``250 2.0.0 ok: queued as Q1``."""
+    tls: str | None = None
+    """The version of TLS that it came by, such as ``TLSv1.3``; None: in clear."""
+    authenticated_as: str | None = None
+    """Who sent it, by AUTH; None: nobody said. Empty: a scripted 235 ended the exchange before the server knew."""
 
     @property
     def ret(self) -> str | None:

@@ -6,13 +6,17 @@ makes of it, and does two things with a client's mistake: it answers as a server
 
 Theory of operation:
 
-1. `ServerConnection.feed` hands the octets to one of three readers: of a command line, of the content behind a 354, of
-   the chunk behind a BDAT. Each uses up what it can, and may choose the next reader. What AUTH and STARTTLS will need
-   are further readers.
+1. `ServerConnection.feed` hands the octets to one of three readers: of a line, of the content behind a 354, of the
+   chunk behind a BDAT. Each uses up what it can, and may choose the next reader. A line is a command, or a response
+   within an authentication exchange.
 2. A command line goes to the method of its verb (`_COMMANDS`). It either refuses what is misspelt (`_Refusal`), or
    settles the command: it works out the server's own reply and lets the script replace it (`_settle`), and performs
    the command if that reply was positive.
 3. A message is committed to the mailbox before `feed` returns the reply that says so.
+4. TLS is the shell's: `begins_tls` tells it to begin behind the octets returned last, and it calls `tls_established`,
+   also where TLS comes first of all. From there on it feeds what it decrypted.
+5. No violation and no reply of our own quotes what may be a credential: nothing behind AUTH in a line, no response,
+   and no line behind AUTH until the next one that begins with a verb we know.
 """
 
 from __future__ import annotations
@@ -28,12 +32,25 @@ from smtplite.testing.content import ContentCheck, DotDecoder
 from smtplite.testing.grammar import BadSyntax, is_domain, read_parameters, read_path
 from smtplite.testing.message import Mailbox, Parameters, ReceivedMessage
 from smtplite.testing.parameters import MAX_ENVID_OCTETS, MAX_ORCPT_OCTETS, PARAMETERS, declared_size
+from smtplite.testing.sasl import (
+    MECHANISMS,
+    Challenge,
+    Exchange,
+    Failure,
+    Step,
+    Success,
+    decode_response,
+    encode_challenge,
+    offered_mechanisms,
+)
 from smtplite.testing.script import Script, ScriptedReply
 
 __all__ = ["ServerConnection"]
 
 MAX_COMMAND_LINE_OCTETS = 512
 """With CRLF; extensions add to it (RFC 5321 section 4.5.3.1.4)."""
+MAX_RESPONSE_LINE_OCTETS = 12_288
+"""Within an authentication exchange (RFC 4954 section 4.3)."""
 SIZE_MAIL_OCTETS = 26
 """RFC 1870 section 3."""
 EIGHT_BIT_MAIL_OCTETS = 17
@@ -55,9 +72,18 @@ MAX_QUOTED_CHARS = 80
 
 _CHUNK = re.compile(r"([0-9]{1,20})( LAST)?", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_LAST_IN_GROUP = frozenset({"EHLO", "HELO", "LHLO", "DATA", "NOOP", "VRFY", "EXPN", "QUIT"})
-"""RFC 2920 section 3.1, and HELO, which cannot know of PIPELINING yet. Commands that we do not know are such, too."""
+_LAST_IN_GROUP = frozenset({"EHLO", "HELO", "LHLO", "DATA", "NOOP", "VRFY", "EXPN", "QUIT", "STARTTLS", "AUTH"})
+"""
+RFC 2920 section 3.1, RFC 3207 section 4, RFC 4954 section 3; and HELO, which cannot know of PIPELINING yet.
+
+Commands that we do not know are such, too.
+"""
 _ANYWHERE_IN_GROUP = frozenset({"MAIL", "RCPT", "RSET", "BDAT", "HELP", "END_OF_DATA"})
+_BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "HELP", "QUIT"})
+"""RFC 3207 section 4, and HELP and HELO, as servers do."""
+_BEFORE_AUTH = _BEFORE_TLS | {"AUTH", "RSET"}
+"""RFC 4954 section 6."""
+_AUTH_COMMAND = re.compile(rb"(?:^|[\x00-\x20])AUTH(?![A-Za-z0-9=])", re.IGNORECASE)
 
 Via = Literal["DATA", "BDAT"]
 
@@ -84,6 +110,16 @@ class _Refusal(Exception):
         super().__init__(violation)
         self.reply = _Reply(code, enhanced, text)
         self.violation = violation
+
+
+@attrs.define
+class _Dialogue:
+    """One authentication exchange, as the lines of the client drive it."""
+
+    exchange: Exchange | None
+    """None: the command was refused, and a script made an exchange of it."""
+    outcome: Step | None = None
+    """The final step, once it was reached and a script put a challenge in its place."""
 
 
 @attrs.define
@@ -134,7 +170,8 @@ class ServerConnection:
     """One connection of an ESMTP or LMTP server, without I/O.
 
     Send `greeting()`, then hand each piece that the client sends to `feed` and send what it returns; when `closing`
-    is true, close behind it. The octets may be cut anywhere: replies, messages and violations are the same. Only what
+    is true, close behind it; when `begins_tls` is, take the server's part in a TLS handshake, call `tls_established`
+    and go on inside. The octets may be cut anywhere: replies, messages and violations are the same. Only what
     was written too early (pipelining, octets behind a command that ends its group) can be seen where it arrives
     together with the command.
 
@@ -154,6 +191,12 @@ class ServerConnection:
         """The client's mistakes, in the order in which they came."""
         self.closing = False
         """Whether the server wants to close behind the octets that were returned last."""
+        self.begins_tls = False
+        """Whether the TLS handshake begins behind the octets that were returned last."""
+        self.tls: str | None = None
+        """The version of TLS, as `tls_established` was told; None: in clear."""
+        self.authenticated_as: str | None = None
+        """Who the client is, by AUTH; empty: a scripted 235 ended the exchange before the server knew."""
 
         self._out: list[bytes] = []
         self._read: Callable[[bytes, int], int] = self._read_line
@@ -163,6 +206,11 @@ class ServerConnection:
         self._number = 0
         # The verb answered last, as long as nothing came behind it; None: what follows belongs to the command
         self._answered: str | None = None
+
+        # The last line with a verb that we know was AUTH: what we do not know may be a credential
+        self._is_behind_auth = False
+        self._dialogue: _Dialogue | None = None
+        self._peer: str | None = None
 
         self._refuses_service = False
         self._helo: str | None = None
@@ -187,7 +235,7 @@ class ServerConnection:
             "VRFY": smtputf8,
             "EXPN": smtputf8,
         }
-        self._max_line_octets = MAX_COMMAND_LINE_OCTETS + max(self._additions.values())
+        self._max_command_octets = MAX_COMMAND_LINE_OCTETS + max(self._additions.values())
         self._limit = min(extensions.size or MAX_CONTENT_OCTETS, MAX_CONTENT_OCTETS)
 
     def greeting(self) -> bytes:
@@ -201,6 +249,46 @@ class ServerConnection:
         self._refuses_service = not settled.performed
         self._answered = "GREETING"
         return b"".join(self._out)
+
+    def tls_established(self, version: str = "TLS", peer: str | None = None) -> None:
+        """Forget everything that was said in clear: the handshake is complete. What is fed from here on was decrypted.
+
+        Args:
+            version: Of TLS, such as ``TLSv1.3``.
+            peer: Whom the certificate of the client names, if it was asked for one.
+
+        RFC 3207 section 4.2.
+        """
+        self.begins_tls = False
+        self.tls = version
+        self.authenticated_as = None
+        self._peer = peer
+        self._answered = None
+        self._helo = None
+        self._is_extended = False
+        self._transaction_count = 0
+        self._reset()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no line, mail transaction, exchange or handshake."""
+        return (
+            self._read == self._read_line
+            and not (self._line or self._line_ends_in_cr or self.closing or self.begins_tls)
+            and self._transaction is None
+            and self._dialogue is None
+        )
+
+    def say(self, octets: bytes, *, close: bool = False) -> bytes:
+        """Say something that nobody asked for; the client cannot know of it, and what it sends next is no violation.
+
+        Args:
+            octets: Returned as they are.
+            close: Whether to close behind them.
+        """
+        self._answered = None
+        self.closing |= close
+        return octets
 
     def feed(self, data: bytes, *, unread: bool = False) -> bytes:
         """Take what the client sent.
@@ -218,10 +306,10 @@ class ServerConnection:
         if not data:
             self.closing = True
             return b""
-        if unread or self.closing:
+        if unread or self.closing or self.begins_tls:
             self._note_early()
         position = 0
-        while position < len(data) and not self.closing:
+        while position < len(data) and not self.closing and not self.begins_tls:
             position = self._read(data, position)
             if position < len(data):
                 self._note_early()
@@ -240,7 +328,8 @@ class ServerConnection:
         stop = end if end >= 0 else len(data)
         if not self._line_is_too_long:
             # The limit counts CRLF, which is not kept: a line that is too long still shows as such in `_end_line`
-            room = self._max_line_octets - len(self._line)
+            limit = self._max_command_octets if self._dialogue is None else MAX_RESPONSE_LINE_OCTETS
+            room = limit - len(self._line)
             self._line += data[position : min(stop, position + room)]
             self._line_is_too_long = stop - position > room
         if end < 0:
@@ -254,12 +343,18 @@ class ServerConnection:
         line, is_too_long = bytes(self._line), self._line_is_too_long
         self._line.clear()
         self._line_is_too_long = False
+        if self._dialogue is not None:
+            self._answered = "AUTH"
+            self._respond(self._dialogue, line, is_too_long or len(line) + 2 > MAX_RESPONSE_LINE_OCTETS)
+            return
         self._number += 1
         verb = line.partition(b" ")[0].upper().decode("ascii", "replace")
-        self._answered = verb
+        if verb in _COMMANDS:
+            self._is_behind_auth = verb == "AUTH"
+        self._answered = self._name(verb)
         try:
             if is_too_long or len(line) + 2 > MAX_COMMAND_LINE_OCTETS + self._additions.get(verb, 0):
-                raise _Refusal(500, "5.5.2", "line too long", f"command line too long: {_quote(line)}")
+                raise _Refusal(500, "5.5.2", "line too long", f"command line too long: {self._show(line)}")
             self._execute(verb, self._command_text(line))
         except _Refusal as refusal:
             self._violate(refusal.violation)
@@ -309,9 +404,22 @@ class ServerConnection:
         if verb == "GREETING":
             self._violate("octets before the greeting was read")
         elif verb in _LAST_IN_GROUP or verb not in _ANYWHERE_IN_GROUP:
-            self._violate(f"octets behind {verb[:MAX_QUOTED_CHARS]}, which ends its group")
+            self._violate(f"octets behind {verb}, which ends its group")
         elif not self._offers_pipelining:
             self._violate("pipelining, which is not offered")
+
+    def _name(self, verb: str) -> str:
+        return "a line" if self._is_behind_auth and verb not in _COMMANDS else verb[:MAX_QUOTED_CHARS]
+
+    def _show(self, line: bytes | str) -> str:
+        """Quote a line of the client, as far as it cannot hold a credential."""
+        octets = line.encode() if isinstance(line, str) else line
+        auth = _AUTH_COMMAND.search(octets)
+        if auth is not None:
+            return _quote(octets[: auth.end()] + b" ...")
+        if self._is_behind_auth:
+            return "(not shown behind AUTH)"
+        return _quote(line)
 
     @property
     def _offers_pipelining(self) -> bool:
@@ -330,8 +438,8 @@ class ServerConnection:
     def _suffix(self) -> str:
         return f" #{self._number}" if self.config.numbered else ""
 
-    def _say_scripted(self, scripted: ScriptedReply) -> None:
-        self._out.append(scripted.to_bytes(self._suffix))
+    def _say_scripted(self, scripted: ScriptedReply, *, is_numbered: bool = True) -> None:
+        self._out.append(scripted.to_bytes(self._suffix if is_numbered else ""))
         if scripted.closes:
             self.closing = True
 
@@ -369,32 +477,33 @@ class ServerConnection:
         if transaction is not None:
             sender = transaction.sender if sender is None else sender
             recipients = transaction.recipients if recipients is None else recipients
-        return self.script.take(verb, sender=sender, recipients=recipients or ())
+        return self.script.take(verb, sender=sender, recipients=recipients or (), in_tls=self.tls is not None)
 
     # --- commands
 
     def _command_text(self, line: bytes) -> str:
         if any(octet in line for octet in (b"\r", b"\n", b"\0")):
             name = "NUL" if b"\0" in line else "bare LF" if b"\n" in line else "bare CR"
-            raise _Refusal(500, "5.5.2", f"{name} in a command", f"{name} in a command: {_quote(line)}")
+            raise _Refusal(500, "5.5.2", f"{name} in a command", f"{name} in a command: {self._show(line)}")
         if _CONTROL.search(line):
-            raise _Refusal(501, "5.5.2", "control character in a command", f"control character in {_quote(line)}")
+            violation = f"control character in {self._show(line)}"
+            raise _Refusal(501, "5.5.2", "control character in a command", violation)
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            raise _Refusal(501, "5.5.2", "not UTF-8", f"command that is not UTF-8: {_quote(line)}") from None
+            raise _Refusal(501, "5.5.2", "not UTF-8", f"command that is not UTF-8: {self._show(line)}") from None
         if text.endswith(" "):
             # RFC 5321 section 4.1.1 has servers tolerate it; clients have no reason to send it
-            self._violate(f"space at the end of {_quote(line)}")
+            self._violate(f"space at the end of {self._show(line)}")
         return text.rstrip(" ")
 
     def _execute(self, verb: str, text: str) -> None:
         _, space, argument = text.partition(" ")
         if not text.isascii() and not (verb in {"MAIL", "RCPT", "VRFY", "EXPN"} and self._offers_smtputf8):
             code, enhanced = (553, "5.6.7") if verb in {"MAIL", "RCPT"} else (501, "5.5.4")
-            raise _Refusal(code, enhanced, "non-ASCII not permitted here", f"8-bit command: {_quote(text)}")
+            raise _Refusal(code, enhanced, "non-ASCII not permitted here", f"8-bit command: {self._show(text)}")
         if self._refuses_service and verb != "QUIT":
-            self._violate(f"{verb[:MAX_QUOTED_CHARS]} behind a negative greeting")
+            self._violate(f"{self._name(verb)} behind a negative greeting")
             self._settle(verb, _Reply(503, "5.5.1", "no service here"), can_perform=False)
             return
         command = _COMMANDS.get(verb)
@@ -403,14 +512,31 @@ class ServerConnection:
             is_known = self.config.lmtp == (verb == "LHLO")
         elif verb == "BDAT":
             is_known = self._offers_chunking
+        elif verb == "STARTTLS":
+            is_known = self.config.extensions.starttls
         if command is None or not is_known:
             scripted = self._scripted(verb)
             if scripted is not None:
                 self._say_scripted(scripted)
                 return
-            violation = "BDAT, which is not offered" if verb == "BDAT" else f"unknown command: {_quote(text)}"
-            raise _Refusal(500, "5.5.1", f"command not recognized: {_quote(verb)}", violation)
+            if verb == "STARTTLS":
+                raise _Refusal(502, "5.5.1", "STARTTLS is not implemented", "STARTTLS, which is not offered")
+            violation = "BDAT, which is not offered" if verb == "BDAT" else f"unknown command: {self._show(text)}"
+            raise _Refusal(500, "5.5.1", f"command not recognized: {self._show(verb)}", violation)
+        demand = self._demand(verb)
+        if demand is not None and verb != "BDAT":
+            self._settle(verb, demand, can_perform=False)
+            self._mail_was_refused |= verb == "MAIL"
+            return
         command(self, argument if space else "")
+
+    def _demand(self, verb: str) -> _Reply | None:
+        """Return the 530 to a command that must wait for TLS or AUTH; a client can learn of it in this way only."""
+        if self.config.require_tls and self.tls is None and verb not in _BEFORE_TLS:
+            return _Reply(530, "5.7.0", "must issue a STARTTLS command first")
+        if self.config.require_auth and self.authenticated_as is None and verb not in _BEFORE_AUTH:
+            return _Reply(530, "5.7.0", "authentication required")
+        return None
 
     @property
     def _offers_smtputf8(self) -> bool:
@@ -452,11 +578,121 @@ class ServerConnection:
                 501, "", "a domain or an address literal is needed", f"{verb} without a domain: {_quote(argument)}"
             )
         is_extended = verb != "HELO"
-        lines = self.config.extensions.keywords() if is_extended else ()
+        lines = self._keywords() if is_extended else ()
         if self._settle(verb, _Reply(250, "", f"{self.config.name} greets {argument}"), *lines).performed:
             self._reset()
             self._helo = argument
             self._is_extended = is_extended
+
+    def _keywords(self) -> tuple[str, ...]:
+        mechanisms = " ".join(offered_mechanisms(self.config, in_tls=self.tls is not None))
+        return (
+            *self.config.extensions.keywords(),
+            *(("STARTTLS",) if self.config.extensions.starttls and self.tls is None else ()),
+            *((f"AUTH{'=' if self.config.auth_legacy_form else ' '}{mechanisms}",) if mechanisms else ()),
+        )
+
+    def _starttls(self, argument: str) -> None:
+        self._no_argument("STARTTLS", argument)
+        if self.tls is not None:
+            reply = self._out_of_sequence("STARTTLS inside TLS")
+        elif not self._is_extended:
+            reply = self._out_of_sequence("STARTTLS before EHLO")
+        elif self._transaction is not None:
+            reply = self._out_of_sequence("STARTTLS within a mail transaction")
+        else:
+            reply = _Reply(220, "2.0.0", "ready to start TLS")
+        if self._settle("STARTTLS", reply, can_perform=self.tls is None).performed:
+            self.begins_tls = True
+
+    # --- AUTH: the command, the responses behind it, and what a step of the mechanism is answered
+
+    def _auth(self, argument: str) -> None:
+        name, space, initial = argument.partition(" ")
+        name = name.upper()
+        if not name:
+            raise _Refusal(501, "5.5.4", "AUTH needs a mechanism", "AUTH without a mechanism")
+        initial_response: bytes | None = None
+        if space:
+            # An empty one is spelt "=", since a missing one is none
+            initial_response = b"" if initial == "=" else _base64("initial response", initial.encode())
+        refusal = self._refuses_auth(name)
+        if refusal is None:
+            exchange = Exchange(name, self.config, self._peer)
+            self._answer_step(_Dialogue(exchange), exchange.begin(initial_response), "AUTH")
+        else:
+            self._answer_step(_Dialogue(None), refusal, "AUTH")
+
+    def _refuses_auth(self, name: str) -> Failure | None:
+        """Return what stands against an exchange with this mechanism.
+
+        RFC 4954 section 4.
+        """
+        offered = offered_mechanisms(self.config, in_tls=True)
+        shown = name if name in MECHANISMS else "with a mechanism"
+        if not offered:
+            return Failure(502, "5.5.1", "AUTH is not implemented", "AUTH, which is not offered")
+        for is_so, violation in (
+            (not self._is_extended, "AUTH before EHLO"),
+            (self.authenticated_as is not None, "AUTH behind AUTH"),
+            (self._transaction is not None, "AUTH within a mail transaction"),
+        ):
+            if is_so:
+                return Failure(503, "5.5.1", "bad sequence of commands", violation)
+        if name not in offered:
+            return Failure(504, "5.5.4", "mechanism not offered", f"AUTH {shown}, which is not offered")
+        if name not in offered_mechanisms(self.config, in_tls=self.tls is not None):
+            return Failure(538, "5.7.11", "encryption required for this mechanism", f"AUTH {shown} in clear")
+        if name not in MECHANISMS:
+            return Failure(504, "5.5.4", "mechanism not implemented")
+        return None
+
+    def _respond(self, dialogue: _Dialogue, line: bytes, is_too_long: bool) -> None:
+        """Take a line within the exchange."""
+        step: Step
+        verb: str | None = "AUTH_RESPONSE"
+        if is_too_long:
+            step = Failure(500, "5.5.6", "line too long", "AUTH response too long")
+        elif line == b"*":
+            step, verb = Failure(501, "5.7.0", "authentication cancelled"), None
+        elif dialogue.outcome is not None or dialogue.exchange is None:
+            step = dialogue.outcome or Failure()
+        else:
+            try:
+                step = dialogue.exchange.respond(_base64("response", line))
+            except _Refusal as refusal:
+                step = Failure(refusal.reply.code, refusal.reply.enhanced, refusal.reply.text, refusal.violation)
+        self._answer_step(dialogue, step, verb)
+
+    def _answer_step(self, dialogue: _Dialogue, step: Step, verb: str | None) -> None:
+        """Answer AUTH or a response: as the script says, else with what the mechanism made of it."""
+        scripted = None if isinstance(step, Challenge) else self._scripted("END_OF_AUTH")
+        if scripted is None and verb is not None:
+            scripted = self._scripted(verb)
+        if isinstance(step, Failure) and step.violation and (scripted is None or step.code != 502):
+            # As with any command that the server does not know: with a script it does
+            self._violate(step.violation)
+        self._dialogue = None
+        if scripted is not None:
+            # A number behind a challenge would make it undecodable
+            self._say_scripted(scripted, is_numbered=not scripted.is_intermediate)
+            if scripted.is_intermediate and not self.closing:
+                dialogue.outcome = None if isinstance(step, Challenge) else step
+                self._dialogue = dialogue
+            elif scripted.is_performed and not (isinstance(step, Failure) and dialogue.exchange is None):
+                self.authenticated_as = step.identity if isinstance(step, Success) else ""
+        elif isinstance(step, Challenge):
+            self._out.append(f"334 {encode_challenge(step.octets)}\r\n".encode())
+            self._dialogue = dialogue
+        elif isinstance(step, Failure):
+            self._say(_Reply(step.code, step.enhanced, step.text))
+        else:
+            self.authenticated_as = step.identity
+            if step.final is None:
+                self._say(_Reply(235, "2.7.0", "authentication successful"))
+            else:
+                enhanced = "2.7.0 " if self.config.extensions.enhanced_status_codes else ""
+                self._out.append(f"235 {enhanced}{encode_challenge(step.final)}\r\n".encode())
 
     def _mail(self, argument: str) -> None:
         sender, parameters = self._path_and_parameters("MAIL", "FROM:", argument)
@@ -542,8 +778,10 @@ class ServerConnection:
         if match is None:
             raise _Refusal(501, "5.5.4", "a chunk size is needed", f"BDAT without a chunk size: {_quote(argument)}")
         transaction = self._transaction
-        refusal = None
-        if self._must_reset:
+        refusal = self._demand("BDAT")
+        if refusal is not None:
+            pass
+        elif self._must_reset:
             # Chunks that were on their way when the first one failed: they are discarded (RFC 3030 section 2)
             refusal = self._out_of_sequence(None)
         elif transaction is None:
@@ -721,6 +959,8 @@ class ServerConnection:
                     via=via,
                     helo=self._helo or "",
                     queue_id=queue_id,
+                    tls=self.tls,
+                    authenticated_as=self.authenticated_as,
                 )
             )
         self._transaction = None
@@ -729,6 +969,13 @@ class ServerConnection:
 
 def _quote(text: str | bytes) -> str:
     return repr(text[:MAX_QUOTED_CHARS])
+
+
+def _base64(what: str, line: bytes) -> bytes:
+    try:
+        return decode_response(line)
+    except ValueError:
+        raise _Refusal(501, "5.5.2", "cannot decode base64", f"AUTH {what} that is not base64") from None
 
 
 _COMMANDS: dict[str, Callable[[ServerConnection, str], None]] = {
@@ -745,4 +992,6 @@ _COMMANDS: dict[str, Callable[[ServerConnection, str], None]] = {
     "EXPN": ServerConnection._expn,
     "HELP": ServerConnection._help,
     "QUIT": ServerConnection._quit,
+    "STARTTLS": ServerConnection._starttls,
+    "AUTH": ServerConnection._auth,
 }

@@ -38,7 +38,16 @@ class ScriptedReply:
     """
 
     verb: str = attrs.field(converter=_upper)
-    """A command, ``GREETING``, or ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST."""
+    """
+    A command, ``GREETING``, or one of these that are none:
+
+    - ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST;
+    - ``AUTH_RESPONSE``: the reply to a line of the client within an authentication exchange, but for ``*``;
+    - ``END_OF_AUTH``: the final reply of an exchange, whether it answers AUTH or a line behind it; goes before those.
+
+    A 3yz reply to any of the AUTH verbs goes on with the exchange: in place of a challenge it is one, in place of the
+    final reply it is one challenge more.
+    """
     reply: str | bytes
     """
     Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply.
@@ -54,6 +63,8 @@ class ScriptedReply:
     """Whether the command is performed; None: if the reply is positive (3yz for DATA, 2yz for all others)."""
     close: bool | None = attrs.field(default=None, kw_only=True)
     """Whether the server closes behind the reply; None: if its code is 421."""
+    in_tls: bool | None = attrs.field(default=None, kw_only=True)
+    """Only inside TLS (True), or only in clear (False)."""
     for_all: bool = attrs.field(default=False, kw_only=True)
     """END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT."""
 
@@ -79,13 +90,18 @@ class ScriptedReply:
         return self.is_positive if self.performs is None else self.performs
 
     @property
+    def is_intermediate(self) -> bool:
+        """Whether the reply asks the client to go on."""
+        return self._code[:1] == b"3"
+
+    @property
     def closes(self) -> bool:
         """Whether the server closes the connection behind this reply."""
         return self._code == b"421" if self.close is None else self.close
 
-    def matches(self, verb: str, *, sender: str | None, recipients: Collection[str]) -> bool:
+    def matches(self, verb: str, *, sender: str | None, recipients: Collection[str], in_tls: bool = False) -> bool:
         """Say whether this rule is meant for `verb` with these addresses."""
-        if verb != self.verb:
+        if verb != self.verb or self.in_tls not in {None, in_tls}:
             return False
         if self.sender is not None and (sender is None or not _same_mailbox(self.sender, sender)):
             return False
@@ -125,10 +141,12 @@ class Script:
         """Forget all rules: from here on the server speaks for itself."""
         self._rules.clear()
 
-    def take(self, verb: str, *, sender: str | None = None, recipients: Collection[str] = ()) -> ScriptedReply | None:
+    def take(
+        self, verb: str, *, sender: str | None = None, recipients: Collection[str] = (), in_tls: bool = False
+    ) -> ScriptedReply | None:
         """Return the reply to `verb`, used once, or None: the server is to speak for itself."""
         for index, rule in enumerate(self._rules):
-            if not rule.reply.matches(verb, sender=sender, recipients=recipients):
+            if not rule.reply.matches(verb, sender=sender, recipients=recipients, in_tls=in_tls):
                 continue
             if rule.left is not None:
                 rule.left -= 1

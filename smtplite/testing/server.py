@@ -1,9 +1,14 @@
-"""The testing server on real sockets, and in memory: a thin shell over `smtplite.testing.protocol`."""
+"""The testing server on real sockets, and in memory: a thin shell over `smtplite.testing.protocol`.
+
+`ServedConnection` is everything between the wire and the protocol half: octets as they came from the wire go in, octets
+for the wire pile up in `outgoing`. TLS happens there, so that a socket and a stream in memory share it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +17,13 @@ from typing import Literal, Self
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import attrs
 
-from smtplite.testing.config import ServerConfig, ServerExtensions
+from smtplite.testing.config import DEFAULT_SCRAM_ITERATIONS, ScramFault, ServerConfig, ServerExtensions
 from smtplite.testing.message import Mailbox, ReceivedMessage
 from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import Script, ScriptedReply
+from smtplite.testing.tls import TlsServerSide, client_context, require_trustme, server_context
 
 __all__ = ["SMTPServer", "ServedConnection"]
 
@@ -28,16 +35,49 @@ DEFAULT_WAIT_SECONDS = 10.0
 """`SMTPServer.wait_for_messages` gives up after this."""
 
 
-class ServedConnection:
-    """The record of one connection."""
+IDLE_REPLY = b"421 4.4.2 idle for too long, closing\r\n"
 
-    def __init__(self, protocol: ServerConnection) -> None:
+_TLS_HANDSHAKE_RECORD = 0x16
+"""RFC 8446 section 5.1: the octet that a TLS client begins with."""
+
+
+class ServedConnection:
+    """The record of one connection, and its way from the wire to the protocol half and back.
+
+    A test reads its attributes and may `say` something; `greet` and `receive` are for whoever carries the octets.
+
+    Args:
+        protocol: The sans-IO half.
+        ssl_context: Asked for the context when TLS begins.
+        is_implicit: Whether TLS comes first of all.
+    """
+
+    def __init__(
+        self,
+        protocol: ServerConnection,
+        ssl_context: Callable[[], ssl.SSLContext] = server_context,
+        *,
+        is_implicit: bool = False,
+    ) -> None:
         self.protocol = protocol
         """The sans-IO half."""
         self.transcript: list[tuple[Literal["C", "S"], bytes]] = []
-        """What came from the client ("C") and went to it ("S"), one entry per receive and per send."""
+        """
+        What came from the client ("C") and went to it ("S"), one entry per receive and per send.
+
+        What was inside TLS stands here in clear, credentials too.
+        """
         self.is_open = True
         """Whether neither side has ended the connection yet."""
+        self.tls_error: ssl.SSLError | None = None
+        """Why TLS failed, such as the alert by which the client refused the certificate."""
+        self.outgoing = bytearray()
+        """What is to go to the client and was not taken yet, as it goes over the wire."""
+        self.flush: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+        """Set by whoever carries the octets: send what is in `outgoing`, and the end if the connection is not open."""
+        self._ssl_context = ssl_context
+        self._tls: TlsServerSide | None = None
+        self._greets_in_tls = is_implicit
 
     @property
     def violations(self) -> list[str]:
@@ -45,8 +85,18 @@ class ServedConnection:
         return self.protocol.violations
 
     @property
+    def tls(self) -> str | None:
+        """The version of TLS, such as ``TLSv1.3``; None: in clear."""
+        return self.protocol.tls
+
+    @property
+    def authenticated_as(self) -> str | None:
+        """Who the client is, by AUTH."""
+        return self.protocol.authenticated_as
+
+    @property
     def flights(self) -> int:
-        """How often the server received something."""
+        """How often the server received something, TLS handshakes not counted."""
         return sum(direction == "C" for direction, _ in self.transcript)
 
     @property
@@ -59,25 +109,76 @@ class ServedConnection:
         """Everything that the server sent."""
         return b"".join(octets for direction, octets in self.transcript if direction == "S")
 
-    def greet(self) -> bytes:
-        """Begin the dialogue: return the greeting."""
-        return self._note_sent(self.protocol.greeting())
+    async def say(self, octets: bytes, *, close: bool = False) -> None:
+        """Say something that nobody asked for, inside TLS if that is where the connection is.
 
-    def receive(self, data: bytes, *, unread: bool = False) -> bytes:
-        """Take `data` of the client (empty: its end), as `ServerConnection.feed` does, and return what to send."""
+        It is with the client's kernel (in memory: with its stream) when this returns.
+
+        Args:
+            octets: Sent as they are; empty: nothing.
+            close: Whether the server closes behind them.
+
+        Raises:
+            RuntimeError: the connection has ended, or is within a TLS handshake.
+        """
+        if not self.is_open:
+            raise RuntimeError("the connection has ended: nothing can be said on it")
+        if self._tls is not None and not self._tls.is_established:
+            raise RuntimeError("the connection is within a TLS handshake: nothing can be said on it")
+        self._put(self.protocol.say(octets, close=close))
+        await self.flush()
+
+    def greet(self) -> None:
+        """Begin the dialogue: say the greeting, or wait for the TLS handshake that comes before it."""
+        if self._greets_in_tls:
+            self._tls = TlsServerSide(self._ssl_context())
+        else:
+            self._put(self.protocol.greeting())
+
+    def receive(self, data: bytes, *, unread: bool = False) -> None:
+        """Take `data` from the wire (empty: the client's end); the replies are added to `outgoing`.
+
+        Args:
+            data: The octets.
+            unread: Whether the client sent them before it took all that was in `outgoing`.
+        """
+        if self._tls is None or not data:
+            self._hear(data, unread=unread)
+            return
+        tls, protocol = self._tls, self.protocol
+        if not tls.has_begun and (unread or data[0] != _TLS_HANDSHAKE_RECORD):
+            if protocol.begins_tls:
+                protocol.feed(data)  # it does nothing but write them down
+            else:
+                protocol.violations.append("octets in clear where TLS begins")
+        octets = tls.receive(data)
+        if tls.is_established and protocol.tls is None:
+            protocol.tls_established(tls.version, tls.peer)
+            if self._greets_in_tls:
+                self._put(protocol.greeting())
+                unread = True
+        if octets:
+            self._hear(octets, unread=unread)
+        self.outgoing += tls.outgoing()
+        if tls.error is not None or tls.is_ended:
+            self.tls_error = tls.error
+            self._hear(b"")
+
+    def _hear(self, data: bytes, *, unread: bool = False) -> None:
         if data:
             self.transcript.append(("C", data))
-        replies = self._note_sent(self.protocol.feed(data, unread=unread))
-        if self.protocol.closing:
-            self.is_open = False
-        return replies
+        self._put(self.protocol.feed(data, unread=unread))
+        if self.protocol.begins_tls and self._tls is None:
+            self._tls = TlsServerSide(self._ssl_context())
 
-    def _note_sent(self, replies: bytes) -> bytes:
-        if replies:
-            self.transcript.append(("S", replies))
-        if self.protocol.closing:
+    def _put(self, octets: bytes) -> None:
+        if octets:
+            self.transcript.append(("S", octets))
+            self.outgoing += octets if self._tls is None else self._tls.send(octets)
+        if self.protocol.closing and self.is_open:
             self.is_open = False
-        return replies
+            if self._tls is not None:
+                self.outgoing += self._tls.close()
 
 
 class SMTPServer:
@@ -95,6 +196,26 @@ class SMTPServer:
         lmtp: Speak LMTP.
         numbered: End each reply in the number of the command that it answers (`ServerConfig.numbered`).
         replies: Scripted replies, as `reply` adds them.
+        tls: ``"implicit"``: TLS comes first of all. ``"starttls"``: STARTTLS is offered, as with
+            `ServerExtensions.starttls`. None: neither, unless `extensions` say so.
+        ssl_context: The server's certificate and versions of TLS. None: a certificate of a throw-away authority, good
+            for `host`, localhost and `name`; the context of a client that trusts it is `ca_context()`.
+        require_tls: Answer 530 before TLS.
+        users: Passwords by user name. Whoever is named here or in `tokens` makes the server offer AUTH.
+        tokens: OAuth access tokens by user name.
+        external_identity: Who the client is by EXTERNAL; None: whom its certificate names.
+        mechanisms: To offer, in this order; None: all that the three above allow.
+        auth_in_clear: Offer and take plain-text mechanisms without TLS.
+        auth_legacy_form: Offer ``AUTH=PLAIN`` instead of ``AUTH PLAIN``.
+        require_auth: Answer 530 before AUTH.
+        auth_nonce: The server's nonce; None: another one each time.
+        scram_iterations: The iteration count, also one that no server may use.
+        scram_salt: None: one that follows from the user's name.
+        scram_final_in_success: Put the server's final message into the 235.
+        scram_faults: How to misbehave in SCRAM: see `ScramFault`.
+
+    Raises:
+        ImportError: TLS is asked for without `ssl_context`, and trustme is not installed.
     """
 
     def __init__(
@@ -108,14 +229,51 @@ class SMTPServer:
         lmtp: bool = False,
         numbered: bool = False,
         replies: Iterable[ScriptedReply] = (),
+        tls: Literal["implicit", "starttls"] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        require_tls: bool = False,
+        users: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | None = None,
+        external_identity: str | None = None,
+        mechanisms: Iterable[str] | None = None,
+        auth_in_clear: bool = False,
+        auth_legacy_form: bool = False,
+        require_auth: bool = False,
+        auth_nonce: str | None = None,
+        scram_iterations: int | str = DEFAULT_SCRAM_ITERATIONS,
+        scram_salt: bytes | None = None,
+        scram_final_in_success: bool = False,
+        scram_faults: Collection[ScramFault] = (),
     ) -> None:
+        if tls not in {None, "implicit", "starttls"}:
+            raise ValueError(f'tls is "implicit", "starttls" or None, not {tls!r}')
+        extensions = extensions if extensions is not None else ServerExtensions()
+        if tls == "starttls":
+            extensions = attrs.evolve(extensions, starttls=True)
         self.config = ServerConfig(
             name=name,
-            extensions=extensions if extensions is not None else ServerExtensions(),
+            extensions=extensions,
             lmtp=lmtp,
             numbered=numbered,
+            require_tls=require_tls,
+            users=dict(users or {}),
+            tokens=dict(tokens or {}),
+            external_identity=external_identity,
+            mechanisms=mechanisms,
+            auth_in_clear=auth_in_clear,
+            auth_legacy_form=auth_legacy_form,
+            require_auth=require_auth,
+            auth_nonce=auth_nonce,
+            scram_iterations=scram_iterations,
+            scram_salt=scram_salt,
+            scram_final_in_success=scram_final_in_success,
+            scram_faults=scram_faults,
             replies=tuple(replies),
         )
+        self._is_implicit = tls == "implicit"
+        self._own_ssl_context = ssl_context
+        if ssl_context is None and (self._is_implicit or extensions.starttls):
+            require_trustme()
         self.script = Script(self.config.replies)
         """The scripted replies, common to all connections."""
         self.mailbox = Mailbox(self._wake)
@@ -141,6 +299,45 @@ class SMTPServer:
         return self._port
 
     @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """What the server shows: its certificate and its versions of TLS. A context set here serves from now on.
+
+        `smtplite.testing.server_context` makes others: for the wrong host, expired, signed by nobody known.
+
+        Raises:
+            ImportError: it was neither given nor set, and trustme is not installed.
+        """
+        if self._own_ssl_context is None:
+            self._own_ssl_context = server_context("localhost", "127.0.0.1", "::1", self.host, self.config.name)
+        return self._own_ssl_context
+
+    @ssl_context.setter
+    def ssl_context(self, context: ssl.SSLContext) -> None:
+        self._own_ssl_context = context
+
+    def ca_context(self) -> ssl.SSLContext:
+        """Return a new context for a client, which trusts the authority of the default certificate and no other.
+
+        Raises:
+            ImportError: trustme is not installed.
+        """
+        return client_context()
+
+    async def close_idle(self, reply: bytes = IDLE_REPLY) -> int:
+        """Close every connection on which nothing is under way, as servers do after a while.
+
+        Args:
+            reply: Said before; empty: nothing is said.
+
+        Returns:
+            How many were closed.
+        """
+        idle = [connection for connection in self.connections if connection.is_open and connection.protocol.is_idle]
+        for connection in idle:
+            await connection.say(reply, close=True)
+        return len(idle)
+
+    @property
     def messages(self) -> list[ReceivedMessage]:
         """What was taken, over all connections, in the order in which it was committed."""
         return self.mailbox.messages
@@ -160,6 +357,7 @@ class SMTPServer:
         times: int | None = None,
         performs: bool | None = None,
         close: bool | None = None,
+        in_tls: bool | None = None,
         for_all: bool = False,
     ) -> None:
         """Say `reply` to `verb` from now on, on every connection; a reply given earlier that matches too goes first.
@@ -169,13 +367,23 @@ class SMTPServer:
             server.reply("RCPT", "550 5.1.1 no such user", to="bob@example.org")
             server.reply("MAIL", "451 4.3.0 later", times=1)
             server.reply("END_OF_DATA", b"", performs=True, close=True)  # taken, and the reply lost
+            server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and does not
+            server.reply("AUTH", "334 no base64!")
 
         Raises:
             ValueError: `reply` is text but not a reply, or `verb` cannot be a verb.
         """
         self.script.add(
             ScriptedReply(
-                verb, reply, to=to, sender=sender, times=times, performs=performs, close=close, for_all=for_all
+                verb,
+                reply,
+                to=to,
+                sender=sender,
+                times=times,
+                performs=performs,
+                close=close,
+                in_tls=in_tls,
+                for_all=for_all,
             )
         )
 
@@ -215,7 +423,8 @@ class SMTPServer:
         """Open a connection in memory; the server need not be entered.
 
         Returns:
-            The client's end: ``Client(connect=server.connect, tls="none")``. It knows what the client read, so also
+            The client's end: ``Client(connect=server.connect, tls="none")``. TLS is for the client to wrap around it:
+            the server's part is done within `send`. It knows what the client read, so also
             what the client wrote too early (`ServerConnection.feed`). After the server closed, `send` raises
             `anyio.BrokenResourceError`, and what it had said can still be received.
         """
@@ -223,7 +432,8 @@ class SMTPServer:
         return _MemoryStream(self._accept())
 
     def _accept(self) -> ServedConnection:
-        connection = ServedConnection(ServerConnection(self.config, self.mailbox, script=self.script))
+        protocol = ServerConnection(self.config, self.mailbox, script=self.script)
+        connection = ServedConnection(protocol, lambda: self.ssl_context, is_implicit=self._is_implicit)
         self.connections.append(connection)
         return connection
 
@@ -260,23 +470,41 @@ class SMTPServer:
 
     async def _serve(self, stream: anyio.abc.SocketStream) -> None:
         connection = self._accept()
+        wire = _Wire(stream, connection)
+        connection.flush = wire.flush
         try:
-            replies = connection.greet()
+            connection.greet()
             while True:
-                # The next octets are taken only when the replies to the last ones are with the kernel
-                if replies:
-                    await stream.send(replies)
-                if not connection.is_open:
-                    break
-                replies = connection.receive(await stream.receive(MAX_RECEIVE_OCTETS))
-            await stream.send_eof()
-            while True:
-                # A socket closed with octets unread would reset the connection, and take our last reply with it
+                # The next octets are taken only when the replies to the last ones are with the kernel. After our end,
+                # too: a socket closed with octets unread would reset the connection, and take our last reply with it
+                await wire.flush()
                 connection.receive(await stream.receive(MAX_RECEIVE_OCTETS))
         except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):  # OSError: trio's, from send_eof
-            connection.receive(b"")
+            pass
         finally:
+            connection.receive(b"")
             await _close(stream)
+
+
+class _Wire:
+    """The way out of a connection on a socket, for the task that serves it and for those who `say` something."""
+
+    def __init__(self, stream: anyio.abc.SocketStream, connection: ServedConnection) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._lock = anyio.Lock()
+        self._sent_eof = False
+
+    async def flush(self) -> None:
+        async with self._lock:
+            outgoing = self._connection.outgoing
+            while outgoing:  # more may come meanwhile, and all of it goes before the end
+                octets = bytes(outgoing)
+                outgoing.clear()
+                await self._stream.send(octets)
+            if not self._connection.is_open and not self._sent_eof:
+                self._sent_eof = True
+                await self._stream.send_eof()
 
 
 async def _close(resource: anyio.abc.AsyncResource) -> None:
@@ -289,7 +517,9 @@ class _MemoryStream(anyio.abc.ByteStream):
 
     def __init__(self, connection: ServedConnection) -> None:
         self._connection = connection
-        self._unread = bytearray(connection.greet())
+        connection.flush = self._flush
+        connection.greet()
+        self._unread = connection.outgoing
         self._is_closed = False
         self._sent_eof = False
         self._readable: anyio.Event | None = None
@@ -329,7 +559,7 @@ class _MemoryStream(anyio.abc.ByteStream):
             self._check_open()
             was_open = self._connection.is_open and not self._sent_eof
             octets = bytes(item[start : start + MAX_RECEIVE_OCTETS])
-            self._unread += self._connection.receive(octets, unread=bool(self._unread))
+            self._connection.receive(octets, unread=bool(self._unread))
             if not was_open:
                 raise anyio.BrokenResourceError
             self._wake()
@@ -359,6 +589,10 @@ class _MemoryStream(anyio.abc.ByteStream):
         self._wake()
         if self._drained is not None:
             self._drained.set()
+
+    async def _flush(self) -> None:
+        self._wake()
+        await anyio.lowlevel.checkpoint()
 
     def _wake(self) -> None:
         if self._readable is not None and (self._unread or self._is_closed or not self._connection.is_open):

@@ -1,0 +1,352 @@
+"""TLS: required unless it is waived, verified, and never tried again in clear (rules R12 to R14)."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import Callable
+
+import anyio
+import pytest
+import trustme
+
+import smtplite
+from smtplite import Client, Timeouts
+from smtplite.testing import ServerExtensions, SMTPServer, server_context
+
+pytestmark = pytest.mark.anyio
+
+RAW = b"From: me@example.org\r\nTo: you@example.org\r\nSubject: hi\r\n\r\nbody\r\n"
+MODES = ("implicit", "starttls")
+
+
+def client_of(server: SMTPServer, mode: str, **options: object) -> Client:
+    options.setdefault("tls_context", server.ca_context())
+    return Client(server.host, server.port, tls=mode, **options)  # type: ignore[arg-type]
+
+
+async def tls_failure(client: Client) -> smtplite.TLSError:
+    with pytest.raises(smtplite.TLSError) as caught:
+        await client.send(RAW)
+    assert caught.value.not_sent == ("you@example.org",)
+    return caught.value
+
+
+def nothing_was_sent(server: SMTPServer) -> bool:
+    return all(b"MAIL" not in connection.received for connection in server.connections)
+
+
+# It works
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_messages_travel_inside_tls(mode: str) -> None:
+    async with SMTPServer(tls=mode) as server, client_of(server, mode) as client:  # type: ignore[arg-type]
+        for _ in range(2):
+            receipt = await client.send(RAW)
+            assert receipt.complete
+            assert receipt.tls == "TLSv1.3"
+        large = RAW + b"".join(b".%d\r\n" % i for i in range(200_000))
+        assert (await client.send(large)).complete
+    assert [m.content for m in server.messages] == [RAW, RAW, large]
+    assert {m.tls for m in server.messages} == {"TLSv1.3"}
+    assert len(server.connections) == 1
+    assert server.violations == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_tls_over_a_stream_of_the_users_own(mode: str) -> None:
+    server = SMTPServer(tls=mode)  # type: ignore[arg-type]
+    async with Client("localhost", connect=server.connect, tls=mode, tls_context=server.ca_context()) as client:  # type: ignore[arg-type]
+        for _ in range(2):
+            assert (await client.send(RAW)).complete
+    assert len(server.connections) == 1
+
+
+async def test_tls_1_2_with_a_client_certificate() -> None:
+    ca = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    ours = ssl.create_default_context()
+    ca.configure_trust(ours)
+    ca.issue_cert("me@example.org").configure_cert(ours)
+    async with SMTPServer(tls="starttls", ssl_context=context) as server:
+        async with client_of(server, "starttls", tls_context=ours) as client:
+            assert (await client.send(RAW)).tls == "TLSv1.2"
+
+
+async def test_another_name_to_verify() -> None:
+    async with SMTPServer(tls="implicit") as server:
+        async with client_of(server, "implicit", tls_hostname="localhost") as client:
+            assert (await client.send(RAW)).complete
+
+
+async def test_five_thousand_recipients_inside_tls() -> None:
+    """Reader and writer run together: the records of both must leave in order."""
+    recipients = [f"recipient-{i:05}@example.org" for i in range(5000)]
+    async with SMTPServer(tls="starttls") as server, client_of(server, "starttls") as client:
+        server.reply("RCPT", "250 2.1.5 " + "y" * 900)
+        assert len((await client.send(RAW, recipients=recipients, timeout=60)).accepted) == 5000
+
+
+async def test_what_was_learnt_before_tls_is_forgotten() -> None:
+    """R13: the size limit and the extensions of the second EHLO hold."""
+    ehlo = b"250-mx\r\n250-STARTTLS\r\n250-SIZE 1\r\n250 SMTPUTF8\r\n"
+    async with SMTPServer(tls="starttls", extensions=ServerExtensions(smtputf8=False)) as server:
+        async with client_of(server, "starttls") as client:
+            server.reply("EHLO", ehlo, times=1)
+            assert (await client.send(RAW)).complete
+            with pytest.raises(smtplite.ExtensionRequired):
+                await client.send(RAW, recipients="ü@example.org")
+
+
+# Certificates
+
+
+Make = Callable[[], ssl.SSLContext]
+
+
+def context_with(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+CA = trustme.CA()
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+def tls_1_1() -> ssl.SSLContext:
+    return server_context("127.0.0.1", ca=CA, only_version=ssl.TLSVersion.TLSv1_1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(lambda: context_with(CA.issue_cert("other.example")), "IP address mismatch", id="wrong host"),
+        pytest.param(
+            lambda: context_with(trustme.CA().issue_cert("127.0.0.1")), "unable to get local issuer", id="unknown CA"
+        ),
+        pytest.param(
+            lambda: context_with(CA.issue_cert("127.0.0.1", not_before=NOW - 9 * DAY, not_after=NOW - DAY)),
+            "expired",
+            id="expired",
+        ),
+        pytest.param(
+            lambda: context_with(CA.issue_cert("127.0.0.1", not_before=NOW + DAY, not_after=NOW + 9 * DAY)),
+            "not yet valid",
+            id="not yet valid",
+        ),
+        pytest.param(lambda: self_signed(), "self-signed certificate", id="self-signed"),
+        pytest.param(lambda: common_name_only(), "mismatch|no appropriate", id="CN only"),
+        pytest.param(tls_1_1, "TLS handshake failed", id="TLS 1.1"),
+    ],
+)
+async def test_a_server_that_is_not_who_it_should_be_gets_nothing(
+    mode: str, make: Make, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systems_context = ssl.create_default_context
+
+    def with_our_ca() -> ssl.SSLContext:
+        context = systems_context()
+        CA.configure_trust(context)
+        return context
+
+    # The client's own default context is what is tested, on a system that trusts our authority.
+    monkeypatch.setattr(ssl, "create_default_context", with_our_ca)
+    async with SMTPServer(tls=mode, ssl_context=make()) as server:  # type: ignore[arg-type]
+        name = "localhost" if reason.startswith("mismatch") else server.host
+        async with Client(name, server.port, tls=mode) as client:  # type: ignore[arg-type]
+            error = await tls_failure(client)
+            with pytest.raises(smtplite.TLSError, match=reason):
+                await client.check()
+    assert error.phase == "tls"
+    assert not error.retryable
+    assert nothing_was_sent(server)
+
+
+def self_signed() -> ssl.SSLContext:
+    return server_context("127.0.0.1", is_self_signed=True)
+
+
+def common_name_only() -> ssl.SSLContext:
+    """Serve a certificate whose name stands in the subject alone, where it does not count (RFC 9525 2)."""
+    return server_context(ca=CA, common_name="localhost")
+
+
+async def test_by_default_the_systems_authorities_are_trusted_and_no_other() -> None:
+    async with SMTPServer(tls="starttls") as server:
+        async with Client(server.host, server.port) as client:
+            error = await tls_failure(client)
+    assert "unable to get local issuer certificate" in str(error) or "self-signed" in str(error)
+    assert nothing_was_sent(server)
+
+
+# STARTTLS: stripped, refused, injected
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("454 4.7.0 not now", "server refused STARTTLS: 454"),
+        ("500 5.5.1 what", "server refused STARTTLS: 500"),
+        ("501 5.5.4 no", "server refused STARTTLS: 501"),
+        ("502 5.5.1 no", "server refused STARTTLS: 502"),
+        ("530 5.7.0 no", "server refused STARTTLS: 530"),
+        ("554 5.0.0 no", "server refused STARTTLS: 554"),
+        ("421 4.3.2 closing", "server refused STARTTLS: 421"),
+        ("250 2.0.0 ok", "STARTTLS failed: server answered '250"),
+        ("221 2.0.0 bye", "STARTTLS failed: server answered '221"),
+        ("354 go on", "STARTTLS failed: server answered '354"),
+        (b"junk\r\n", "STARTTLS failed: server sent a line that is no reply"),
+        (b"220 go\r\n250-evil\r\n250 AUTH PLAIN\r\n", "in clear behind its 220 to STARTTLS"),
+        (b"220 go\r\n2", "in clear behind its 220 to STARTTLS"),
+    ],
+)
+async def test_starttls_that_is_refused_or_tampered_with(reply: str | bytes, text: str) -> None:
+    async with SMTPServer(tls="starttls") as server, client_of(server, "starttls") as client:
+        server.reply("STARTTLS", reply, performs=False)
+        error = await tls_failure(client)
+        assert text in str(error)
+        assert error.phase == "starttls"
+        assert error.retryable is (isinstance(reply, str) and reply.startswith("4"))
+        assert len(server.connections) == 1  # no second try
+        assert nothing_was_sent(server)
+
+
+async def test_starttls_that_is_not_offered() -> None:
+    async with SMTPServer() as server, Client(server.host, server.port) as client:
+        error = await tls_failure(client)
+        assert str(error) == 'server does not offer STARTTLS: pass tls="none" to send in clear'
+        assert nothing_was_sent(server)
+
+
+async def test_a_server_that_knows_helo_only() -> None:
+    async with SMTPServer() as server, Client(server.host, server.port) as client:
+        server.reply("EHLO", "502 5.5.1 what")
+        error = await tls_failure(client)
+        assert "server knows no EHLO, and so no STARTTLS" in str(error)
+        assert [c.received.split(b" ")[0] for c in server.connections] == [b"EHLO"]
+
+
+async def test_a_220_that_came_before_the_command_is_no_leave_to_begin() -> None:
+    async with SMTPServer(tls="starttls") as server, client_of(server, "starttls") as client:
+        server.reply("EHLO", b"250-mx\r\n250 STARTTLS\r\n220 go ahead\r\n")
+        error = await tls_failure(client)
+        assert "although no reply was owed" in str(error)
+        assert b"STARTTLS" not in server.connections[0].received
+
+
+async def test_starttls_offered_inside_tls_is_ignored() -> None:
+    async with SMTPServer(tls="implicit") as server, client_of(server, "implicit") as client:
+        server.reply("EHLO", b"250-mx\r\n250 STARTTLS\r\n")
+        assert (await client.send(RAW)).complete
+        assert b"STARTTLS" not in server.connections[0].received
+
+
+async def test_a_clear_greeting_where_tls_should_begin() -> None:
+    async with SMTPServer() as server, Client(server.host, server.port, tls="implicit") as client:
+        error = await tls_failure(client)
+        assert "TLS handshake failed" in str(error)
+        assert nothing_was_sent(server)
+
+
+async def test_the_handshake_has_a_deadline() -> None:
+    async with SMTPServer(tls="starttls") as server:
+        server.reply("STARTTLS", "220 go", performs=False)  # and then says nothing
+        async with client_of(server, "starttls", timeouts=Timeouts(connect=0.2)) as client:
+            with pytest.raises(smtplite.SMTPTimeout, match=r"no TLS within 0\.2 s") as caught:
+                await client.send(RAW)
+    assert caught.value.not_sent == ("you@example.org",)
+
+
+async def test_a_server_that_leaves_during_the_handshake() -> None:
+    async with SMTPServer(tls="starttls") as server, client_of(server, "starttls") as client:
+        server.reply("STARTTLS", "220 go", performs=False, close=True)
+        assert "TLS handshake failed: server closed the connection" in str(await tls_failure(client))
+
+
+# The connection's end, inside TLS
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_lost_behind_the_end_of_data_is_unknown(mode: str) -> None:
+    async with SMTPServer(tls=mode) as server, client_of(server, mode) as client:  # type: ignore[arg-type]
+        server.reply("END_OF_DATA", b"", performs=True, close=True, times=1)
+        with pytest.raises(smtplite.DeliveryUnknown) as caught:
+            await client.send(RAW)
+        assert isinstance(caught.value.__cause__, smtplite.ConnectionLost)
+        assert (await client.send(RAW)).complete
+
+
+async def test_a_verdict_before_the_end_of_data_is_none() -> None:
+    """R3: looked for in its own TLS record, before the dot is written."""
+    async with SMTPServer(tls="implicit") as server, client_of(server, "implicit") as client:
+        server.reply("DATA", b"354 go\r\n250 queued\r\n")
+        with pytest.raises(smtplite.RemoteProtocolError) as caught:
+            await client.send(RAW)
+        assert caught.value.not_sent == ("you@example.org",)
+    assert server.messages == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_idle_connection_that_the_server_closed_is_replaced_silently(mode: str) -> None:
+    async with SMTPServer(tls=mode) as server, client_of(server, mode) as client:  # type: ignore[arg-type]
+        assert (await client.send(RAW)).complete
+        assert await server.close_idle() == 1
+        assert (await client.send(RAW)).complete
+        assert len(server.connections) == 2
+    assert len(server.messages) == 2
+
+
+async def test_a_421_in_a_record_that_was_read_already_is_seen() -> None:
+    async with SMTPServer(tls="implicit") as server, client_of(server, "implicit") as client:
+        assert (await client.send(RAW)).complete
+        (session,) = client._pool._idle
+        await server.connections[0].say(b"421 4.3.2 closing\r\n")
+        with anyio.fail_after(10):
+            while not session.is_stale():  # the octets are on their way
+                await anyio.lowlevel.checkpoint()
+        assert (await client.send(RAW)).complete
+        assert len(server.connections) == 2
+
+
+# Knowing what is there
+
+
+async def test_check_says_what_the_server_offers() -> None:
+    async with SMTPServer(tls="starttls", users={"me": "secret"}) as server:
+        async with client_of(server, "starttls", username="me", password="secret") as client:
+            info = await client.check()
+            assert (await client.send(RAW)).complete
+        assert len(server.connections) == 1
+        assert info.server == f"127.0.0.1:{server.port}"
+    assert info.greeting.startswith("mail.example.com")
+    assert info.tls == "TLSv1.3"
+    assert info.cipher is not None
+    assert info.cipher.startswith("TLS_")
+    assert info.certificate_expires is not None
+    assert info.certificate_expires > NOW
+    assert info.certificate_subject is not None
+    assert "PLAIN" in info.mechanisms
+    assert info.extensions.pipelining
+    assert info.limits.mailmax is None
+
+
+async def test_check_in_clear_and_against_a_server_that_closes() -> None:
+    async with SMTPServer() as server, Client(server.host, server.port, tls="none") as client:
+        info = await client.check()
+        assert (info.tls, info.cipher, info.certificate_subject, info.certificate_expires) == (None,) * 4
+        server.reply("NOOP", "421 4.3.2 closing")
+        with pytest.raises(smtplite.ServiceUnavailable):
+            await client.check()
+        server.reply("MAIL", b"", performs=False)
+    async with SMTPServer() as server, Client(server.host, server.port, tls="none", timeout=0.2) as client:
+        server.reply("GREETING", b"")
+        with pytest.raises(smtplite.SMTPTimeout):
+            await client.check()

@@ -344,3 +344,8 @@ def test_the_parameters_of_rcpt_are_checked_alone() -> None:
     with pytest.raises(ExtensionRequired) as caught:
         require_offered(without("DSN"), notify)
     assert caught.value.keyword == "DSN"
+
+
+def test_8_bit_content_cannot_be_called_7bit() -> None:
+    with pytest.raises(MessageError, match="says that it holds none"):
+        negotiate(ALL, size=10, is_eight_bit=True, body="7BIT")

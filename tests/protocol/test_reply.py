@@ -331,3 +331,10 @@ def test_a_reply_survives_pickle_and_copy(round_trip: object) -> None:
     reply = Reply(550, (b"a", b"5.1.1 b"), EnhancedStatusCode(5, 1, 1))
     assert round_trip(reply) == reply
     assert hash(reply) == hash(round_trip(reply))
+
+
+def test_a_long_reply_is_cut_where_it_is_shown_and_whole_in_its_text() -> None:
+    reply = Reply(250, (b"x" * 3000, b"y" * 3000))
+    assert len(str(reply)) < 500
+    assert str(reply).endswith("x...")
+    assert reply.text == "x" * 3000 + "\n" + "y" * 3000

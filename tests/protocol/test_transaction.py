@@ -1037,3 +1037,14 @@ def test_outcomes_are_there_only_once_it_is_done() -> None:
         _ = transaction.outcomes
     assert transaction.phase == "mail"
     assert not transaction.wants_content
+
+
+def test_in_lmtp_of_several_refusals_one_that_allows_a_retry_is_the_error() -> None:
+    connection, transaction = up_to_354(Case(250, (250, 250), 354, (250,), True, True, False))
+    transaction.end_content()
+    connection.receive_data(b"452 4.2.2 full\r\n550 5.1.1 gone\r\n")
+    while not transaction.is_done:
+        transaction.receive(connection.next_event() or pytest.fail("no event"))
+    assert seen(transaction) == [(R, 452), (R, 550)]
+    assert isinstance(transaction.error, MessageRefused)
+    assert transaction.error.retryable

@@ -41,6 +41,22 @@ STOP_SECONDS = 10.0
 POLL_SECONDS = 0.02
 
 
+GUARD = """
+while read -r line; do group=$line; done
+if [ -n "$group" ]; then
+    kill -TERM "-$group"
+    # What still runs may write into the folder.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        kill -0 "-$group" || break
+        sleep 0.5
+    done
+    kill -KILL "-$group"
+fi
+rm -rf "$0"
+"""
+"""A shell script: at the end of its input it ends the process group that it read there, and removes a folder."""
+
+
 class ServerError(Exception):
     """A server did not start, did not settle or stored what it should not; the text ends with its log."""
 
@@ -60,14 +76,8 @@ class Stored:
     content: bytes
 
 
-class Server(abc.ABC):
-    """A private instance of one mail server.
-
-    Every server stores what is sent to any address at `DOMAIN`, except that it refuses these local parts at RCPT:
-
-    - `reject4xx...` and `reject5xx...`: with the code that stands in the name;
-    - `defer...`: 451;
-    - `disc421...`: 421, and closes the connection.
+class Daemon(abc.ABC):
+    """A private instance of one program that serves, in a folder and a process group of its own.
 
     Use it through `running`, which starts and stops it.
     """
@@ -96,14 +106,6 @@ class Server(abc.ABC):
         Its processes must stay in the process group of that command, which is how they are ended.
         """
 
-    @abc.abstractmethod
-    def is_settled(self) -> bool:
-        """Tell whether everything that the server took is stored by now."""
-
-    @abc.abstractmethod
-    def read_store(self) -> Iterator[Stored]:
-        """Yield every stored copy, in any order."""
-
     def log(self) -> str:
         """Return the end of what the server printed and logged, for error texts."""
         return tail(self.folder / "output") + tail(self.folder / "log")
@@ -120,11 +122,11 @@ class Server(abc.ABC):
         """
         # Should pytest be killed, nobody calls `stop`. The guard then reads the end of a pipe that only we hold.
         # (A parent-death signal does not do: the kernel forgets it when Postfix changes its user.)
-        guard = 'while read -r line; do group=$line; done; [ -z "$group" ] || kill -TERM "-$group"; rm -rf "$0"'
         self._guard = subprocess.Popen(
-            ["sh", "-c", guard, os.fspath(self.folder)],
+            ["sh", "-c", GUARD, os.fspath(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
             bufsize=0,
         )
@@ -136,7 +138,20 @@ class Server(abc.ABC):
         assert self._guard.stdin is not None
         self._guard.stdin.write(b"%d\n" % self._leader.pid)
         for service, port in self.ports.items():
-            self._wait(functools.partial(greets, port), START_SECONDS, f"{service} did not greet on port {port}")
+            greets = functools.partial(self.greets, service)
+            self._wait(greets, START_SECONDS, f"{service} did not greet on port {port}")
+
+    def greets(self, service: str) -> bool:
+        """Tell whether a service sends an SMTP or LMTP greeting."""
+        try:
+            with contextlib.closing(self.connect(service)) as connection:
+                return connection.recv(4).startswith(b"220")
+        except OSError:
+            return False
+
+    def connect(self, service: str) -> socket.socket:
+        """Return a connection to a service, under TLS if that is how the service begins."""
+        return socket.create_connection((HOST, self.ports[service]), timeout=START_SECONDS)
 
     def stop(self) -> None:
         """End the server and remove its folder; harmless when it never started."""
@@ -148,6 +163,40 @@ class Server(abc.ABC):
                         process.stdin.close()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait(self, reached: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not reached():
+            if not self.alive():
+                raise ServerError(f"{self.name} ended\n{self.log()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.name}: {otherwise} within {seconds:g} s\n{self.log()}")
+            time.sleep(POLL_SECONDS)
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ServerError(f"{' '.join(command)} exited with {done.returncode}\n{done.stderr}{self.log()}")
+        return done.stdout
+
+
+class Server(Daemon):
+    """A private instance of one mail server.
+
+    Every server stores what is sent to any address at `DOMAIN`, except that it refuses these local parts at RCPT:
+
+    - `reject4xx...` and `reject5xx...`: with the code that stands in the name;
+    - `defer...`: 451;
+    - `disc421...`: 421, and closes the connection.
+    """
+
+    @abc.abstractmethod
+    def is_settled(self) -> bool:
+        """Tell whether everything that the server took is stored by now."""
+
+    @abc.abstractmethod
+    def read_store(self) -> Iterator[Stored]:
+        """Yield every stored copy, in any order."""
 
     def stored(self, message_id: str) -> list[Stored]:
         """Return the copies of one message, sorted by recipient.
@@ -167,17 +216,8 @@ class Server(abc.ABC):
         copies = [copy for copy in self.read_store() if message_id_of(copy.content) == wanted]
         return sorted(copies, key=lambda copy: copy.recipient)
 
-    def _wait(self, reached: Callable[[], bool], seconds: float, otherwise: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not reached():
-            if not self.alive():
-                raise ServerError(f"{self.name} ended\n{self.log()}")
-            if time.monotonic() > deadline:
-                raise ServerError(f"{self.name}: {otherwise} within {seconds:g} s\n{self.log()}")
-            time.sleep(POLL_SECONDS)
 
-
-ServerT = TypeVar("ServerT", bound=Server)
+ServerT = TypeVar("ServerT", bound=Daemon)
 
 
 @contextlib.contextmanager
@@ -204,7 +244,7 @@ class Postfix(Server):
     """
 
     name = "Postfix"
-    services = ("smtp", "lockstep")
+    services: ClassVar[tuple[str, ...]] = ("smtp", "lockstep")
 
     INSTALL = (
         "echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections"
@@ -261,15 +301,10 @@ class Postfix(Server):
             found = re.search(rb"^X-Original-To: (.*)$", trace, re.MULTILINE)
             yield Stored(found[1].decode() if found else "", trace, content)
 
-    def _run(self, *command: str) -> str:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ServerError(f"{' '.join(command)} exited with {done.returncode}\n{done.stderr}{self.log()}")
-        return done.stdout
-
-    def _main_cf(self) -> str:
+    def settings(self) -> dict[str, object]:
+        """Return what stands in main.cf (postconf(5))."""
         store = pwd.getpwnam(STORE_USER)
-        settings = {
+        return {
             "compatibility_level": "3.6",
             "queue_directory": self.queue,
             "data_directory": self.folder / "data",
@@ -317,14 +352,21 @@ class Postfix(Server):
             "smtpd_junk_command_limit": 100_000,
             "smtpd_client_connection_count_limit": 0,
         }
-        return "".join(f"{name} = {value}\n" for name, value in settings.items())
+
+    def options(self) -> dict[str, str]:
+        """Return the options of smtpd(8) that make each service what it is."""
+        return {"smtp": "", "lockstep": f"-o smtpd_discard_ehlo_keywords={self.DISCARDED}"}
+
+    def _main_cf(self) -> str:
+        return "".join(f"{name} = {value}\n" for name, value in self.settings().items())
 
     def _master_cf(self) -> str:
         # service, type, private, unprivileged, chroot, wake-up time, most processes, program
-        lockstep = f"smtpd -o smtpd_discard_ehlo_keywords={self.DISCARDED}"
         rows = [
-            (f"{HOST}:{self.ports['smtp']}", "inet", "n", "-", "n", "-", "-", "smtpd"),
-            (f"{HOST}:{self.ports['lockstep']}", "inet", "n", "-", "n", "-", "-", lockstep),
+            *(
+                (f"{HOST}:{self.ports[service]}", "inet", "n", "-", "n", "-", "-", f"smtpd {options}")
+                for service, options in self.options().items()
+            ),
             ("postlog", "unix-dgram", "n", "-", "n", "-", "1", "postlogd"),
             ("cleanup", "unix", "n", "-", "n", "-", "0", "cleanup"),
             ("qmgr", "unix", "n", "-", "n", "300", "1", "qmgr"),
@@ -337,6 +379,7 @@ class Postfix(Server):
             ("showq", "unix", "n", "-", "n", "-", "-", "showq"),
             ("error", "unix", "-", "-", "n", "-", "-", "error"),
             ("retry", "unix", "-", "-", "n", "-", "-", "error"),
+            ("tlsmgr", "unix", "-", "-", "n", "1000?", "1", "tlsmgr"),
             ("virtual", "unix", "-", "n", "n", "-", "-", "virtual"),
             ("anvil", "unix", "-", "-", "n", "-", "1", "anvil"),
         ]
@@ -354,15 +397,6 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind((HOST, 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def greets(port: int) -> bool:
-    """Tell whether a server on the loopback port sends an SMTP or LMTP greeting."""
-    try:
-        with socket.create_connection((HOST, port), timeout=START_SECONDS) as connection:
-            return connection.recv(4).startswith(b"220")
-    except OSError:
-        return False
 
 
 def ensure_system_user(name: str) -> None:
@@ -448,7 +482,7 @@ def tail(path: Path, lines: int = 40) -> str:
     return "".join(text.splitlines(keepends=True)[-lines:])
 
 
-def ensure_available(server_class: type[Server]) -> None:
+def ensure_available(server_class: type[Daemon]) -> None:
     """Skip the calling test, with the reason, when the server cannot run on this machine.
 
     With SMTPLITE_INTEROP=require, as in CI, that is a failure: there a skip would hide that nothing was tested.

@@ -54,7 +54,8 @@ class Client:
         local_hostname: who we say we are; None: this host's full name, else the address literal of our end.
         source_address: (address, port) to connect from.
         socket_path: a Unix socket.
-        connect: ``async () -> anyio.abc.ByteStream``: for proxies, and for tests.
+        connect: ``async () -> anyio.abc.ByteStream``: for proxies, and for tests. A `receive` of it that is cancelled
+            must lose nothing.
         lmtp: speak LMTP (RFC 2033).
         pipelining: False: one command at a time, for servers that only say they can do more.
         max_connections: connections at the same time.
@@ -117,7 +118,7 @@ class Client:
         self._connect = connect
         self._lmtp = lmtp
         self._pipelining = pipelining
-        self._source_address = source_address
+        self._source_address = _source(source_address)
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._timeout = _check_timeout(timeout)
         self._tracer = Tracer(trace)
@@ -234,7 +235,7 @@ class Client:
         while True:
             session = await self._pool.acquire(deadline, fresh=is_replaced)
             try:
-                is_reused = session.messages > 0
+                is_reused = session.is_reused
                 mail, rcpts, content = delivery.prepared.for_server(session.extensions, is_tls=session.is_tls)
                 transaction = session.begin(mail, rcpts, require_all=require_all)
                 delivery.begin(session, transaction)
@@ -245,6 +246,7 @@ class Client:
                 return
             # The connection had died while it was idle (rule R11 a): once more, on one that certainly has not.
             is_replaced = True
+            delivery.begin_anew()
 
     @property
     def _server(self) -> str:
@@ -298,6 +300,10 @@ class _Delivery:
     def begin(self, session: Session, transaction: Transaction) -> None:
         self._session = session
         self._transaction = transaction
+
+    def begin_anew(self) -> None:
+        """Forget a try that counts for nothing: what comes now decides."""
+        self._session = self._transaction = None
 
     def result(self, deadline: Deadline) -> Receipt:
         """Return the receipt, or raise what there is to raise."""
@@ -475,6 +481,14 @@ def _domain(local_hostname: str | None) -> Domain | None:
         return Domain.parse(local_hostname)
     except MessageError as error:
         raise ConfigurationError(f"local_hostname: {error}") from error
+
+
+def _source(address: tuple[str, int] | None) -> tuple[str, int] | None:
+    if address is not None:
+        if not isinstance(address, tuple) or len(address) != 2 or not isinstance(address[0], str):
+            raise ConfigurationError(f"source_address is (address, port), not {address!r}")
+        _check_number("source_address's port", address[1], 0, 65535, whole=True)
+    return address
 
 
 def _check_number(name: str, value: object, least: float, most: float, *, whole: bool = False) -> None:

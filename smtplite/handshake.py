@@ -5,6 +5,7 @@ A connection on which any of it fails is closed and never used (rule R12). There
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from smtplite.errors import (
     SMTPError,
     TLSError,
 )
-from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Greeting, Helo, Lhlo, StartTls
+from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Helo, Lhlo, StartTls
 from smtplite.protocol.events import ChallengeReceived, ConnectionClosed, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.reply import Reply
@@ -113,6 +114,8 @@ class Handshake:
             if self.mechanisms:
                 await self._authenticate(session, deadline)
         except BaseException as error:
+            if isinstance(error, SMTPError):
+                error.transcript = session.transcript
             await session.discard(str(error) or type(error).__name__)
             raise
 
@@ -185,11 +188,16 @@ class Handshake:
         if not isinstance(mechanism, sasl.TokenMechanism) or mechanism.callback is None:
             return await _exchange(session, mechanism, deadline)
         source = self._token_sources.setdefault(id(mechanism), TokenSource(mechanism.callback))
+        deadline.arm(math.inf, "the token callback", "auth")  # the user's own: no deadline of the server's holds for it
         token, age = await source.token()
         attempt = await _exchange(session, mechanism.with_token(token), deadline)
         if attempt[1].code == 535:
+            deadline.arm(math.inf, "the token callback", "auth")
             renewed = await source.refresh(age)
-            attempt = await _exchange(session, mechanism.with_token(renewed), deadline)
+            try:
+                attempt = await _exchange(session, mechanism.with_token(renewed), deadline)
+            except (ConnectionLost, ServiceUnavailable):
+                raise _refused(attempt[0], attempt[1]) from None  # the refusal, not the end that followed it
         return attempt
 
 
@@ -235,8 +243,9 @@ def reply_of(event: Event) -> Reply:
     if isinstance(event, ServiceClosing):
         raise ServiceUnavailable(f"server closes the connection: {event.reply}", reply=event.reply)
     assert isinstance(event, ConnectionClosed)
-    command = event.unanswered[0] if event.unanswered else Greeting()
-    rule = RULES[type(command)]
+    if not event.unanswered:
+        raise ConnectionLost("server closed the connection", phase="hello")
+    rule = RULES[type(event.unanswered[0])]
     raise ConnectionLost(f"server closed the connection without a reply to {rule.verb}", phase=rule.phase)
 
 

@@ -106,6 +106,7 @@ class Pool:
         """Take a session back: for the next in the queue, or to idle, or to be closed."""
         if self._is_lendable(session) and session.is_reusable:
             session.idle_since = time.monotonic()
+            session.is_reused = True
             if self._waiters:
                 waiter = self._waiters.popleft()
                 waiter.session = session
@@ -176,15 +177,17 @@ class Pool:
             await oldest.dismiss()
         while self._idle:
             session = self._idle.pop()
-            self._lent += 1
-            if not session.is_stale():
+            if not self._is_lendable(session):
+                await session.dismiss()
+            elif session.is_stale():
+                await session.discard("it ended while it was idle")
+            else:
+                self._lent += 1
                 return session
-            self._lent -= 1
-            await session.discard("it ended while it was idle")
         return None
 
     async def _make_room(self) -> None:
-        if self._idle and self._lent + len(self._idle) >= self._max_connections:
+        while self._idle and not self._waiters and self._lent + len(self._idle) >= self._max_connections:
             await self._idle.pop(0).dismiss()
 
     async def _wait(self, deadline: Deadline) -> Session | None:

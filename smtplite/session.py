@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from smtplite.errors import (
@@ -200,6 +201,8 @@ class Session:
         #: Messages whose transaction was begun here.
         self.messages = 0
         self.opened_at = self.idle_since = time.monotonic()
+        #: True once it was given back: it may have ended since then without our notice.
+        self.is_reused = False
         self.is_dead = False
         if self._tracer.is_on:
             self._tracer(ConnectionOpened(connection=self.number, server=server))
@@ -341,7 +344,11 @@ class Session:
     async def _run(self, transaction: Transaction, content: bytes, deadline: Deadline) -> None:
         connection = self._connection
         while not transaction.is_done:
-            if connection.awaiting is None and await self.has_unasked():
+            if (
+                self._events
+                or self._read_error is not None
+                or (connection.awaiting is None and await self.has_unasked())
+            ):
                 pass  # what comes unasked comes first (rules R3, R8)
             elif transaction.wants_content:
                 await self._send_content(transaction, content, deadline)
@@ -385,6 +392,7 @@ class Session:
                 await self._send(data, deadline)
                 if self._write_error is not None:
                     break
+                await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 
     # Octets and time

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import select
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -38,13 +40,17 @@ __all__ = [
 MAX_RECEIVE_BYTES: Final = 65_536
 #: The head start that each address has over the next: RFC 8305 5, "Connection Attempt Delay".
 _ATTEMPT_DELAY_SECONDS: Final = 0.25
+#: Between tries to connect to a Unix socket whose queue is full: nothing tells when it has room again.
+_UNIX_RETRY_SECONDS: Final = 0.02
 #: A piece of a large write: as much as a kernel takes at once, so that nothing larger is copied.
 _SEND_PIECE_BYTES: Final = 1 << 20
 
 #: Close at once, with a reset: struct linger of socket(7).
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
-_Address = tuple[socket.AddressFamily, object]
+_logger: Final = logging.getLogger("smtplite")
+
+_Address = tuple[socket.AddressFamily, Any]
 
 
 class Stream(Protocol):
@@ -201,7 +207,7 @@ class ForeignStream:
         self.unsent = 0
         try:
             await self._stream.send(data)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        except Exception as error:
             raise _lost(error) from error
 
     async def receive(self) -> bytes:
@@ -210,7 +216,7 @@ class ForeignStream:
             return await self._stream.receive(MAX_RECEIVE_BYTES)
         except anyio.EndOfStream:
             return b""
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        except Exception as error:
             raise _lost(error) from error
 
     async def look(self) -> bytes | None:
@@ -222,7 +228,10 @@ class ForeignStream:
         if self._is_closed:
             return True
         is_readable: Callable[[], bool] | None = getattr(self._stream, "is_readable", None)
-        return is_readable is not None and is_readable()
+        try:
+            return is_readable is not None and is_readable()
+        except Exception:  # noqa: BLE001 (what cannot tell is of no use)
+            return True
 
     def abort(self) -> None:
         """Use the stream's own ``abort()``, where it has one; `aclose` does the rest."""
@@ -240,8 +249,8 @@ class ForeignStream:
         self._is_closed = True
         try:
             await anyio.aclose_forcefully(self._stream)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass  # it is closed, and that was the wish
+        except Exception:
+            _logger.debug("closing a stream of connect= failed", exc_info=True)
 
     @property
     def local_address(self) -> str | None:
@@ -261,6 +270,7 @@ class _Ciphertext(anyio.abc.ByteStream):
         self._lock: anyio.Lock | None = None  # exists only while somebody writes: it belongs to an event loop
         self.is_looking = False
         self.write_error: ConnectionLost | None = None
+        self._reading: anyio.Event | None = None
 
     async def send(self, item: bytes) -> None:
         # Records must leave in the order in which they were made. Reading writes too: TLS 1.2 renegotiates, TLS 1.3
@@ -281,8 +291,16 @@ class _Ciphertext(anyio.abc.ByteStream):
             data = await self._stream.look()
             if data is None:
                 raise anyio.WouldBlock
+        elif self._reading is not None:
+            await self._reading.wait()
+            return b""  # somebody else read: look again at what TLS has now
         else:
-            data = await self._stream.receive()
+            reading = self._reading = anyio.Event()
+            try:
+                data = await self._stream.receive()
+            finally:
+                self._reading = None
+                reading.set()
         if not data:
             raise anyio.EndOfStream
         return data
@@ -410,6 +428,8 @@ class TLSStream:
 
 
 def _lost(error: BaseException) -> ConnectionLost:
+    if isinstance(error, ConnectionLost):
+        return error
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return ConnectionLost(f"connection lost: {reason or type(error).__name__}")
 
@@ -489,7 +509,10 @@ async def _resolve(host: str, port: int) -> list[_Address]:
         except (OSError, UnicodeError) as error:
             raise ConnectError(f"cannot resolve {host}: {error}", phase="connect") from error
     else:  # nothing to look up, so nothing to wait for in a thread
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # type: ignore[assignment]
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # type: ignore[assignment]
+        except OSError as error:  # its zone is no interface of this host
+            raise ConnectError(f"cannot resolve {host}: {error}", phase="connect") from error
     addresses = [(family, sockaddr) for family, _, _, _, sockaddr in found]
     first = [address for address in addresses if address[0] == addresses[0][0]]
     others = [address for address in addresses if address[0] != addresses[0][0]]
@@ -507,8 +530,12 @@ async def _connect(address: _Address, source_address: tuple[str, int] | None) ->
         sock.setblocking(False)
         if source_address is not None:
             sock.bind(source_address)
-        code = sock.connect_ex(sockaddr)  # type: ignore[arg-type]
-        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+        code = sock.connect_ex(sockaddr)
+        if sys.platform != "win32":
+            while code == errno.EAGAIN and family == socket.AF_UNIX:  # its queue is full, and nothing is in progress
+                await anyio.sleep(_UNIX_RETRY_SECONDS)
+                code = sock.connect_ex(sockaddr)
+        if code in (errno.EINPROGRESS, errno.EINTR) or (sys.platform == "win32" and code == errno.EWOULDBLOCK):
             await anyio.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:

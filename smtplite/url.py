@@ -114,6 +114,8 @@ def _server(parts: SplitResult) -> dict[str, Any]:
 
 
 def _query(query: str) -> dict[str, Any]:
+    if "@" in query:  # a ? inside the password: its rest would be named below
+        raise ConfigurationError("URL: an @ stands behind the ?; percent-encode a ? before it as %3F, and the @ as %40")
     options: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         convert = _QUERY.get(name)

@@ -58,6 +58,7 @@ def test_what_a_url_says(url: str, options: dict[str, object]) -> None:
         ("smtp://me:s3#cret@host", "percent-encode it as %23"),
         ("smtp://me:s3 cret@host", "a space or a control character"),
         ("smtp://me:s3\ncret@host", "a space or a control character"),
+        ("smtp://me:12?s3cret@host", r"percent-encode a \? before it as %3F"),
         ("smtp://me:s3cret@", "no host"),
         ("smtp://me:s3cret@host:99999", "no valid port"),
         ("smtp://me:s3cret@host:s3cret", "no valid port"),

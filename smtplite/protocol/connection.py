@@ -8,7 +8,8 @@ to commands by anything else) and what needs more than a table: the content, LMT
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode
+import re
+from base64 import b64decode, b64encode
 from collections import deque
 from typing import Final
 
@@ -265,6 +266,8 @@ class Connection:
 
     def _answer(self, command: Command, reply: Reply) -> Event:
         kind = type(command)
+        if kind is Auth or kind is AuthResponse:
+            reply = _without_echo(reply, command)
         rule = RULES[kind]
         code = reply.code
         if code == 421:
@@ -392,3 +395,19 @@ class Connection:
         partial = self._parser.unread
         self._parser.discard()
         return ConnectionClosed(unanswered, partial)
+
+
+def _without_echo(reply: Reply, command: Command) -> Reply:
+    """Return the reply without what a server repeats of our credentials: it would stand in errors and logs (R17)."""
+    sent = command.initial_response if isinstance(command, Auth) else None
+    if isinstance(command, AuthResponse):
+        sent = command.response
+    if not sent or reply.code < 400:  # a challenge, or a server's proof, is part of the exchange
+        return reply
+    # As it was sent, before base64, and its last word alone: the password of PLAIN, the token of OAuth.
+    words = re.split(rb"[\x00\x01 ]", sent.rstrip(b"\x01"))
+    secrets = {b64encode(sent), sent, words[-1]}
+    lines = reply.lines
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        lines = tuple(line.replace(secret, b"[redacted]") for line in lines)
+    return Reply(reply.code, lines, reply.enhanced)

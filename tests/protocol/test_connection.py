@@ -1283,3 +1283,32 @@ class ConnectionMachine(RuleBasedStateMachine):
 
 TestConnectionMachine = ConnectionMachine.TestCase
 TestConnectionMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("commands", "reply", "shown"),
+    [
+        ([Auth("PLAIN", b"\0me\0hunter2")], b"535 no: AUTH PLAIN AG1lAGh1bnRlcjI=", b"no: AUTH PLAIN [redacted]"),
+        ([Auth("PLAIN", b"\0me\0hunter2")], b"535 me: hunter2 is wrong", b"me: [redacted] is wrong"),
+        ([Auth("XOAUTH2", b"user=me\x01auth=Bearer t0ken\x01\x01")], b"535 t0ken expired", b"[redacted] expired"),
+        ([Auth("LOGIN"), AuthResponse(b"hunter2")], b"535 aHVudGVyMg==?", b"[redacted]?"),
+        ([Auth("LOGIN"), AuthResponse(b"")], b"535 what?", b"what?"),
+        ([Auth("LOGIN")], b"504 LOGIN?", b"LOGIN?"),
+    ],
+)
+def test_what_a_server_repeats_of_our_credentials_is_not_in_its_reply(
+    commands: list[Command], reply: bytes, shown: bytes
+) -> None:
+    """R17: the reply stands in errors, logs and the trace."""
+    connection = Connection()
+    connection.receive_data(b"220 hi\r\n")
+    connection.next_event()
+    connection.send(Ehlo("a.example"))
+    connection.receive_data(b"250-hi\r\n250 AUTH PLAIN LOGIN XOAUTH2\r\n")
+    connection.next_event()
+    for number, command in enumerate(commands):
+        connection.send(command)
+        connection.receive_data(reply + b"\r\n" if number == len(commands) - 1 else b"334 \r\n")
+        event = connection.next_event()
+    assert isinstance(event, Replied)
+    assert event.reply.lines == (shown,)

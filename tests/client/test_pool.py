@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import anyio
 import anyio.from_thread
@@ -14,6 +16,8 @@ import pytest
 
 import smtplite
 from smtplite import Client, Timeouts
+from smtplite.pool import Pool
+from smtplite.session import Deadline, Session
 from smtplite.testing import SMTPServer
 
 RAW = b"From: me@example.org\r\nTo: you@example.org\r\nSubject: hi\r\n\r\nbody\r\n"
@@ -169,6 +173,51 @@ async def test_an_error_on_one_connection_touches_no_message_on_another() -> Non
                 tasks.start_soon(send)
         assert unknown == 3
         assert len(server.messages) == 17
+
+
+class LazySession:
+    """Takes its time to leave, as a session over a slow stream may."""
+
+    def __init__(self, may_leave: anyio.Event) -> None:
+        self.may_leave = may_leave
+        self.is_reusable = True
+        self.messages = 0
+        self.opened_at = self.idle_since = time.monotonic()
+
+    def is_stale(self) -> bool:
+        return False
+
+    async def dismiss(self) -> None:
+        await self.may_leave.wait()
+
+
+@pytest.mark.anyio
+async def test_room_that_others_took_meanwhile_is_made_again() -> None:
+    """Nobody queues for a connection while none is lent."""
+    may_leave = anyio.Event()
+
+    async def open_session(deadline: Deadline) -> Session:
+        return cast(Session, LazySession(may_leave))
+
+    pool = Pool(open_session, max_connections=2, max_messages=None, idle_timeout=30, max_age=None, wait_timeout=30)
+    fresh: list[Session] = []
+
+    async def acquire_fresh() -> None:
+        fresh.append(await pool.acquire(Deadline(), fresh=True))
+
+    async def fill() -> None:
+        lent = [await pool.acquire(Deadline()) for _ in range(2)]
+        for session in lent:
+            await pool.release(session)
+
+    with anyio.fail_after(20):
+        await fill()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(acquire_fresh)
+            await anyio.wait_all_tasks_blocked()
+            await fill()
+            may_leave.set()
+    assert len(fresh) == 1
 
 
 # Event loops and processes

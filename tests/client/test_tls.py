@@ -350,3 +350,59 @@ async def test_check_in_clear_and_against_a_server_that_closes() -> None:
         server.reply("GREETING", b"")
         with pytest.raises(smtplite.SMTPTimeout):
             await client.check()
+
+
+# Every odd answer at every place: the fake server's "others" of the rules
+
+
+@pytest.mark.parametrize("code", [220, 221, 354, 421, 454, 500, 501, 502, 504, 530, 550, 554])
+@pytest.mark.parametrize("verb", ["GREETING", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"])
+async def test_an_odd_answer_ends_in_an_error_or_in_mail_sent_inside_tls(verb: str, code: int) -> None:
+    """Never in clear text, never in a false claim, never in a hang."""
+    async with SMTPServer(tls="starttls") as server:
+        if verb == "HELO":
+            server.reply("EHLO", "502 5.5.1 what")
+        server.reply(verb, f"{code} odd", performs=False)
+        async with client_of(server, "starttls", timeouts=Timeouts(quit=0.3, connect=0.5)) as client:
+            if verb == "RSET":  # in front of the message behind a refusal
+                server.reply("RCPT", "550 5.1.1 no", times=1)
+                with pytest.raises(smtplite.RecipientsRefused):
+                    await client.send(RAW)
+            with anyio.fail_after(20):
+                delivered = await _is_delivered(client)
+        assert len(server.messages) == delivered
+        assert all(connection.tls for connection in server.connections if b"MAIL" in connection.received)
+
+
+async def _is_delivered(client: Client) -> bool:
+    try:
+        return bool((await client.send(RAW)).tls)
+    except smtplite.SMTPError as error:
+        if error.not_sent != ("you@example.org",):
+            raise
+        return False
+
+
+async def test_odd_mechanisms_offered_in_clear_tempt_nobody() -> None:
+    odd = " ".join(f"X-ODD-{i}" for i in range(64)).encode()
+    async with SMTPServer() as server:
+        server.reply("EHLO", b"250-mx\r\n250 AUTH PLAIN LOGIN " + odd + b"\r\n")
+        for options, error in [
+            ({}, smtplite.TLSError),
+            ({"tls": "none"}, smtplite.AuthenticationError),
+        ]:
+            async with Client(server.host, server.port, username="me", password="s3cret", **options) as client:  # type: ignore[arg-type]
+                with pytest.raises(error):
+                    await client.send(RAW)
+        assert all(b"AUTH" not in connection.received for connection in server.connections)
+
+
+async def test_a_connection_whose_handshake_failed_is_never_used_again() -> None:
+    """R12."""
+    async with SMTPServer(tls="starttls", users={"me": "right"}, mechanisms=["PLAIN"]) as server:
+        async with client_of(server, "starttls", username="me", password="wrong") as client:
+            for _ in range(2):
+                with pytest.raises(smtplite.AuthenticationError):
+                    await client.send(RAW)
+        assert len(server.connections) == 2
+        assert nothing_was_sent(server)

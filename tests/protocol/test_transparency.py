@@ -205,3 +205,15 @@ def test_whether_the_end_of_data_needs_a_line_end_in_front(chunks: list[bytes], 
     wire = b"".join(map(encoder.encode, chunks))
     assert encoder.at_line_start is at_line_start
     assert at_line_start is (not wire or wire.endswith(b"\r\n"))
+
+
+@pytest.mark.parametrize("dots", [0, 1, 400, 2000])
+@pytest.mark.parametrize("opening", [b"", b"x" * 4000 + b"\r\n", b"." * 9 + b"\r\n", b".\r\n" * 9])
+def test_dots_are_found_alike_where_they_are_rare_and_where_they_are_not(opening: bytes, dots: int) -> None:
+    """The way to look for them is chosen by a sample, and changed where the sample misled."""
+    content = opening + b"text without\r\n.leading\r\nin.ner\r\n" * dots + b"end\r\n.."
+    lines = content.split(b"\r\n")
+    expected = b"\r\n".join(b"." + line if line.startswith(b".") else line for line in lines)
+    assert DotStuffer().encode(content) == expected
+    stuffer = DotStuffer()
+    assert b"".join(stuffer.encode(content[i : i + 777]) for i in range(0, len(content), 777)) == expected

@@ -126,7 +126,7 @@ class Handshake:
         hello: Command = Lhlo(domain) if session.lmtp else Ehlo(domain)
         reply = reply_of(await session.ask(hello, deadline))
         if reply.code in (500, 502, 504) and not session.lmtp:  # it knows no extensions (RFC 5321 3.2)
-            if self.tls == "starttls":
+            if self.tls == "starttls" and not session.is_tls:
                 raise TLSError(
                     f'server knows no EHLO, and so no STARTTLS: pass tls="none" to send in clear: {reply}',
                     phase="starttls",

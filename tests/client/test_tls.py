@@ -12,7 +12,9 @@ import trustme
 
 import smtplite
 from smtplite import Client, Timeouts
-from smtplite.testing import ServerExtensions, SMTPServer, server_context
+from smtplite.stream import ForeignStream, TLSStream
+from smtplite.testing import ServerExtensions, SMTPServer, client_context, server_context
+from smtplite.testing.tls import TlsServerSide
 
 pytestmark = pytest.mark.anyio
 
@@ -242,6 +244,12 @@ async def test_a_220_that_came_before_the_command_is_no_leave_to_begin() -> None
         assert b"STARTTLS" not in server.connections[0].received
 
 
+async def test_inside_tls_helo_will_do() -> None:
+    async with SMTPServer(tls="starttls") as server, client_of(server, "starttls") as client:
+        server.reply("EHLO", "502 5.5.1 what", in_tls=True)
+        assert (await client.send(RAW)).tls
+
+
 async def test_starttls_offered_inside_tls_is_ignored() -> None:
     async with SMTPServer(tls="implicit") as server, client_of(server, "implicit") as client:
         server.reply("EHLO", b"250-mx\r\n250 STARTTLS\r\n")
@@ -305,15 +313,35 @@ async def test_an_idle_connection_that_the_server_closed_is_replaced_silently(mo
 
 
 async def test_a_421_in_a_record_that_was_read_already_is_seen() -> None:
-    async with SMTPServer(tls="implicit") as server, client_of(server, "implicit") as client:
-        assert (await client.send(RAW)).complete
-        (session,) = client._pool._idle
-        await server.connections[0].say(b"421 4.3.2 closing\r\n")
-        with anyio.fail_after(10):
-            while not session.is_stale():  # the octets are on their way
-                await anyio.lowlevel.checkpoint()
-        assert (await client.send(RAW)).complete
-        assert len(server.connections) == 2
+    """R8: taken off the socket together with the verdict, it is invisible to poll."""
+    server = TlsServerSide(server_context("localhost"))
+    wire = bytearray()
+
+    class Wire(anyio.abc.ByteStream):
+        async def send(self, item: bytes) -> None:
+            server.receive(item)
+            wire.extend(server.outgoing())
+
+        async def receive(self, max_bytes: int = 65536) -> bytes:
+            data = bytes(wire)
+            wire.clear()
+            return data
+
+        async def send_eof(self) -> None:
+            raise NotImplementedError
+
+        async def aclose(self) -> None:
+            pass
+
+        def is_readable(self) -> bool:
+            return bool(wire)
+
+    stream = await TLSStream.wrap(ForeignStream(Wire()), client_context(), "localhost")
+    await stream.send(b"x")
+    wire.extend(server.send(b"250 queued\r\n") + server.send(b"421 closing\r\n"))
+    assert await stream.receive() == b"250 queued\r\n"
+    assert not wire  # both records were taken
+    assert stream.is_stale()
 
 
 # Knowing what is there

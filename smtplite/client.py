@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 import anyio.abc
 
+from smtplite.consignment import Consignment
 from smtplite.errors import ConfigurationError, MessageError, ServiceUnavailable, SMTPError
 from smtplite.handshake import Handshake, TLSMode, reply_of
-from smtplite.message import Envelope, Prepared, Receipt, Recipient, prepare
+from smtplite.message import Envelope, Receipt, Recipient, prepare
 from smtplite.pool import Pool
 from smtplite.protocol.commands import Noop
 from smtplite.protocol.paths import Domain
-from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction
+from smtplite.protocol.window import ServerTraits
 from smtplite.sasl import Mechanism, password_mechanisms
 from smtplite.session import Deadline, ServerInfo, Session, Timeouts
 from smtplite.stream import Stream, connect_foreign, connect_tcp, connect_unix
-from smtplite.trace import MessageFinished, Trace, Tracer, logger
+from smtplite.trace import Trace, Tracer
 from smtplite.url import options_of
 
 __all__ = ["Client", "send"]
@@ -58,6 +59,8 @@ class Client:
             must lose nothing.
         lmtp: speak LMTP (RFC 2033).
         pipelining: False: one command at a time, for servers that only say they can do more.
+        chunking: True: content in chunks that are written with their envelope (RFC 3030), one round trip a message, for
+            servers that you trust; each connection has to prove first that it reads a chunk that it refuses as content.
         max_connections: connections at the same time.
         max_messages_per_connection: then a connection is replaced; None: never.
         idle_timeout: seconds after which an idle connection is not used again.
@@ -88,6 +91,7 @@ class Client:
         connect: Callable[[], Awaitable[anyio.abc.ByteStream]] | None = None,
         lmtp: bool = False,
         pipelining: bool = True,
+        chunking: bool = False,
         max_connections: int = 5,
         max_messages_per_connection: int | None = None,
         idle_timeout: float = 30.0,
@@ -118,6 +122,8 @@ class Client:
         self._connect = connect
         self._lmtp = lmtp
         self._pipelining = pipelining
+        self._chunking = chunking
+        self._traits = ServerTraits()
         self._source_address = _source(source_address)
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._timeout = _check_timeout(timeout)
@@ -125,13 +131,13 @@ class Client:
         _check_number("max_connections", max_connections, 1, math.inf, whole=True)
         if max_messages_per_connection is not None:
             _check_number("max_messages_per_connection", max_messages_per_connection, 1, math.inf, whole=True)
+        self._max_messages = max_messages_per_connection
         _check_number("idle_timeout", idle_timeout, 0, math.inf)
         if max_age is not None:
             _check_number("max_age", max_age, 0, math.inf)
         self._pool = Pool(
             self._open_session,
             max_connections=max_connections,
-            max_messages=max_messages_per_connection,
             idle_timeout=idle_timeout,
             max_age=max_age,
             wait_timeout=self._timeouts.pool,
@@ -204,16 +210,17 @@ class Client:
         """
         prepared = prepare(message, sender=sender, recipients=recipients, envelope=envelope)
         deadline = Deadline(self._timeout if timeout is None else _check_timeout(timeout))
-        delivery = _Delivery(prepared, self._tracer)
+        consignment = Consignment(prepared, self._tracer, require_all=require_all)
         try:
             with deadline.scope:
-                await self._deliver(delivery, deadline, require_all=require_all)
-        except SMTPError as error:
-            raise delivery.failed(error) from error.__cause__
+                await self._deliver(consignment, deadline)
+            error = deadline.error() if deadline.has_expired else None
+        except SMTPError as raised:
+            error = raised
         except BaseException:
-            delivery.was_cancelled()
+            consignment.was_cancelled()
             raise
-        return delivery.result(deadline)
+        return consignment.result(error)
 
     async def check(self) -> ServerInfo:
         """Connect, say hello, begin TLS, authenticate, and say what the server offers. Sends no message.
@@ -230,23 +237,14 @@ class Client:
                 await self._pool.release(session)
         raise deadline.error()
 
-    async def _deliver(self, delivery: _Delivery, deadline: Deadline, *, require_all: bool) -> None:
-        is_replaced = False
-        while True:
-            session = await self._pool.acquire(deadline, fresh=is_replaced)
+    async def _deliver(self, consignment: Consignment, deadline: Deadline) -> None:
+        while not consignment.is_done:
+            session = await self._pool.acquire(deadline, fresh=consignment.was_tried)
             try:
-                is_reused = session.is_reused
-                mail, rcpts, content = delivery.prepared.for_server(session.extensions, is_tls=session.is_tls)
-                transaction = session.begin(mail, rcpts, require_all=require_all)
-                delivery.begin(session, transaction)
-                await session.deliver(transaction, content, deadline)
+                consignment.fit(session)
+                await session.run(consignment, deadline)
             finally:
                 await self._pool.release(session)
-            if is_replaced or not is_reused or not transaction.may_be_resent:
-                return
-            # The connection had died while it was idle (rule R11 a): once more, on one that certainly has not.
-            is_replaced = True
-            delivery.begin_anew()
 
     @property
     def _server(self) -> str:
@@ -268,6 +266,9 @@ class Client:
             server=self._server,
             lmtp=self._lmtp,
             pipelining=self._pipelining,
+            chunking=self._chunking,
+            max_messages=self._max_messages,
+            traits=self._traits,
             timeouts=self._timeouts,
             tracer=self._tracer,
         )
@@ -286,85 +287,6 @@ async def _look_around(session: Session, deadline: Deadline) -> ServerInfo:
         await session.discard(str(error) or type(error).__name__)
         raise
     return session.info
-
-
-class _Delivery:
-    """One call of `send`: what it sends, how far it came, and what is said of it at the end."""
-
-    def __init__(self, prepared: Prepared, tracer: Tracer) -> None:
-        self.prepared = prepared
-        self._tracer = tracer
-        self._session: Session | None = None
-        self._transaction: Transaction | None = None
-
-    def begin(self, session: Session, transaction: Transaction) -> None:
-        self._session = session
-        self._transaction = transaction
-
-    def begin_anew(self) -> None:
-        """Forget a try that counts for nothing: what comes now decides."""
-        self._session = self._transaction = None
-
-    def result(self, deadline: Deadline) -> Receipt:
-        """Return the receipt, or raise what there is to raise."""
-        transaction, session = self._transaction, self._session
-        if transaction is None or session is None:  # time was up before a connection was had
-            raise self.failed(deadline.error())
-        if transaction.error is not None:
-            raise self.failed(transaction.error) from transaction.error.__cause__
-        outcomes = transaction.outcomes
-        receipt = Receipt(
-            **self.prepared.sets(outcomes),
-            reply=transaction.reply,
-            replies=self.prepared.replies(outcomes),
-            message_id=self.prepared.message_id,
-            server=session.extensions.greeting.partition(" ")[0],
-            tls=session.tls_version,
-        )
-        self._finished(outcomes, None)
-        return receipt
-
-    def failed(self, error: SMTPError) -> SMTPError:
-        """Complete an error: the four sets of recipients, and the transcript."""
-        transaction = self._transaction
-        outcomes = self._outcomes()
-        for name, value in self.prepared.sets(outcomes).items():
-            setattr(error, name, value)
-        error.message_id = self.prepared.message_id
-        if self._session is not None and not error.transcript:
-            error.transcript = self._session.transcript
-        if transaction is not None and error.reply is None:
-            error.reply = transaction.reply
-        self._finished(outcomes, error)
-        return error
-
-    def was_cancelled(self) -> None:
-        """Say what became of a message whose `send` was cancelled, to those who can still hear it."""
-        outcomes = self._outcomes()
-        self._finished(outcomes, None)
-        unknown = self.prepared.sets(outcomes)["unknown"]
-        if unknown:
-            logger.warning(
-                "send was cancelled after message %s was handed over: delivery unknown for %s",
-                self.prepared.message_id,
-                ", ".join(unknown),
-            )
-
-    def _outcomes(self) -> tuple[RecipientOutcome, ...]:
-        if self._transaction is not None and self._transaction.is_done:
-            return self._transaction.outcomes
-        return (RecipientOutcome(Outcome.NOT_SENT),) * len(self.prepared.forward_paths)
-
-    def _finished(self, outcomes: tuple[RecipientOutcome, ...], error: SMTPError | None) -> None:
-        if self._tracer.is_on:
-            self._tracer(
-                MessageFinished(
-                    connection=None if self._session is None else self._session.number,
-                    message_id=self.prepared.message_id,
-                    error=error,
-                    **self.prepared.sets(outcomes),
-                )
-            )
 
 
 async def send(

@@ -35,7 +35,6 @@ class Pool:
     Args:
         open_session: opens one, within the caller's deadline.
         max_connections: sessions at the same time, lent and idle.
-        max_messages: transactions on one session; None: any number.
         idle_timeout: seconds after which an idle session is not lent again.
         max_age: seconds after which a session is not lent again; None: any age.
         wait_timeout: seconds that one may wait for a session.
@@ -46,14 +45,12 @@ class Pool:
         open_session: Callable[[Deadline], Awaitable[Session]],
         *,
         max_connections: int,
-        max_messages: int | None,
         idle_timeout: float,
         max_age: float | None,
         wait_timeout: float,
     ) -> None:
         self._open_session = open_session
         self._max_connections = max_connections
-        self._max_messages = max_messages
         self._idle_timeout = idle_timeout
         self._max_age = max_age
         self._wait_timeout = wait_timeout
@@ -161,11 +158,7 @@ class Pool:
 
     def _is_lendable(self, session: Session) -> bool:
         now = time.monotonic()
-        return (
-            not self._is_closed
-            and (self._max_messages is None or session.messages < self._max_messages)
-            and (self._max_age is None or now - session.opened_at < self._max_age)
-        )
+        return not self._is_closed and (self._max_age is None or now - session.opened_at < self._max_age)
 
     async def _take_idle(self) -> Session | None:
         now = time.monotonic()

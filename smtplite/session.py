@@ -1,4 +1,4 @@
-"""Session: one live connection. It drives a `Connection` over a stream, and keeps its time.
+"""Session: one live connection. It drives a `Connection` and its `Window` over a stream, and keeps its time.
 
 What is written and what a reply means is decided in `smtplite.protocol`; here octets and time are moved. A session
 whose dialogue was interrupted, by whatever, is dead at once: its stream is aborted before anything else is awaited,
@@ -13,13 +13,15 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.lowlevel
 import attrs
 
+from smtplite.content import Body
 from smtplite.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -27,25 +29,22 @@ from smtplite.errors import (
     SMTPError,
     SMTPTimeout,
 )
-from smtplite.protocol.commands import Command, Mail, Quit, Rcpt
+from smtplite.protocol.commands import Command, Quit
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import ConnectionClosed, ContentRefused, Event, Replied, ServiceClosing
 from smtplite.protocol.extensions import Extensions, Limits
 from smtplite.protocol.state import RULES, State
-from smtplite.protocol.transaction import Transaction
+from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transaction, Transfer
+from smtplite.protocol.window import MailObject, ServerTraits, Window
 from smtplite.stream import Stream, TLSStream
 from smtplite.trace import ConnectionClosed as ConnectionClosedEvent
 from smtplite.trace import ConnectionOpened, FlightSent, ReplyReceived, Tracer
 
-__all__ = ["Deadline", "ServerInfo", "Session", "Timeouts"]
+__all__ = ["Deadline", "Parcel", "ServerInfo", "Session", "Source", "Timeouts"]
 
-#: Content up to this size goes in one write with its end of data.
-_ONE_WRITE_BYTES: Final = 65_536
-#: Larger content goes in pieces of this size: what the CPU's caches hold, and what one encoding step may take.
-_PIECE_BYTES: Final = 131_072
-#: Replies that fit any socket buffer; where more are owed, they are read while we write, or both sides may block.
-_MAX_REPLIES_UNREAD: Final = 100
 _TRANSCRIPT_REPLIES: Final = 20
+#: A connection that was idle for longer may have ended without our notice.
+_MAX_REST_SECONDS: Final = 1.0
 
 _numbers: Final = itertools.count(1)
 
@@ -94,13 +93,15 @@ class Deadline:
         self._timeout = timeout
         self._overall = math.inf if timeout is None else anyio.current_time() + timeout
         self._armed = self._overall
+        #: The time, on the event loop's clock, by which the message that is waited for must be done.
+        self.message_limit = math.inf
         self._reason = ""
         self._phase: str | None = None
         self.scope = anyio.CancelScope(deadline=self._overall)
 
     def arm(self, seconds: float, reason: str, phase: str) -> None:
         """Let the wait that begins now take `seconds` at most, within the whole call's limit."""
-        deadline = min(anyio.current_time() + seconds, self._overall)
+        deadline = min(anyio.current_time() + seconds, self._overall, self.message_limit)
         self._reason = reason
         self._phase = phase
         # Moving a scope's deadline costs more than a message has to spare: a little too early is good enough.
@@ -114,6 +115,8 @@ class Deadline:
 
     def error(self) -> SMTPTimeout:
         """Return what to raise when time was up."""
+        if self._armed == self.message_limit:
+            return SMTPTimeout("time was up: timeout= of the message", phase=self._phase)
         if self._timeout is not None and self._armed == self._overall:
             return SMTPTimeout(f"time was up: timeout={self._timeout:g} s for the whole call", phase=self._phase)
         return SMTPTimeout(f"time was up: {self._reason}", phase=self._phase)
@@ -162,6 +165,35 @@ def _subject(certificate: dict[str, Any]) -> str | None:
     return str(names[0][1]) if names else None
 
 
+class Parcel(MailObject):
+    """A mail object with its content, as a session sends it."""
+
+    def __init__(
+        self, recipients: int, body: Body | None = None, *, require_all: bool = False, is_repeatable: bool = True
+    ) -> None:
+        super().__init__(recipients, require_all=require_all, is_repeatable=is_repeatable)
+        #: Set before it is taken from its source.
+        self.body = body
+        #: What reading the body raised.
+        self.failure: Exception | None = None
+        #: Seconds from the first octet to the verdict; None: no limit of its own.
+        self.timeout: float | None = None
+        self.limit = math.inf  # the time that follows from it
+
+
+class Source(Protocol):
+    """Where a session gets what it sends, and reports to. Nothing here waits."""
+
+    def take(self) -> Parcel | None:
+        """Return a message that comes next, fitted to the session's server; None: there is none now."""
+
+    def put_back(self, parcel: Parcel) -> None:
+        """Take back a message for which there is no room yet."""
+
+    def finished(self, parcel: Parcel) -> None:
+        """Take note that a transaction of this message is done; unless it `is_done`, another one is to come."""
+
+
 class Session:
     """One connection to a server, between its greeting and its end.
 
@@ -170,6 +202,9 @@ class Session:
         server: what it is connected to, for people.
         lmtp: speak LMTP.
         pipelining: False: one command at a time, whatever the server offers.
+        chunking: use BDAT where the server proves that it can be trusted with it.
+        max_messages: transactions before the connection is spent; None: any number.
+        traits: what is known of the server from earlier connections.
         timeouts: see there.
         tracer: is told what happens.
     """
@@ -181,15 +216,21 @@ class Session:
         server: str,
         lmtp: bool = False,
         pipelining: bool = True,
+        chunking: bool = False,
+        max_messages: int | None = None,
+        traits: ServerTraits | None = None,
         timeouts: Timeouts | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         self._stream = stream
         self._timeouts = timeouts or Timeouts()
         self._tracer = tracer or Tracer()
-        self._pipelining = pipelining
         self._connection = Connection(lmtp=lmtp)
-        self._events: deque[Event] = deque()  # read while we were writing
+        #: The messages under way.
+        self.window: Window[Parcel] = Window(
+            self._connection, pipelining=pipelining, chunking=chunking, max_transactions=max_messages, traits=traits
+        )
+        self._events: deque[tuple[Event, int]] = deque()  # read while we were writing; octets unsent at that moment
         self._read_error: SMTPError | None = None  # what ended that reading
         self._write_error: ConnectionLost | None = None
         self._replies: deque[Replied] = deque(maxlen=_TRANSCRIPT_REPLIES)
@@ -198,8 +239,6 @@ class Session:
         #: The text of the server's first words.
         self.greeting = ""
         self.number = next(_numbers)
-        #: Messages whose transaction was begun here.
-        self.messages = 0
         self.opened_at = self.idle_since = time.monotonic()
         #: True once it was given back: it may have ended since then without our notice.
         self.is_reused = False
@@ -250,8 +289,8 @@ class Session:
         )
 
     @property
-    def is_reusable(self) -> bool:
-        """True if nothing is owed, nothing unread, and another transaction may begin (rule R9)."""
+    def is_in_sync(self) -> bool:
+        """True if nothing is owed and nothing unread: both sides know where they are (rule R9)."""
         connection = self._connection
         return (
             not self.is_dead
@@ -260,9 +299,14 @@ class Session:
             and connection.state in (State.READY, State.MAIL, State.RCPT, State.FAILED)
         )
 
+    @property
+    def is_reusable(self) -> bool:
+        """True if another transaction may begin."""
+        return self.is_in_sync and not self.window.must_close and not self.window.is_spent
+
     def is_stale(self) -> bool:
         """Return True if the idle connection ended, or if the server said anything meanwhile (rule R8)."""
-        return not self.is_reusable or self._stream.is_stale()
+        return not self.is_in_sync or self._stream.is_stale()
 
     @property
     def transcript(self) -> tuple[str, ...]:
@@ -286,6 +330,10 @@ class Session:
         await self._write(self._connection.send(command), owed, deadline)
         return await self.next_event(deadline)
 
+    async def next_event(self, deadline: Deadline) -> Event:
+        """Return the next event, in order, waiting for it within its own time (rule R7)."""
+        return (await self._next_event(deadline))[0]
+
     async def has_unasked(self) -> bool:
         """Return True if octets have come that nobody asked for."""
         data = await self._stream.look()
@@ -304,96 +352,154 @@ class Session:
         self._tls = self._stream = await TLSStream.wrap(self._stream, context, hostname)
         self._connection.tls_established()
 
-    # A message
+    # Messages
 
-    def begin(self, mail: Mail, recipients: list[Rcpt], *, require_all: bool) -> Transaction:
-        """Return the transaction for a message; hand it to `deliver`."""
-        return Transaction(self._connection, mail, recipients, require_all=require_all, pipelining=self._pipelining)
+    async def run(self, source: Source, deadline: Deadline) -> None:
+        """Send what the source has, until it has nothing more for now or the session ends.
 
-    async def deliver(self, transaction: Transaction, content: bytes, deadline: Deadline) -> None:
-        """Run the transaction until it is done; its outcomes say the rest. Raises only what is no error of ours."""
-        self.messages += 1
+        What became of each message the source is told. Raises only what is no error of ours.
+        """
         self._replies.clear()
         try:
-            await self._run(transaction, content, deadline)
+            await self._run(source, deadline)
         except RemoteProtocolError as error:
-            self._cut_off(transaction, error)
+            self._cut_off(source, error)
         except ConnectionLost as error:
-            self._cut_off(transaction, self._write_error or error)
+            self._cut_off(source, self._write_error or error)
         except BaseException:
             # The stream first: a message that goes on being written must not outlive its outcome (rule R10).
-            self._cut_off(
-                transaction, deadline.error() if deadline.has_expired else ConnectionLost("send was cancelled")
-            )
+            self._cut_off(source, deadline.error() if deadline.has_expired else ConnectionLost("send was cancelled"))
             raise
         finally:
-            if transaction.must_close:
-                self.abort(str(transaction.reply or transaction.error or "the dialogue cannot go on"))
+            deadline.message_limit = math.inf
+            if self.window.must_close:
+                self.abort(self.window.reason)
+            elif self._is_read_first:
+                self.abort("connection lost")
             if self.is_dead:
                 await self.discard("")
 
-    def _cut_off(self, transaction: Transaction, error: SMTPError) -> None:
+    def _cut_off(self, source: Source, error: SMTPError) -> None:
         self.abort(str(error))
-        self._take_back(transaction)
-        transaction.fail(error)
+        for parcel in self.window.fail(error, unsent=self._stream.unsent):
+            source.finished(parcel)
 
-    def _take_back(self, transaction: Transaction) -> None:
-        if self._stream.unsent:  # and never will be: what is missing are the last octets of the last write
-            transaction.take_back()
-
-    async def _run(self, transaction: Transaction, content: bytes, deadline: Deadline) -> None:
-        connection = self._connection
-        while not transaction.is_done:
-            if (
-                self._events
-                or self._read_error is not None
-                or (connection.awaiting is None and await self.has_unasked())
-            ):
-                pass  # what comes unasked comes first (rules R3, R8)
-            elif transaction.wants_content:
-                await self._send_content(transaction, content, deadline)
-            else:
-                owed = connection.owed
-                flight = transaction.next_flight()
-                if flight:
-                    await self._write(flight, owed, deadline)
-            event = await self.next_event(deadline)
-            if isinstance(event, ConnectionClosed):
-                self.abort("server closed the connection")
-                self._take_back(transaction)
-            transaction.receive(event)
-
-    async def _send_content(self, transaction: Transaction, content: bytes, deadline: Deadline) -> None:
-        """Write the content and its end, unless the server refuses it meanwhile."""
-        begun = 0
-        if len(content) > _ONE_WRITE_BYTES:
-            # The last piece is a write of its own, so that a cut in the bulk is certainly before the end of data.
-            begun = len(content) - _ONE_WRITE_BYTES
-            await self._send_bulk(transaction, content, begun, deadline)
-            if self._events or self._read_error or self._write_error or await self.has_unasked():
+    async def _run(self, source: Source, deadline: Deadline) -> None:
+        connection, window = self._connection, self.window
+        has_rested = self.is_reused and time.monotonic() - self.idle_since > _MAX_REST_SECONDS
+        while True:
+            # What comes unasked comes first (rules R3, R8); and behind a failed write there is only reading (R24).
+            if not self._is_read_first and not (connection.awaiting is None and await self.has_unasked()):
+                await self._write_next(source, deadline, has_rested=has_rested)
+                has_rested = False
+                if not len(window) and not self._is_read_first:
+                    return
+            event: tuple[Event, int] | None = await self._next_event(deadline)
+            while event is not None:
+                self._receive(event, source, deadline)
+                event = self._next_event_at_hand()
+            if not len(window) and (window.must_close or self._is_read_first):
                 return
-        owed = self._connection.owed
-        piece = transaction.send_content(content[begun:] if begun else content)
-        end = transaction.end_content()
-        await self._write(piece + end, owed, deadline, content_bytes=len(piece))
-        if self._write_error is not None:
-            self._take_back(transaction)
 
-    async def _send_bulk(self, transaction: Transaction, content: bytes, until: int, deadline: Deadline) -> None:
-        """Write the content up to `until`, reading meanwhile: a server may refuse early, and then stop reading."""
-        view = memoryview(content)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read_meanwhile, tasks.cancel_scope)
-            for begun in range(0, until, _PIECE_BYTES):
-                if not self._connection.wants_content:  # refused, and the reader could not stop us in time
+    @property
+    def _is_read_first(self) -> bool:
+        return bool(self._events) or self._read_error is not None or self._write_error is not None
+
+    async def _write_next(self, source: Source, deadline: Deadline, *, has_rested: bool) -> None:
+        """Write all that may be written now: to the message under way, and those that may begin beside it."""
+        window = self.window
+        owed = self._connection.owed
+        flight: list[bytes] = []
+        content_bytes = 0
+        newest = window.newest
+        if newest is not None:
+            content_bytes = self._add(newest, flight)
+        while window.may_begin:
+            parcel = source.take()
+            if parcel is None:
+                break
+            if not window.has_room_for(parcel):
+                source.put_back(parcel)
+                break
+            if parcel.timeout is not None:
+                parcel.limit = anyio.current_time() + parcel.timeout
+            window.begin(parcel, has_rested=has_rested and not owed)
+            if window.oldest is parcel:
+                deadline.message_limit = parcel.limit
+            newest = parcel
+            content_bytes += self._add(parcel, flight)
+        if flight:
+            await self._write(b"".join(flight), owed, deadline, content_bytes=content_bytes)
+        if newest is not None and newest.transaction.wants_content:
+            await self._upload(newest, source, deadline)
+
+    def _add(self, parcel: Parcel, flight: list[bytes]) -> int:
+        """Add what this message has to write to the flight; return how many octets of content that is."""
+        transaction = parcel.transaction
+        octets = transaction.next_flight()
+        if octets:
+            flight.append(octets)
+        assert parcel.body is not None
+        if not transaction.wants_content or (whole := parcel.body.whole) is None:
+            return 0
+        flight.append(transaction.send_content(whole, last=True))
+        return len(whole)
+
+    async def _upload(self, parcel: Parcel, source: Source, deadline: Deadline) -> None:
+        """Write content that is more than one write, unless the server refuses it meanwhile."""
+        assert parcel.body is not None
+        transaction = parcel.transaction
+        # One piece is held back: the last is a write of its own, so that a cut in the bulk is certainly before the end.
+        held: list[bytes] = []
+        held_bytes = 0
+        try:
+            async with aclosing(parcel.body.pieces()) as pieces:
+                async for piece in pieces:
+                    is_full = transaction.transfer is Transfer.DATA or held_bytes + len(piece) > MAX_CHUNK_BYTES
+                    if held and is_full:
+                        if not await self._put(transaction, b"".join(held), source, deadline, last=False):
+                            return
+                        held.clear()
+                        held_bytes = 0
+                    held.append(piece)
+                    held_bytes += len(piece)
+        except (ConnectionLost, RemoteProtocolError):
+            raise
+        except Exception as error:  # noqa: BLE001 (the caller's own, or what is wrong with the content)
+            parcel.failure = error
+            for refused in self.window.refuse_content():
+                source.finished(refused)
+            return
+        await self._put(transaction, b"".join(held), source, deadline, last=True)
+
+    async def _put(
+        self, transaction: Transaction, piece: bytes, source: Source, deadline: Deadline, *, last: bool
+    ) -> bool:
+        """Write a piece of the content once it may be; return False if no more of it is wanted."""
+        while True:
+            if self._write_error is not None:
+                return False
+            if not (self._is_read_first or await self.has_unasked()):
+                if transaction.wants_content:
                     break
-                data = transaction.send_content(bytes(view[begun : min(begun + _PIECE_BYTES, until)]))
-                self._trace_flight(self._connection.owed, len(data))
-                await self._send(data, deadline)
-                if self._write_error is not None:
-                    break
-                await anyio.lowlevel.checkpoint()
-            tasks.cancel_scope.cancel()
+                if not transaction.is_open:
+                    return False
+            self._receive(await self._next_event(deadline), source, deadline)
+        owed = self._connection.owed
+        octets = transaction.send_content(piece, last=last)
+        await self._write(octets, owed, deadline, content_bytes=len(piece))
+        await anyio.lowlevel.checkpoint()  # a kernel that takes it all would let nobody else run
+        return True
+
+    def _receive(self, event: tuple[Event, int], source: Source, deadline: Deadline) -> None:
+        happened, unsent = event
+        if isinstance(happened, ConnectionClosed):
+            self.abort("server closed the connection")
+            unsent = self._stream.unsent
+        for parcel in self.window.receive(happened, unsent=unsent):
+            source.finished(parcel)
+        oldest = self.window.oldest
+        deadline.message_limit = math.inf if oldest is None else oldest.limit
 
     # Octets and time
 
@@ -406,19 +512,13 @@ class Session:
             deadline: of the whole call.
             content_bytes: octets of content in `data`.
         """
-        self._trace_flight(owed, content_bytes)
-        if self._connection.owed > _MAX_REPLIES_UNREAD:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read_meanwhile, tasks.cancel_scope)
-                await self._send(data, deadline)
-                tasks.cancel_scope.cancel()
-        else:
-            await self._send(data, deadline)
-
-    async def _send(self, data: bytes, deadline: Deadline) -> None:
+        if self._tracer.is_on:
+            commands = tuple(str(command) for command in self._connection.pending[owed:])
+            self._tracer(FlightSent(connection=self.number, commands=commands, content_bytes=content_bytes))
         deadline.arm(self._timeouts.data_block, "the server does not take what is written", "content")
         try:
-            await self._stream.send(data)
+            # A server that writes before it reads on would block us for ever, unless we read meanwhile.
+            await self._stream.send(data, self._read_meanwhile)
         except ConnectionLost as error:
             self._write_error = error
 
@@ -430,32 +530,46 @@ class Session:
                 data = await self._stream.receive()
                 connection.receive_data(data)
                 while (event := connection.next_event()) is not None:
-                    self._events.append(event)
+                    self._events.append((event, self._stream.unsent))
                 if not data or connection.state in (State.CLOSING, State.CLOSED):
                     break
         except (ConnectionLost, RemoteProtocolError) as error:
             self._read_error = error
         writing.cancel()
 
-    async def next_event(self, deadline: Deadline) -> Event:
-        """Return the next event, in order, waiting for it within its own time (rule R7)."""
-        connection = self._connection
-        event = self._events.popleft() if self._events else connection.next_event()
+    async def _next_event(self, deadline: Deadline) -> tuple[Event, int]:
+        """Return the next event, and how many octets of the last write were unsent when it was read."""
+        event = self._next_event_at_hand()
         if event is None:
             if self._read_error is not None:
                 raise self._read_error
             # From here, whatever arrives: octets of a reply that does not end do not move its deadline.
             self._arm_for_reply(deadline)
             while event is None:
-                connection.receive_data(await self._stream.receive())
-                event = connection.next_event()
+                self._connection.receive_data(await self._stream.receive())
+                event = self._next_event_at_hand()
+        return event
+
+    def _next_event_at_hand(self) -> tuple[Event, int] | None:
+        """Return the next event, if it needs no more octets."""
+        if self._events:
+            event, unsent = self._events.popleft()
+        else:
+            happened = self._connection.next_event()
+            if happened is None:
+                return None
+            event, unsent = happened, self._stream.unsent
         if isinstance(event, Replied):
             self._replies.append(event)
-            if self._tracer.is_on:
-                self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=event.reply))
-        elif self._tracer.is_on and isinstance(event, (ServiceClosing, ContentRefused)):
+        if self._tracer.is_on:
+            self._trace_event(event)
+        return event, unsent
+
+    def _trace_event(self, event: Event) -> None:
+        if isinstance(event, Replied):
+            self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=event.reply))
+        elif isinstance(event, (ServiceClosing, ContentRefused)):
             self._tracer(ReplyReceived(connection=self.number, command=None, reply=event.reply))
-        return event
 
     def _arm_for_reply(self, deadline: Deadline) -> None:
         command = self._connection.awaiting
@@ -465,11 +579,6 @@ class Session:
             rule = RULES[type(command)]
             seconds: float = getattr(self._timeouts, rule.timeout)
             deadline.arm(seconds, f"no reply to {rule.verb} within {seconds:g} s", rule.phase)
-
-    def _trace_flight(self, owed: int, content_bytes: int = 0) -> None:
-        if self._tracer.is_on:
-            commands = tuple(str(command) for command in self._connection.pending[owed:])
-            self._tracer(FlightSent(connection=self.number, commands=commands, content_bytes=content_bytes))
 
     # The end
 

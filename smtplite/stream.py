@@ -16,7 +16,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import anyio
@@ -28,6 +28,7 @@ from smtplite.errors import ConnectError, ConnectionLost, TLSError
 __all__ = [
     "MAX_RECEIVE_BYTES",
     "ForeignStream",
+    "Meanwhile",
     "SocketStream",
     "Stream",
     "TLSStream",
@@ -42,8 +43,15 @@ MAX_RECEIVE_BYTES: Final = 65_536
 _ATTEMPT_DELAY_SECONDS: Final = 0.25
 #: Between tries to connect to a Unix socket whose queue is full: nothing tells when it has room again.
 _UNIX_RETRY_SECONDS: Final = 0.02
+#: A write to a foreign stream of no more than this many octets has this long to finish before somebody reads meanwhile.
+_FLIGHT_BYTES: Final = 65_536
+_PATIENCE_SECONDS: Final = 0.05
 #: A piece of a large write: as much as a kernel takes at once, so that nothing larger is copied.
 _SEND_PIECE_BYTES: Final = 1 << 20
+
+#: TLS records (RFC 8446 5): the text of a full one, and the most that any cipher adds.
+_MAX_RECORD_BYTES: Final = 16_384
+_MAX_RECORD_OVERHEAD_BYTES: Final = 320
 
 #: Close at once, with a reset: struct linger of socket(7).
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
@@ -52,15 +60,23 @@ _logger: Final = logging.getLogger("smtplite")
 
 _Address = tuple[socket.AddressFamily, Any]
 
+#: What runs while a write has to wait: a reader, which cancels the scope it is given once writing is of no more use.
+Meanwhile = Callable[[anyio.CancelScope], Coroutine[Any, Any, None]]
+
 
 class Stream(Protocol):
     """What a session needs of a connection."""
 
-    #: Octets of the last `send` that the kernel (or the stream below) did not take.
-    unsent: int
+    @property
+    def unsent(self) -> int:
+        """Octets at the end of the last `send` that the kernel (or the stream below) has not taken."""
 
-    async def send(self, data: bytes) -> None:
-        """Write all of `data`.
+    async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
+        """Write all of `data`, or as much as there is when `meanwhile` ends it.
+
+        Args:
+            data: the octets.
+            meanwhile: runs as long as the other side takes nothing.
 
         Raises:
             ConnectionLost: the connection failed; `unsent` says how much was not taken.
@@ -104,21 +120,33 @@ class SocketStream:
         self._socket = sock
         self.unsent = 0
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
         """Write all of `data`; see `Stream.send`."""
-        sock = self._socket
-        length = self.unsent = len(data)
+        self.unsent = len(data)
+        if self._try_send(data):
+            return
+        if meanwhile is None:
+            await self._send_rest(data)
+        else:
+            await _send_while(self._send_rest(data), meanwhile)
+
+    def _try_send(self, data: bytes) -> bool:
+        """Give the kernel what it takes without waiting; return True if that is all."""
         try:
-            if length <= _SEND_PIECE_BYTES:
-                try:
-                    self.unsent -= sock.send(data)
-                except BlockingIOError:
-                    pass
-                if not self.unsent:
-                    return
-            view = memoryview(data)
+            if len(data) <= _SEND_PIECE_BYTES:
+                self.unsent -= self._socket.send(data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise _lost(error) from error
+        return not self.unsent
+
+    async def _send_rest(self, data: bytes) -> None:
+        sock = self._socket
+        view = memoryview(data)
+        try:
             while self.unsent:
-                start = length - self.unsent
+                start = len(data) - self.unsent
                 try:
                     self.unsent -= sock.send(view[start : start + _SEND_PIECE_BYTES])
                 except BlockingIOError:
@@ -194,6 +222,26 @@ class SocketStream:
             return None
 
 
+async def _send_while(sending: Coroutine[Any, Any, None], meanwhile: Meanwhile, patience: float = 0) -> None:
+    """Run both, `meanwhile` after some seconds of patience, until the first of them ends the other."""
+    failures: list[ConnectionLost] = []
+
+    async def run() -> None:
+        if patience:
+            await anyio.sleep(patience)
+        await meanwhile(tasks.cancel_scope)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        try:
+            await sending
+        except ConnectionLost as error:  # what left a task group would come out of it as an ExceptionGroup
+            failures.append(error)
+        tasks.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+
+
 class ForeignStream:
     """A stream of the user's, from `Client(connect=...)`: a proxy, a test, anything with anyio's interface."""
 
@@ -202,9 +250,15 @@ class ForeignStream:
         self._is_closed = False
         self.unsent = 0
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
         """Write all of `data`; a stream that fails does not say how much it took: all of it may be on its way."""
         self.unsent = 0
+        if meanwhile is None:
+            await self._send(data)
+        else:  # it does not tell whether it waits, either
+            await _send_while(self._send(data), meanwhile, 0 if len(data) > _FLIGHT_BYTES else _PATIENCE_SECONDS)
+
+    async def _send(self, data: bytes) -> None:
         try:
             await self._stream.send(data)
         except Exception as error:
@@ -268,18 +322,28 @@ class _Ciphertext(anyio.abc.ByteStream):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._lock: anyio.Lock | None = None  # exists only while somebody writes: it belongs to an event loop
+        self._meanwhile: Meanwhile | None = None
+        #: True once octets of the last write, encrypted, were given to the stream below.
+        self.has_begun = True
         self.is_looking = False
         self.write_error: ConnectionLost | None = None
         self._reading: anyio.Event | None = None
 
+    def begin_send(self, meanwhile: Meanwhile | None) -> None:
+        """Say that what is written next is the caller's; `meanwhile` runs while it waits."""
+        self._meanwhile = meanwhile
+        self.has_begun = False
+
     async def send(self, item: bytes) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None  # what TLS itself has to say is short
         # Records must leave in the order in which they were made. Reading writes too: TLS 1.2 renegotiates, TLS 1.3
         # updates keys.
         lock = self._lock = self._lock or anyio.Lock(fast_acquire=True)
         try:
             async with lock:
                 if self.write_error is None:
-                    await self._stream.send(item)
+                    self.has_begun = True
+                    await self._stream.send(item, meanwhile)
         except ConnectionLost as error:
             self.write_error = error
         finally:
@@ -320,7 +384,7 @@ class TLSStream:
         self._ciphertext = ciphertext
         self._tls = tls
         self._object = tls.extra(tls_streams.TLSAttribute.ssl_object)
-        self.unsent = 0
+        self._length = 0  # of what is being sent, or was last
 
     @classmethod
     async def wrap(cls, stream: Stream, context: ssl.SSLContext, hostname: str) -> TLSStream:
@@ -346,17 +410,26 @@ class TLSStream:
             raise TLSError(f"TLS handshake failed: {error}", phase="tls") from error
         return cls(stream, ciphertext, tls)
 
-    async def send(self, data: bytes) -> None:
+    @property
+    def unsent(self) -> int:
+        """Octets that certainly did not leave: a record that is not whole cannot be read."""
+        if not self._ciphertext.has_begun:  # it never came so far: nothing of it left
+            return self._length
+        unsent = self._stream.unsent
+        if not unsent:
+            return 0
+        # What the kernel did not take is ciphertext; some of it is what TLS adds to each record.
+        return min(self._length, max(1, unsent - _MAX_RECORD_OVERHEAD_BYTES * (unsent // _MAX_RECORD_BYTES + 1)))
+
+    async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
         """Write all of `data`; see `Stream.send`."""
         ciphertext = self._ciphertext
-        # A record that is not whole cannot be read: with octets of it unsent, the last octets of `data` are unsent.
-        self.unsent = self._stream.unsent = len(data)
+        self._length = len(data)
+        ciphertext.begin_send(meanwhile)
         try:
             await self._tls.send(data)
         except (ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
             raise ciphertext.write_error or _lost(error) from error
-        finally:
-            self.unsent = self._stream.unsent
         if ciphertext.write_error is not None:
             raise ciphertext.write_error
 

@@ -48,7 +48,7 @@ class FlightSent:
     Attributes:
         connection: its number.
         commands: the commands, without CRLF and without secrets.
-        content_bytes: octets of message content in this write, in wire form.
+        content_bytes: octets of message content in this write, dots not counted twice.
     """
 
     connection: int

@@ -16,6 +16,7 @@ from smtplite.protocol.commands import (
     AuthResponse,
     Bdat,
     BdatLast,
+    BdatProbe,
     Command,
     Custom,
     Data,
@@ -49,11 +50,21 @@ from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
 from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
 from smtplite.protocol.reply import REPLY_CODES, EnhancedStatusCode, Reply, ReplyParser
 from smtplite.protocol.state import RULES, Rule, State
-from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction
+from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Outcome, RecipientOutcome, Transaction, Transfer
 from smtplite.protocol.transparency import ContentEncoder, normalize
+from smtplite.protocol.window import (
+    MAX_ONE_CHUNK_BYTES,
+    MAX_UNACKNOWLEDGED_BYTES,
+    MailObject,
+    ServerTraits,
+    Window,
+)
 
 __all__ = [
     "MAX_CHALLENGES",
+    "MAX_CHUNK_BYTES",
+    "MAX_ONE_CHUNK_BYTES",
+    "MAX_UNACKNOWLEDGED_BYTES",
     "NO_PARAMETERS",
     "REPLY_CODES",
     "RULES",
@@ -62,6 +73,7 @@ __all__ = [
     "AuthResponse",
     "Bdat",
     "BdatLast",
+    "BdatProbe",
     "ChallengeReceived",
     "Command",
     "Connection",
@@ -84,6 +96,7 @@ __all__ = [
     "Lhlo",
     "Limits",
     "Mail",
+    "MailObject",
     "Noop",
     "Outcome",
     "Parameters",
@@ -96,11 +109,14 @@ __all__ = [
     "ReversePath",
     "Rset",
     "Rule",
+    "ServerTraits",
     "ServiceClosing",
     "StartTls",
     "State",
     "TlsReady",
     "Transaction",
+    "Transfer",
     "Vrfy",
+    "Window",
     "normalize",
 ]

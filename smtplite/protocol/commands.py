@@ -23,6 +23,7 @@ __all__ = [
     "AuthResponse",
     "Bdat",
     "BdatLast",
+    "BdatProbe",
     "Command",
     "Custom",
     "Data",
@@ -260,6 +261,23 @@ class BdatLast(Bdat):
     def to_bytes(self) -> bytes:
         """Return the command as it is sent, with its CRLF and without the chunk."""
         return b"BDAT %d LAST\r\n" % self.size
+
+
+@attrs.frozen(eq=False)
+class BdatProbe(Command):
+    """A last chunk for nobody: between MAIL and any RCPT, to see whether a server swallows a chunk that it refuses.
+
+    Its chunk goes with it. A server that leaves refused chunks unread takes it for a command, and answers that, too.
+    """
+
+    verb = "BDAT"
+
+    def to_bytes(self) -> bytes:
+        """Return the command as it is sent, its chunk included."""
+        return b"BDAT 8 LAST\r\nXPROBE\r\n"
+
+    def __str__(self) -> str:
+        return "BDAT 8 LAST"
 
 
 @attrs.frozen(eq=False)

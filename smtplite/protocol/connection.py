@@ -74,6 +74,10 @@ class Connection:
         self.is_tls = False
         #: True once the server said 235.
         self.is_authenticated = False
+        #: Octets that `send` and `send_content` have returned, in all.
+        self.octets_sent = 0
+        #: The last reply that an event brought.
+        self.last_reply: Reply | None = None
         self._state = State.GREETING
         self._pending: deque[Command] = deque((Greeting(),))
         self._parser = ReplyParser()
@@ -94,6 +98,13 @@ class Connection:
         return self._state
 
     @property
+    def assumed_state(self) -> State:
+        """What the connection will be if every reply that is owed is a success: what the next command must fit."""
+        if not self._pending or self._state in _ENDED:  # behind a 421, or a breach of the protocol, nothing succeeds
+            return self._state
+        return RULES[type(self._pending[-1])].while_owed or self._state
+
+    @property
     def pending(self) -> tuple[Command, ...]:
         """The commands that are owed a reply, oldest first."""
         return tuple(self._pending)
@@ -102,6 +113,11 @@ class Connection:
     def awaiting(self) -> Command | None:
         """The command whose reply comes next, or None if none is owed."""
         return self._pending[0] if self._pending else None
+
+    @property
+    def newest(self) -> Command | None:
+        """The command whose reply comes last, or None if none is owed."""
+        return self._pending[-1] if self._pending else None
 
     @property
     def owed(self) -> int:
@@ -140,13 +156,9 @@ class Connection:
                     f"{rule.verb} cannot be sent before the reply to {newest_rule.verb} is read: "
                     "the server does not offer PIPELINING"
                 )
-            assumed = newest_rule.while_owed or self._state
-            if self._state in _ENDED:  # a 421, or a breach of the protocol: nothing more is sent
-                assumed = self._state
-        else:
-            assumed = self._state
-            if self._parser.has_data:
-                raise LocalProtocolError(f"{rule.verb} cannot be sent: octets nobody asked for are waiting to be read")
+        elif self._parser.has_data:
+            raise LocalProtocolError(f"{rule.verb} cannot be sent: octets nobody asked for are waiting to be read")
+        assumed = self.assumed_state
         if assumed not in rule.legal_in:
             raise LocalProtocolError(f"{rule.verb} cannot be sent now: {assumed.value}")
         if self._chunk_left:
@@ -165,6 +177,7 @@ class Connection:
             elif kind is Auth:
                 self._challenges = 0
         pending.append(command)
+        self.octets_sent += len(data)
         return data
 
     def _check_session(self, command: Command, requires: str | None) -> None:
@@ -196,7 +209,9 @@ class Connection:
         if self._encoder is not None:
             if self._state is not State.DATA:
                 raise LocalProtocolError(f"content cannot be sent now: {self._state.value}")
-            return self._encoder.encode(chunk)
+            encoded = self._encoder.encode(chunk)
+            self.octets_sent += len(encoded)
+            return encoded
         if not chunk:
             return chunk
         if len(chunk) > self._chunk_left or self._state in _ENDED:
@@ -206,6 +221,7 @@ class Connection:
                 else f"content cannot be sent now: {self._state.value}"
             )
         self._chunk_left -= len(chunk)
+        self.octets_sent += len(chunk)
         return chunk
 
     def tls_established(self) -> None:
@@ -270,6 +286,7 @@ class Connection:
             reply = _without_echo(reply, command)
         rule = RULES[kind]
         code = reply.code
+        self.last_reply = reply
         if code == 421:
             self._state = State.CLOSING  # and there it stays, whatever replies follow: see _advance
         elif code // 100 not in rule.expected or (
@@ -382,6 +399,7 @@ class Connection:
                 if not reply.is_negative:
                     raise RemoteProtocolError(f"server sent {str(reply)[:80]!r} before the end of data")
                 self._state = State.CLOSING
+                self.last_reply = reply
                 return ContentRefused(reply) if in_content else ServiceClosing(reply)
         return self._end() if self._eof else None
 

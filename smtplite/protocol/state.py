@@ -32,6 +32,7 @@ from smtplite.protocol.commands import (
     AuthResponse,
     Bdat,
     BdatLast,
+    BdatProbe,
     Command,
     Custom,
     Data,
@@ -175,6 +176,16 @@ RULES: Final[dict[type[Command], Rule]] = {
         "end_of_data",
         while_owed=State.VERDICT,
         ends_lmtp_group=True,
+        requires="CHUNKING",
+    ),
+    # In LMTP, too, it is owed one reply: no recipient was taken. RSET behind it shows how many commands were read.
+    BdatProbe: Rule(
+        "BDAT (proof)",
+        _only(State.MAIL),
+        State.FAILED,
+        State.FAILED,
+        False,
+        "chunking proof",
         requires="CHUNKING",
     ),
     # Its reply is how we know that both sides agree where they are: nothing but 2yz, or a 421, will do.

@@ -1,13 +1,13 @@
 """Transaction: what to write next for one message, and what each reply means for its recipients.
 
-Every outcome is decided here, without I/O. Whoever drives it (`smtplite.session`, or a simulation) does this::
+Every outcome is decided here, without I/O. `window` has several of them under way on one connection; alone, a
+transaction is driven like this::
 
     while not transaction.is_done:
         write(transaction.next_flight())              # commands that share a write; b"": nothing to write now
         if transaction.wants_content:
-            write(transaction.send_content(...))      # the content, in pieces of any size,
-            last = transaction.end_content()          # ... and its end; from here on the content is handed over
-            write(last)
+            write(transaction.send_content(piece))    # pieces of the content, of at most MAX_CHUNK_BYTES ...
+            write(transaction.send_content(piece, last=True))  # ... from the last one on it is handed over
         transaction.receive(next event of the connection)
 
 and `transaction.fail(error)` when the session ends before that, whatever the reason. Then `outcomes` has each
@@ -17,12 +17,14 @@ When it is not known what the server did (RFC 5321 4.5.3.2.6, 6.1), in this orde
 
 1. not handed over: certainly not sent;
 2. MAIL, or every RCPT, was answered negatively: certainly not, and those replies are the error;
-3. a 421 was the last reply read: certainly not, for the message whose command it answered (RFC 5321 3.8);
+3. a 421 was read and nothing but the end followed: certainly not, for the message whose command it answered and all
+   behind it (RFC 5321 3.8);
 4. otherwise unknown, for the recipients accepted or not yet answered; a refusal that was read stays a refusal.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final
@@ -39,13 +41,23 @@ from smtplite.errors import (
     ServiceUnavailable,
     SMTPError,
 )
-from smtplite.protocol.commands import Command, Data, EndOfData, Mail, Rcpt, Rset
+from smtplite.protocol.commands import Bdat, BdatLast, BdatProbe, Command, Data, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import ConnectionClosed, ContentRefused, Event, Replied, ServiceClosing
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
 
-__all__ = ["Outcome", "RecipientOutcome", "Transaction"]
+__all__ = ["MAX_CHUNK_BYTES", "Outcome", "RecipientOutcome", "Transaction", "Transfer"]
+
+#: A chunk of content that does not travel with its envelope; each is acknowledged before the next but one.
+MAX_CHUNK_BYTES: Final = 262_144
+_MAX_CHUNKS_OWED: Final = 2
+
+#: States in which the last transaction is, or may be, still open at the server: RSET goes in front of the next MAIL.
+_OPEN: Final = frozenset({State.MAIL, State.RCPT, State.FAILED, State.CHUNK, State.VERDICT})
+
+#: Replies to BDAT of servers that did not know it, or would not have it here: they may read the chunk as commands.
+_NO_CHUNKS: Final = frozenset({500, 502, 521, 530})
 
 
 class Outcome(Enum):
@@ -65,22 +77,29 @@ class RecipientOutcome:
     reply: Reply | None = None
 
 
+class Transfer(Enum):
+    """How the content travels."""
+
+    DATA = "behind the 354 to DATA, with dots doubled"
+    PROOF = "in chunks, behind the replies to the envelope, in front of which the server proves that it swallows them"
+    CHUNKS = "in chunks, behind the replies to the envelope"
+    ONE_CHUNK = "in one chunk that is written with the envelope"
+
+
 _NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
 _UNKNOWN: Final = RecipientOutcome(Outcome.UNKNOWN)
 
-#: States in which the last transaction is still open at the server: RSET goes in front of the next MAIL.
-_OPEN: Final = frozenset({State.MAIL, State.RCPT, State.FAILED, State.CHUNK})
-
 
 class Transaction:
-    """One mail transaction, with DATA (RFC 5321 3.3; pipelined as RFC 2920 3.1 allows).
+    """One mail transaction (RFC 5321 3.3; pipelined as RFC 2920 3.1 allows; with chunks, RFC 3030).
 
     Args:
-        connection: greeted, between transactions (an open one is reset first).
+        connection: greeted, and where MAIL may be sent now; a transaction that is open there is reset first.
         mail: the MAIL command, complete with its parameters.
         recipients: at least one RCPT command; each object once.
         require_all: send to nobody unless every recipient is accepted.
         pipelining: False: one command at a time, whatever the server offers.
+        transfer: how the content travels; anything but DATA needs PIPELINING and CHUNKING.
     """
 
     def __init__(
@@ -91,30 +110,51 @@ class Transaction:
         *,
         require_all: bool = False,
         pipelining: bool = True,
+        transfer: Transfer = Transfer.DATA,
     ) -> None:
         self._connection = connection
         self._mail = mail
         self._recipients = recipients
-        self._pipelining = pipelining and connection.extensions.pipelining
         self._waits_for_rcpt = require_all and len(recipients) > 1
-        self._to_send: list[Command] = [mail, *recipients]  # not yet sent, newest first (see below)
-        if connection.state in _OPEN:
-            self._to_send.insert(0, Rset())
-        self._to_send.reverse()
+        self.transfer = transfer
+        #: True if its first commands were written behind an end of data whose reply was owed.
+        self.is_behind_dot = isinstance(connection.newest, EndOfData)
+        #: True if the server answered 503 to all that stood behind an end of data, as if it had not been there.
+        self.was_ignored = False
+        #: True if BDAT does not do at this server: DATA, on another connection.
+        self.refuses_chunks = False
+        self._begin(pipelining=pipelining)
+
+    def _begin(self, *, pipelining: bool) -> None:
+        connection, mail = self._connection, self._mail
+        self._pipelining = pipelining and connection.extensions.pipelining
+        to_send: list[Command] = []
+        if connection.assumed_state in _OPEN or self.was_ignored:
+            to_send.append(Rset())
+        self._proof: Rset | None = None
+        if self.transfer is Transfer.PROOF:
+            self._proof = Rset()
+            to_send += (attrs.evolve(mail), BdatProbe(), self._proof)
+        to_send += (mail, *self._recipients)
+        to_send.reverse()
+        self._to_send = to_send  # not yet sent, newest first
+        self._owed = 0  # commands of ours that are owed a reply
         self._data: Data | None = None
-        self._end: EndOfData | None = None
+        self._end: EndOfData | BdatLast | None = None
+        self._end_position = 0  # of the last octet of the content, among all the connection's
         self._is_lone_dot = False
         self._is_handed_over = False
+        self._is_open = False  # for content
+        self._chunk_ends: deque[int] = deque()  # as _end_position, of the chunks that are owed their acknowledgement
+        self._chunk_refusal: Reply | None = None
         self._mail_reply: Reply | None = None
-        self._rcpt_replies: list[Reply | None] = [None] * len(recipients)
+        self._data_reply: Reply | None = None
+        self._rcpt_replies: list[Reply | None] = [None] * len(self._recipients)
         self._rcpt_read = 0  # RCPT replies come in order
         self._accepted_count = 0
         self._verdicts: dict[int, Reply] = {}  # LMTP: by id() of the RCPT command
-        self._last_reply: Reply | None = None
         self._outcomes: tuple[RecipientOutcome, ...] | None = None
 
-        #: True while the content may be sent: call `send_content`, then `end_content`.
-        self.wants_content = False
         #: True if the connection must be closed and not used again.
         self.must_close = False
         #: Set when done and nobody was certainly delivered: what to raise. Its sets of recipients are not filled in.
@@ -129,22 +169,18 @@ class Transaction:
 
     @property
     def is_handed_over(self) -> bool:
-        """True from `end_content` on, unless `take_back` was called."""
+        """True from the last piece of the content on, unless it was taken back."""
         return self._is_handed_over
 
     @property
-    def may_be_resent(self) -> bool:
-        """True if sending it once more, elsewhere, cannot duplicate, and this server never judged it (rule R11 a).
+    def wants_content(self) -> bool:
+        """True while a piece of the content may be sent: call `send_content`."""
+        return self._is_open and len(self._chunk_ends) < _MAX_CHUNKS_OWED
 
-        That is: the connection had died while it was idle, as far as the server tells: MAIL was not answered, or with
-        a 421 or a 451 4.4.2, and the content was not handed over.
-        """
-        if self.error is None or self._end is not None:
-            return False
-        if self._mail_reply is not None:
-            status = self._mail_reply.enhanced
-            return self._mail_reply.code == 451 and status is not None and (status.subject, status.detail) == (4, 2)
-        return isinstance(self.error, ConnectionLost) or (self.reply is not None and self.reply.code == 421)
+    @property
+    def is_open(self) -> bool:
+        """True while content may be sent, if need be after the next reply."""
+        return self._is_open
 
     @property
     def outcomes(self) -> tuple[RecipientOutcome, ...]:
@@ -155,26 +191,68 @@ class Transaction:
     @property
     def phase(self) -> str:
         """Where the dialogue stands, for errors: "mail", "rcpt", "data", "content", "end of data"."""
+        if self._is_open:
+            return "content"
         awaiting = self._connection.awaiting
-        if awaiting is not None:
-            return RULES[type(awaiting)].phase
-        return "content" if self.wants_content else "mail"
+        return "mail" if awaiting is None else RULES[type(awaiting)].phase
+
+    # What may be done with it, once it is done
+
+    @property
+    def died_idle(self) -> bool:
+        """True if the connection had died while it was idle, as far as the server tells (rule R11 a).
+
+        That is: MAIL was not answered, or with a 421 or a 451 4.4.2, and the content was not handed over.
+        """
+        if self.error is None or self._end is not None:
+            return False
+        if self._mail_reply is not None and self._mail_reply.code != 421:
+            status = self._mail_reply.enhanced
+            return self._mail_reply.code == 451 and status is not None and (status.subject, status.detail) == (4, 2)
+        return isinstance(self.error, ConnectionLost) or (self.reply is not None and self.reply.code == 421)
+
+    @property
+    def was_cut(self) -> bool:
+        """True if it is certainly not sent because the connection ended, without a refusal of it (rule R11 b)."""
+        return isinstance(self.error, (ConnectionLost, ServiceUnavailable)) and all(
+            outcome.outcome is Outcome.NOT_SENT for outcome in self.outcomes
+        )
+
+    @property
+    def deferred(self) -> tuple[int, ...]:
+        """The recipients, by index, that were too many for one transaction that succeeded (RFC 5321 4.5.3.1.10)."""
+        if self.error is not None or self._accepted_count == 0 or (self.reply is not None and self.reply.is_negative):
+            return ()
+        return tuple(
+            index
+            for index, reply in enumerate(self._rcpt_replies)
+            if reply is not None
+            and reply.code in (452, 552)
+            and (reply.enhanced is None or (reply.enhanced.subject, reply.enhanced.detail) == (5, 3))
+        )
 
     # What to write
 
     def next_flight(self) -> bytes:
         """Return all commands that may be written now, to share one write; b"" if replies must be read first."""
-        connection = self._connection
         flight: list[bytes] = []
         to_send = self._to_send
-        while to_send and (self._pipelining or connection.awaiting is None):
-            flight.append(connection.send(to_send[-1]))
+        while to_send and (self._pipelining or self._connection.awaiting is None):
+            flight.append(self._send(to_send[-1]))
             to_send.pop()
-        if not to_send and self._data is None and not self.is_done and self._may_send_data():
-            data = Data()
-            flight.append(connection.send(data))
-            self._data = data
+        if not to_send and self._end is None and not self.is_done:
+            if self.transfer is not Transfer.DATA:
+                self._is_open = self._is_open or (self._chunk_refusal is None and self._may_send_chunks())
+            elif self._data is None and self._may_send_data():
+                data = Data()
+                flight.append(self._send(data))
+                self._data = data
         return b"".join(flight)
+
+    def _send(self, command: Command) -> bytes:
+        octets = self._connection.send(command)
+        self._owed += 1
+        return octets
 
     def _may_send_data(self) -> bool:
         if self._rcpt_read == len(self._recipients):  # lockstep; or the policy waits for every RCPT
@@ -183,52 +261,82 @@ class Transaction:
         # would deliver it, or an empty message, to those who were accepted.
         return self._pipelining and not self._waits_for_rcpt
 
-    def send_content(self, chunk: bytes) -> bytes:
-        """Return a piece of the content in its wire form."""
-        return self._connection.send_content(chunk)
+    def _may_send_chunks(self) -> bool:
+        if self._rcpt_read == len(self._recipients):
+            return True
+        return self.transfer is Transfer.ONE_CHUNK and not self._waits_for_rcpt
 
-    def end_content(self) -> bytes:
-        """Return the end of data. The content is handed over from now on: give it to the stream, or `take_back`."""
-        end = EndOfData()
-        data = self._connection.send(end)
+    def send_content(self, piece: bytes, *, last: bool = False) -> bytes:
+        """Return a piece of the content in its wire form.
+
+        Args:
+            piece: its octets; in chunks, at most MAX_CHUNK_BYTES, line endings CRLF.
+            last: it ends here. The content is handed over from now on: give it to the stream.
+        """
+        connection = self._connection
+        if self.transfer is Transfer.DATA:
+            octets = connection.send_content(piece)
+            if not last:
+                return octets
+            end: EndOfData | BdatLast = EndOfData()
+            octets += self._send(end)
+        else:
+            chunk = end = BdatLast(len(piece)) if last else Bdat(len(piece))  # type: ignore[assignment]
+            octets = self._send(chunk) + connection.send_content(piece)
+            if not last:
+                self._chunk_ends.append(connection.octets_sent)
+                return octets
         self._end = end
-        self.wants_content = False
+        self._is_open = False
         self._is_handed_over = True
-        return data
+        self._end_position = connection.octets_sent
+        return octets
 
-    def take_back(self) -> None:
-        """Say that the end of data certainly never reached the network, and never will: the stream is aborted."""
-        self._is_handed_over = False
-        self.must_close = True
+    def has_left(self, unsent: int) -> bool:
+        """Return True if the last octet of the content is no longer with us.
+
+        Args:
+            unsent: octets at the end of all that was written to the stream that it did not take.
+        """
+        return self._is_handed_over and self._is_out(self._end_position, unsent)
+
+    def _is_out(self, position: int, unsent: int) -> bool:
+        return position <= self._connection.octets_sent - unsent
 
     def refuse_content(self) -> None:
-        """Say that the content cannot be sent after all (the caller's source failed): close without the dot.
+        """Say that the content cannot be sent after all (the caller's source failed): close without its end.
 
         `error` stays None: the source's own is the one to raise. No-op once the outcome is decided.
         """
         if self.is_done:
             return
         assert not self._is_handed_over
-        self.wants_content = False
+        self._is_open = False
         self.must_close = True
         self._conclude(None)
 
     # What comes back
 
-    def receive(self, event: Event) -> None:
-        """Take the next event of the connection. No-op once the outcome is decided."""
+    def receive(self, event: Event, *, unsent: int = 0) -> None:
+        """Take the next event of the connection. No-op once the outcome is decided.
+
+        Args:
+            event: a reply to a command of this transaction, or what concerns the connection as a whole.
+            unsent: as in `has_left`, when the event was read.
+        """
         if self.is_done:
             return
         if isinstance(event, Replied):
-            self._last_reply = event.reply
-            self._receive_reply(event)
+            if event.is_final:
+                self._owed -= 1
+            self._receive_reply(event, unsent)
         elif isinstance(event, ContentRefused):
             # A real refusal, though it came early: the end of data was never sent.
-            self.reply = self._last_reply = event.reply
+            self.reply = event.reply
             if event.reply.code == 421:
                 self.fail(self._unavailable(None, event.reply))
                 return
-            self.wants_content = False
+            self._is_open = False
             self.must_close = True
             self._conclude(
                 MessageRefused(
@@ -240,20 +348,21 @@ class Transaction:
                 verdict=event.reply,
             )
         elif isinstance(event, ServiceClosing):
-            self.reply = self._last_reply = event.reply
+            self.reply = event.reply
             self.fail(self._unavailable(None, event.reply))
         elif isinstance(event, ConnectionClosed):
             phase = RULES[type(event.unanswered[0])].phase if event.unanswered else self.phase
-            self.fail(ConnectionLost("server closed the connection", phase=phase))
+            error = ConnectionLost("server closed the connection", phase=phase)
+            self.fail(error, unsent=unsent, is_clean_end=not event.partial)
         else:  # pragma: no cover (a transaction sends neither AUTH nor STARTTLS)
             raise AssertionError(event)  # noqa: TRY004
 
-    def _receive_reply(self, event: Replied) -> None:
+    def _receive_reply(self, event: Replied, unsent: int) -> None:
         command, reply = event.command, event.reply
         if command is self._end:
-            self._receive_verdict(event)
-        elif reply.code == 421:
-            # Not handed over: whatever the server still says to the rest of the group, it takes nothing.
+            self._receive_verdict(event, unsent)
+        elif reply.code == 421 and not self._is_handed_over:
+            # Whatever the server still says to the rest of the group, it takes nothing.
             self.reply = reply
             self.fail(self._unavailable(command, reply))
         elif command is self._mail:
@@ -261,6 +370,7 @@ class Transaction:
             if reply.is_negative:
                 self.reply = reply
                 self._to_send.clear()
+                self._is_open = False
                 self._finish_if_nobody()
         elif command is self._data:
             self._receive_data_reply(reply)
@@ -272,15 +382,39 @@ class Transaction:
                 self._accepted_count += 1
             if self._rcpt_read == len(self._recipients):
                 self._finish_if_nobody()
-        else:
-            assert isinstance(command, Rset)  # its reply is 2yz, or it would have been a protocol error
+        elif isinstance(command, Bdat):
+            self._receive_acknowledgement(reply, unsent)
+        elif isinstance(command, BdatProbe):
+            if reply.code in _NO_CHUNKS:
+                self.refuses_chunks = True
+        elif command is self._proof:  # 2yz, or it would have been a breach of the protocol
+            self._proof = None
 
     def _finish_if_nobody(self) -> None:
         """End the transaction if nothing more is owed and nobody, or not everybody, was accepted."""
-        if self._data is not None or self._connection.awaiting is not None:
-            return  # the rest of the group is still owed
+        if self._owed:
+            return  # the rest of the group
         if self._is_mail_refused or self._accepted_count == 0 or self._lacks_someone:
-            self._conclude(self._refusal())
+            if not self._begin_again():
+                self._conclude(self._refusal())
+        elif self.refuses_chunks:
+            self.must_close = True
+            self._conclude(ConnectionLost("server takes no chunks: the connection was closed", phase="rcpt"))
+
+    def _begin_again(self) -> bool:
+        """Begin once more if the server ignored all that was written behind an end of data; return True if so.
+
+        Haraka answers 503 to each command that arrived in one piece with an end of data, and does nothing. RSET, alone,
+        shows that both sides agree; then it goes on in lockstep.
+        """
+        replies = [self._mail_reply, *self._rcpt_replies]
+        if self._data is not None:
+            replies.append(self._data_reply)
+        if not self.is_behind_dot or self.was_ignored or any(reply is None or reply.code != 503 for reply in replies):
+            return False
+        self.was_ignored = True
+        self._begin(pipelining=False)
+        return True
 
     @property
     def _is_mail_refused(self) -> bool:
@@ -291,9 +425,10 @@ class Transaction:
         return self._waits_for_rcpt and self._accepted_count < len(self._recipients)
 
     def _receive_data_reply(self, reply: Reply) -> None:
+        self._data_reply = reply
         if self._accepted_count and not self._is_mail_refused:
             if reply.is_intermediate:
-                self.wants_content = True
+                self._is_open = True
             else:  # not one octet of content
                 self.reply = reply
                 error = MessageRefused(f"server refused DATA: {reply}", command="DATA", reply=reply, phase="data")
@@ -308,44 +443,116 @@ class Transaction:
                 self._to_send.append(self._end)
                 return
             self.must_close = True
+        elif self._begin_again():
+            return
         self._conclude(self._refusal())
 
-    def _receive_verdict(self, event: Replied) -> None:
+    def _receive_acknowledgement(self, reply: Reply, unsent: int) -> None:
+        """Take the reply to a chunk that is not the last."""
+        is_out = self._is_out(self._chunk_ends.popleft(), unsent)
+        if reply.is_positive and not is_out:
+            error = RemoteProtocolError(f"server answered {str(reply)[:80]!r} to BDAT before the chunk was sent")
+            self.fail(error, unsent=unsent)
+            return
+        if reply.is_negative:
+            self._is_open = False  # nothing is written behind a refusal
+            self.must_close = self.must_close or not is_out  # nobody knows what the server takes the rest for
+            self._chunk_refusal = self._chunk_refusal or reply
+            if reply.code in _NO_CHUNKS:
+                self.refuses_chunks = self.must_close = True
+        if self._chunk_refusal is not None and not self._owed:
+            self._conclude_refused_chunk()
+
+    def _conclude_refused_chunk(self) -> None:
+        reply = self.reply = self._chunk_refusal
+        assert reply is not None
+        self.must_close = self.must_close or self._connection.state is State.CLOSING
+        self._conclude(
+            MessageRefused(
+                f"server refused the message while it was being sent: {reply}",
+                command="BDAT",
+                reply=reply,
+                phase="content",
+            ),
+            verdict=reply,
+        )
+
+    def _receive_verdict(self, event: Replied, unsent: int) -> None:
         reply = event.reply
         if self._is_lone_dot:  # whatever it says, a 2yz too: nobody was accepted
             self.must_close = self.must_close or self._connection.state is State.CLOSING
             self._conclude(self._refusal())
             return
-        if reply.is_positive and not self._is_handed_over:
-            # The end of data was written into a connection that failed, and never left: it answers something else.
-            self.fail(RemoteProtocolError(f"server answered {str(reply)[:80]!r} before the end of data was sent"))
-            return
+        if not self.has_left(unsent):
+            # The end of data was written, and never left: a 2yz answers something else (rule R3). A refusal is one,
+            # but nobody knows what the server takes the rest for.
+            self.must_close = True
+            if reply.is_positive:
+                error = RemoteProtocolError(f"server answered {str(reply)[:80]!r} before the end of data was sent")
+                self.fail(error, unsent=unsent)
+                return
         if event.recipient is not None:
             self._verdicts[id(event.recipient)] = reply
         if not event.is_final:
             return
         if event.recipient is not None:  # of several verdicts, one that allows a retry tells more than the last
             reply = next((verdict for verdict in self._verdicts.values() if verdict.is_transient), reply)
-        self.reply = reply
         self.must_close = self.must_close or self._connection.state is State.CLOSING
+        if isinstance(self._end, BdatLast) and self._receive_last_acknowledgement(reply):
+            return
+        self.reply = reply
         self._conclude(None, verdict=None if event.recipient is not None else reply)
 
-    def fail(self, error: SMTPError) -> None:
-        """Say that the session ended, and why; the stream is already aborted. No-op once the outcome is decided."""
+    def _receive_last_acknowledgement(self, reply: Reply) -> bool:
+        """Judge the reply to the last chunk where it is not the verdict on the message; return True if it was not."""
+        if reply.code in _NO_CHUNKS:
+            self.refuses_chunks = self.must_close = True
+        if self._chunk_refusal is not None or self._is_mail_refused:
+            if reply.is_positive or (self._is_mail_refused and self._accepted_count):
+                what = "its MAIL" if self._is_mail_refused else "a chunk"
+                error = RemoteProtocolError(f"server took a message although it had refused {what}")
+                self.must_close = True
+                self._conclude(error, is_unknown=True)
+            elif self._is_mail_refused:
+                self._conclude(self._refusal())
+            else:
+                self._conclude_refused_chunk()
+            return True
+        if self._accepted_count == 0:  # whatever it says, a 2yz too
+            self._conclude(self._refusal())
+            return True
+        return False
+
+    def fail(self, error: SMTPError, *, unsent: int = 0, is_clean_end: bool = True) -> None:
+        """Say that the session ended, and why; the stream is already aborted. No-op once the outcome is decided.
+
+        Args:
+            error: why.
+            unsent: as in `has_left`.
+            is_clean_end: False if octets came behind the last reply, or the server broke the protocol.
+        """
         if self.is_done:
             return
         if error.phase is None:
             error.phase = self.phase
         self.must_close = True
-        self.wants_content = False
+        self._is_open = False
         self._to_send.clear()
+        last = self._connection.last_reply
+        is_421 = last is not None and last.code == 421
+        if not self.has_left(unsent):
+            self._is_handed_over = False
+        if self._proof is not None and not is_421:
+            self.refuses_chunks = True
         if self._is_mail_refused or self._is_everyone_refused:
             self._conclude(self._refusal())
         elif not self._is_handed_over:
             self._conclude(error)
-        elif self._last_reply is not None and self._last_reply.code == 421:
-            self.reply = self._last_reply  # LMTP: a verdict was 421, and the others never came
-            self._conclude(None)
+        elif is_421 and is_clean_end:
+            assert last is not None
+            self.reply = last
+            # A verdict of LMTP may have been the 421; else it answered a command of ours, or one before.
+            self._conclude(None if self._verdicts else self._unavailable(None, last))
         else:
             self._conclude(error, is_unknown=True)
 
@@ -367,8 +574,15 @@ class Transaction:
         for rcpt, rcpt_reply in zip(self._recipients, self._rcpt_replies, strict=True):
             decided = verdict or self._verdicts.get(id(rcpt))
             if self._is_mail_refused:
-                outcomes.append(RecipientOutcome(Outcome.REFUSED, self._mail_reply))
-            elif rcpt_reply is not None and rcpt_reply.is_negative:
+                assert self._mail_reply is not None
+                if (
+                    is_unknown
+                ):  # it took something for a transaction that it had refused: nothing it said can be trusted
+                    outcomes.append(_UNKNOWN)
+                    continue
+                is_closing = self._mail_reply.code == 421
+                outcomes.append(_NOT_SENT if is_closing else RecipientOutcome(Outcome.REFUSED, self._mail_reply))
+            elif rcpt_reply is not None and rcpt_reply.is_negative and (rcpt_reply.code != 421 or decided is not None):
                 outcomes.append(RecipientOutcome(Outcome.REFUSED, rcpt_reply))
             elif decided is not None:
                 outcome = Outcome.ACCEPTED if decided.is_positive else Outcome.REFUSED
@@ -388,7 +602,10 @@ class Transaction:
             self.error.__cause__ = error
         elif error is None and self.reply is not None:
             self.error = MessageRefused(
-                f"server refused the message: {self.reply}", command=".", reply=self.reply, phase="end of data"
+                f"server refused the message: {self.reply}",
+                command="." if isinstance(self._end, EndOfData) else "BDAT LAST",
+                reply=self.reply,
+                phase="end of data",
             )
         else:
             self.error = error
@@ -398,6 +615,8 @@ class Transaction:
         if self._is_mail_refused:
             assert self._mail_reply is not None
             self.reply = self._mail_reply
+            if self.reply.code == 421:
+                return self._unavailable(self._mail, self.reply)
             error = SenderRefused(
                 f"server refused the sender: {self._mail_reply}",
                 command=str(self._mail),
@@ -413,7 +632,9 @@ class Transaction:
             for rcpt, reply in zip(self._recipients, self._rcpt_replies, strict=True)
             if reply is not None and reply.is_negative
         ]
-        rcpt, self.reply = refused[0]
+        rcpt, self.reply = next((pair for pair in refused if pair[1].code != 421), refused[0])
+        if self.reply.code == 421:
+            return self._unavailable(rcpt, self.reply)
         who = "the recipient" if len(self._recipients) == 1 else f"{len(refused)} of {len(self._recipients)} recipients"
         return RecipientsRefused(
             f"server refused {who}: {self.reply}", command=str(rcpt), reply=self.reply, phase="rcpt"

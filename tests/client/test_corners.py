@@ -167,7 +167,7 @@ async def test_no_connection_is_lent_beyond_its_age() -> None:
         sessions[1].opened_at -= 3600  # used last, so lent first; the one idle for longest is young
         await client.send(RAW)
         assert sessions[1].is_dead
-        assert sessions[0].messages == 1
+        assert sessions[0].window.begun == 1
         assert len(server.connections) == 2
 
 

@@ -181,7 +181,6 @@ class LazySession:
     def __init__(self, may_leave: anyio.Event) -> None:
         self.may_leave = may_leave
         self.is_reusable = True
-        self.messages = 0
         self.opened_at = self.idle_since = time.monotonic()
 
     def is_stale(self) -> bool:
@@ -199,7 +198,7 @@ async def test_room_that_others_took_meanwhile_is_made_again() -> None:
     async def open_session(deadline: Deadline) -> Session:
         return cast(Session, LazySession(may_leave))
 
-    pool = Pool(open_session, max_connections=2, max_messages=None, idle_timeout=30, max_age=None, wait_timeout=30)
+    pool = Pool(open_session, max_connections=2, idle_timeout=30, max_age=None, wait_timeout=30)
     fresh: list[Session] = []
 
     async def acquire_fresh() -> None:

@@ -91,7 +91,7 @@ def test_every_state_but_the_ends_is_left_and_every_state_is_reached() -> None:
 def test_only_these_end_their_group() -> None:
     """RFC 2920 3.1; the end of data in LMTP besides (see test_connection)."""
     inside = {kind.__name__ for kind, rule in RULES.items() if not rule.ends_group}
-    assert inside == {"Mail", "Rcpt", "Rset", "EndOfData", "Bdat", "BdatLast"}
+    assert inside == {"Mail", "Rcpt", "Rset", "EndOfData", "Bdat", "BdatLast", "BdatProbe"}
 
 
 def test_mail_is_never_behind_a_bdat_whose_verdict_is_owed() -> None:
@@ -114,7 +114,13 @@ def test_each_time_limit_is_that_of_rfc_5321_4_5_3_2() -> None:
 
 def test_the_keyword_that_must_be_offered() -> None:
     required = {kind.__name__: rule.requires for kind, rule in RULES.items() if rule.requires}
-    assert required == {"StartTls": "STARTTLS", "Auth": "AUTH", "Bdat": "CHUNKING", "BdatLast": "CHUNKING"}
+    assert required == {
+        "StartTls": "STARTTLS",
+        "Auth": "AUTH",
+        "Bdat": "CHUNKING",
+        "BdatLast": "CHUNKING",
+        "BdatProbe": "CHUNKING",
+    }
 
 
 # Legality: every command in every state, and behind every command

@@ -155,7 +155,7 @@ class Driver:
             self.write(transaction.next_flight())
             if transaction.wants_content:
                 piece = transaction.send_content(content)
-                self.write(piece + transaction.end_content())
+                self.write(piece + transaction.send_content(b"", last=True))
             event = self.connection.next_event()
             if event is not None:
                 transaction.receive(event)
@@ -346,6 +346,7 @@ def assert_done_for_good(transaction: Transaction) -> None:
     ):
         transaction.receive(event)
     assert not transaction.wants_content
+    transaction.fail(SMTPTimeout("too late"), unsent=1)
     assert (transaction.outcomes, transaction.error, transaction.reply, transaction.must_close) == before
 
 
@@ -580,10 +581,7 @@ def test_the_end_at_every_octet_is_judged_by_the_four_rules(name: str, pipelinin
         take_back = how == "timeout, taken back" and "." not in dict(read)
 
         def cut(transaction: Transaction, error: SMTPError = error, take_back: bool = take_back) -> None:
-            if take_back and transaction.is_handed_over:
-                transaction.take_back()
-                assert not transaction.is_handed_over
-            transaction.fail(error)
+            transaction.fail(error, unsent=1 if take_back and transaction.is_handed_over else 0)
 
         driver = Driver(connection := greeted(lmtp=case.lmtp), server_for(case), limit=limit)
         transaction = begin(connection, case)
@@ -697,7 +695,7 @@ def test_success_before_the_end_of_data_is_no_delivery(data: bytes) -> None:
     transaction.send_content(b"x")
     connection.receive_data(data)
     with pytest.raises(LocalProtocolError):
-        transaction.end_content()  # refused, and nothing changed: what is held must be read first
+        transaction.send_content(b"", last=True)  # refused, and nothing changed: what is held must be read first
     assert transaction.wants_content
     assert not transaction.is_handed_over
     connection.receive_data(b"50 ok\r\n")
@@ -755,12 +753,11 @@ def test_the_source_of_the_content_fails() -> None:
 
 def test_what_was_taken_back_was_certainly_not_sent() -> None:
     _, transaction = up_to_354()
-    transaction.end_content()
+    transaction.send_content(b"", last=True)
     assert transaction.is_handed_over
-    transaction.take_back()
+    transaction.fail(ConnectionLost("reset"), unsent=1)
     assert not transaction.is_handed_over
     assert transaction.must_close
-    transaction.fail(ConnectionLost("reset"))
     assert isinstance(transaction.error, ConnectionLost)
     assert seen(transaction) == [(N, None), (N, None), (R, 550)]
 
@@ -769,10 +766,9 @@ def test_what_was_taken_back_was_certainly_not_sent() -> None:
 def test_a_refusal_that_was_sent_before_the_write_failed_is_read(code: int, outcome: Outcome) -> None:
     """R24: 552, and then RST."""
     connection, transaction = up_to_354()
-    transaction.end_content()
-    transaction.take_back()
+    transaction.send_content(b"", last=True)
     connection.receive_data(b"%d 5.3.4 too big\r\n" % code)
-    transaction.receive(connection.next_event() or pytest.fail("no event"))
+    transaction.receive(connection.next_event() or pytest.fail("no event"), unsent=1)
     assert seen(transaction) == [(outcome, code), (outcome, code), (R, 550)]
     assert isinstance(transaction.error, MessageRefused)
     assert transaction.must_close
@@ -781,25 +777,12 @@ def test_a_refusal_that_was_sent_before_the_write_failed_is_read(code: int, outc
 def test_success_for_what_was_taken_back_is_no_delivery() -> None:
     """R3: it answers something else."""
     connection, transaction = up_to_354()
-    transaction.end_content()
-    transaction.take_back()
+    transaction.send_content(b"", last=True)
     connection.receive_data(b"250 queued\r\n")
-    transaction.receive(connection.next_event() or pytest.fail("no event"))
+    transaction.receive(connection.next_event() or pytest.fail("no event"), unsent=1)
     assert seen(transaction) == [(N, None), (N, None), (R, 550)]
     assert isinstance(transaction.error, RemoteProtocolError)
     assert transaction.must_close
-
-
-def test_taken_back_after_the_verdict_changes_nothing() -> None:
-    """R2."""
-    connection, transaction = up_to_354()
-    transaction.end_content()
-    connection.receive_data(b"250 queued\r\n")
-    transaction.receive(connection.next_event() or pytest.fail("no event"))
-    outcomes = transaction.outcomes
-    transaction.take_back()
-    assert transaction.outcomes is outcomes
-    assert transaction.error is None
 
 
 # Sent again (R11)
@@ -816,7 +799,7 @@ def resent(*replies: bytes, error: SMTPError | None = None) -> bool:
     if error is not None:
         transaction.fail(error)
     assert transaction.is_done
-    return transaction.may_be_resent
+    return transaction.died_idle
 
 
 @pytest.mark.parametrize(
@@ -853,21 +836,21 @@ def test_a_421_that_waited_on_an_idle_connection_has_judged_nothing() -> None:
     connection.receive_data(b"421 4.4.2 idle\r\n")
     transaction.receive(connection.next_event() or pytest.fail("no event"))
     assert seen(transaction) == [(N, None)]
-    assert transaction.may_be_resent
+    assert transaction.died_idle
 
 
 def test_what_was_handed_over_or_has_no_error_is_not_sent_again() -> None:
     """R1."""
     connection, transaction = up_to_354()
-    assert not transaction.may_be_resent
-    transaction.end_content()
+    assert not transaction.died_idle
+    transaction.send_content(b"", last=True)
     connection.receive_data(b"")
     transaction.receive(connection.next_event() or pytest.fail("no event"))
     assert isinstance(transaction.error, DeliveryUnknown)
-    assert not transaction.may_be_resent
+    assert not transaction.died_idle
     _, transaction = up_to_354()
     transaction.refuse_content()
-    assert not transaction.may_be_resent
+    assert not transaction.died_idle
 
 
 # LMTP
@@ -877,7 +860,7 @@ def test_in_lmtp_fewer_verdicts_than_owed_leave_the_rest_unknown() -> None:
     """RFC 2033 4.2."""
     connection, transaction = up_to_354(Case(250, (250, 550, 250, 250), 354, (250,), True, True, False))
     transaction.send_content(CONTENT)
-    transaction.end_content()
+    transaction.send_content(b"", last=True)
     connection.receive_data(b"452 4.2.2 full\r\n")
     transaction.receive(connection.next_event() or pytest.fail("no event"))
     assert not transaction.is_done
@@ -891,7 +874,7 @@ def test_in_lmtp_fewer_verdicts_than_owed_leave_the_rest_unknown() -> None:
 def test_in_lmtp_a_421_with_nothing_behind_it_is_certain_for_the_rest_and_no_unknown() -> None:
     """Rule 3; 421 at the end of data is MessageRefused."""
     connection, transaction = up_to_354(Case(250, (250, 250), 354, (250,), True, True, False))
-    transaction.end_content()
+    transaction.send_content(b"", last=True)
     connection.receive_data(b"421 4.3.2 going down\r\n")
     connection.receive_data(b"")
     while not transaction.is_done:
@@ -904,7 +887,7 @@ def test_in_lmtp_a_421_with_nothing_behind_it_is_certain_for_the_rest_and_no_unk
 
 def test_in_lmtp_counting_goes_on_behind_a_421() -> None:
     connection, transaction = up_to_354(Case(250, (250, 250), 354, (250,), True, True, False))
-    transaction.end_content()
+    transaction.send_content(b"", last=True)
     connection.receive_data(b"421 4.3.2 going down\r\n250 ok\r\n")
     while not transaction.is_done:
         transaction.receive(connection.next_event() or pytest.fail("no event"))
@@ -920,7 +903,7 @@ def test_the_next_message_goes_in_the_write_of_the_dot_without_rset() -> None:
     """Section 4, R23: not needed behind content and dot of a DATA answered 354."""
     connection, first = up_to_354()
     first.send_content(b"x\r\n")
-    assert first.end_content() == b".\r\n"
+    assert first.send_content(b"", last=True) == b".\r\n"
     second = begin(connection, Case(250, (250,), 354, (250,), False, True, False))
     assert second.next_flight() == octets_of("MAIL RCPT DATA")
     connection.receive_data(b"250 queued\r\n250 ok\r\n250 ok\r\n354 go\r\n")
@@ -929,7 +912,7 @@ def test_the_next_message_goes_in_the_write_of_the_dot_without_rset() -> None:
     assert first.error is None
     assert second.wants_content
     second.send_content(b"y")
-    assert second.end_content() == b"\r\n.\r\n"
+    assert second.send_content(b"", last=True) == b"\r\n.\r\n"
     connection.receive_data(b"554 no\r\n")
     deal(connection, second)
     assert isinstance(second.error, MessageRefused)
@@ -949,7 +932,7 @@ def deal(connection: Connection, *transactions: Transaction) -> None:
 def test_a_421_to_the_dot_is_certain_for_the_messages_behind_it_too() -> None:
     """Rule 3, RFC 5321 3.8."""
     connection, first = up_to_354()
-    first.end_content()
+    first.send_content(b"", last=True)
     second = begin(connection, Case(250, (250,), 354, (250,), False, True, False))
     second.next_flight()
     connection.receive_data(b"421 4.3.2 going down\r\n")
@@ -960,12 +943,12 @@ def test_a_421_to_the_dot_is_certain_for_the_messages_behind_it_too() -> None:
     assert seen(second) == [(N, None)]
     assert isinstance(second.error, ConnectionLost)
     assert second.error.retryable
-    assert second.may_be_resent
+    assert second.died_idle
 
 
 def test_in_lmtp_nothing_goes_behind_the_dot() -> None:
     connection, first = up_to_354(Case(250, (250, 250), 354, (250,), True, True, False))
-    first.end_content()
+    first.send_content(b"", last=True)
     second = begin(connection, Case(250, (250,), 354, (250,), True, True, False))
     with pytest.raises(LocalProtocolError):
         second.next_flight()
@@ -1009,7 +992,7 @@ def test_the_article_s_recorded_session(pipelining: bool) -> None:
     for line in server:
         client.append(transaction.next_flight())
         if transaction.wants_content:
-            client.append(transaction.send_content(ARTICLE_MESSAGE) + transaction.end_content())
+            client.append(transaction.send_content(ARTICLE_MESSAGE) + transaction.send_content(b"", last=True))
         connection.receive_data(line)
         transaction.receive(connection.next_event() or pytest.fail("no event"))
     assert transaction.is_done
@@ -1041,7 +1024,7 @@ def test_outcomes_are_there_only_once_it_is_done() -> None:
 
 def test_in_lmtp_of_several_refusals_one_that_allows_a_retry_is_the_error() -> None:
     connection, transaction = up_to_354(Case(250, (250, 250), 354, (250,), True, True, False))
-    transaction.end_content()
+    transaction.send_content(b"", last=True)
     connection.receive_data(b"452 4.2.2 full\r\n550 5.1.1 gone\r\n")
     while not transaction.is_done:
         transaction.receive(connection.next_event() or pytest.fail("no event"))

@@ -1,0 +1,444 @@
+"""Window: the messages that are under way on one connection at the same time, and what may be begun beside them.
+
+A `MailObject` is one message to all its recipients; it takes one mail transaction, or several. Whoever drives a window
+(`smtplite.session`, or a simulation) does this::
+
+    write(window.newest.transaction.next_flight() + its content)  # if there is one, and it has something to write
+    while window.has_room_for(mail_object):
+        transaction = window.begin(mail_object)                   # what it has to write goes into the same write
+    for mail_object in window.receive(next event of the connection):
+        ...                                                       # its transaction is done
+
+and `window.fail(error)` when the session ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+import attrs
+
+from smtplite.errors import (
+    ConnectionLost,
+    DeliveryUnknown,
+    RecipientsRefused,
+    RemoteProtocolError,
+    SenderRefused,
+    SMTPError,
+)
+from smtplite.protocol.commands import BdatLast, Mail, Rcpt, Rset
+from smtplite.protocol.connection import Connection
+from smtplite.protocol.events import Event, Replied, ServiceClosing
+from smtplite.protocol.extensions import Limits
+from smtplite.protocol.state import State
+from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction, Transfer
+
+__all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "MailObject", "ServerTraits", "Window"]
+
+#: Content up to this size may go in one chunk, written with its envelope.
+MAX_ONE_CHUNK_BYTES: Final = 65_536
+#: Content of messages whose verdicts are owed, in chunks, at the same time.
+MAX_UNACKNOWLEDGED_BYTES: Final = 262_144
+
+_CONNECTIONS_UNTIL_FORGOTTEN: Final = 16
+
+_NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
+
+
+@attrs.define
+class ServerTraits:
+    """What earlier connections taught about a server, for the next ones.
+
+    Attributes:
+        takes_chunks: False once BDAT failed there in a way that says: never again.
+        reads_behind_dot: False once it ignored what was written behind an end of data.
+        max_transactions: after how many it closed the connection with a 421; None: it never did.
+    """
+
+    takes_chunks: bool = True
+    reads_behind_dot: bool = True
+    max_transactions: int | None = None
+    _kept: int = attrs.field(default=0, init=False)  # connections that ended at that number, of our own accord
+
+    def note_421(self, transactions: int) -> None:
+        """Remember that a connection was closed after so many."""
+        self.max_transactions = transactions
+        self._kept = 0
+
+    def note_limit_kept(self) -> None:
+        """Count a connection that we ended because of `max_transactions`; the server's reason may be long gone."""
+        self._kept += 1
+        if self._kept == _CONNECTIONS_UNTIL_FORGOTTEN:
+            self.max_transactions = None
+
+
+class MailObject:
+    """One message to all its recipients: envelope and content (RFC 5321 2.3.1), and what became of it so far.
+
+    Args:
+        recipients: how many; they are known by their position.
+        require_all: send to nobody unless every recipient is accepted; never more than one transaction.
+        is_repeatable: False: the content can be read but once; never more than one transaction.
+    """
+
+    def __init__(self, recipients: int, *, require_all: bool = False, is_repeatable: bool = True) -> None:
+        self.require_all = require_all
+        self.is_repeatable = is_repeatable
+        self._may_split = is_repeatable and not require_all
+        self._rest = list(range(recipients))  # whose transaction is still to come
+        self._batch: list[int] = []  # whose transaction is under way, or was the last
+        self._outcomes = [_NOT_SENT] * recipients
+        self._errors: list[SMTPError] = []
+        self._is_stopped = False
+        self._mail: Mail | None = None
+        self._rcpts: Sequence[Rcpt] = ()
+        #: The content's octets on the wire, dots not doubled; None if that is not known.
+        self.size: int | None = None
+        #: True if it can travel in chunks alone (RFC 3030 3: BINARYMIME).
+        self.is_binary = False
+        self._transactions: list[Transaction] = []  # begun, on whatever connection
+
+    def fit(self, mail: Mail, recipients: Sequence[Rcpt], size: int | None, *, is_binary: bool = False) -> None:
+        """Set the commands as the server of the next transaction can take them: one RCPT for each recipient."""
+        self._mail = mail
+        self._rcpts = recipients
+        self.size = size
+        self.is_binary = is_binary
+
+    @property
+    def transactions(self) -> int:
+        """How many were begun and count."""
+        return len(self._transactions)
+
+    @property
+    def transaction(self) -> Transaction:
+        """The transaction under way, or the last one; there must have been one."""
+        return self._transactions[-1]
+
+    def begin(self, transaction: Transaction) -> None:
+        """Say that this is the transaction under way."""
+        self._transactions.append(transaction)
+
+    def next_transaction(self, limits: Limits) -> tuple[Mail, list[Rcpt]]:
+        """Return MAIL and the RCPTs of the transaction that comes next; it has begun."""
+        assert self._mail is not None
+        count = len(self._rest)
+        if self._may_split and limits.rcptmax is not None:
+            count = min(count, limits.rcptmax)
+        self._batch, self._rest = self._rest[:count], self._rest[count:]
+        # Commands are told apart by identity, and MAIL may have been sent before.
+        return attrs.evolve(self._mail), [self._rcpts[index] for index in self._batch]
+
+    def conclude(self, transaction: Transaction) -> None:
+        """Take what became of the recipients of the transaction that is done."""
+        for index, outcome in zip(self._batch, transaction.outcomes, strict=True):
+            self._outcomes[index] = outcome
+        error = transaction.error
+        if error is not None:
+            self._errors.append(error)
+            self._is_stopped = not isinstance(error, RecipientsRefused)  # what befell it would befall it again
+        elif self._may_split:
+            self._rest = [self._batch[index] for index in transaction.deferred] + self._rest
+
+    def reopen(self) -> None:
+        """Forget the last transaction, of which certainly nothing was sent: its recipients' turn is still to come."""
+        for index in self._batch:
+            assert self._outcomes[index].outcome not in (Outcome.ACCEPTED, Outcome.UNKNOWN)
+            self._outcomes[index] = _NOT_SENT
+        self._rest = self._batch + self._rest
+        self._batch = []
+        self._is_stopped = False
+        self._transactions.pop()
+        del self._errors[-1:]
+
+    def stop(self) -> None:
+        """Say that no further transaction is to come: the caller's content failed, or the caller gave up."""
+        self._is_stopped = True
+
+    @property
+    def is_done(self) -> bool:
+        """True once no further transaction is to come."""
+        return self._is_stopped or not self._rest
+
+    @property
+    def outcomes(self) -> tuple[RecipientOutcome, ...]:
+        """What became of each recipient so far, in the order in which they were given."""
+        return tuple(self._outcomes)
+
+    @property
+    def error(self) -> SMTPError | None:
+        """What to raise; None if somebody was certainly delivered, or nothing failed."""
+        if any(outcome.outcome is Outcome.ACCEPTED for outcome in self._outcomes) or not self._errors:
+            return None
+        return next((error for error in self._errors if isinstance(error, DeliveryUnknown)), self._errors[-1])
+
+
+M = TypeVar("M", bound=MailObject)
+
+
+class Window(Generic[M]):
+    """The transactions under way on one connection, oldest first.
+
+    Args:
+        connection: ready for mail.
+        pipelining: False: one command at a time, whatever the server offers.
+        chunking: use BDAT where the server offers it and proves that it swallows what it refuses.
+        in_flight: the most messages whose verdicts are owed at the same time, where they travel in chunks.
+        max_transactions: then the connection is spent; None: any number.
+        traits: of the server, kept up to date.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        pipelining: bool = True,
+        chunking: bool = False,
+        in_flight: int = 32,
+        max_transactions: int | None = None,
+        traits: ServerTraits | None = None,
+    ) -> None:
+        self._connection = connection
+        self._pipelining = pipelining
+        self._chunking = chunking
+        self.in_flight = in_flight
+        self._allowed = in_flight  # at present: less after trouble
+        self._traits = traits or ServerTraits()
+        learnt = self._traits.max_transactions
+        self._is_limit_learnt = learnt is not None and (max_transactions is None or learnt < max_transactions)
+        self._max_transactions = learnt if self._is_limit_learnt else max_transactions
+        self._under_way: deque[M] = deque()
+        self._unacknowledged = 0  # octets of content
+        self._is_proved = False
+        #: Transactions begun on this connection.
+        self.begun = 0
+        self._finished = 0
+        #: True if nothing more may begin here: to be closed once nothing is under way.
+        self.must_close = False
+        #: Why, for people.
+        self.reason = ""
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def newest(self) -> M | None:
+        """The message that was begun last, if it is under way."""
+        return self._under_way[-1] if self._under_way else None
+
+    @property
+    def oldest(self) -> M | None:
+        """The message whose replies come next."""
+        return self._under_way[0] if self._under_way else None
+
+    @property
+    def is_proved(self) -> bool:
+        """True once the server showed, on this connection, that it swallows a chunk that it refuses."""
+        return self._is_proved
+
+    @property
+    def is_spent(self) -> bool:
+        """True if the server, or the caller, wants no more transactions on this connection."""
+        limits = (self._max_transactions, self._connection.extensions.limits.mailmax)
+        return any(limit is not None and self.begun >= limit for limit in limits)
+
+    @property
+    def may_chunk(self) -> bool:
+        """True if content may travel in chunks here, once that is proved."""
+        extensions = self._connection.extensions
+        return (
+            self._chunking
+            and self._traits.takes_chunks
+            and self._pipelining
+            and extensions.chunking
+            and extensions.pipelining
+        )
+
+    @property
+    def may_begin(self) -> bool:
+        """True if a message of some size could begin now."""
+        if self.must_close or self.is_spent or self._connection.state in (State.CLOSING, State.CLOSED):
+            return False
+        newest = self.newest
+        if newest is None:
+            return True
+        if not newest.transaction.is_handed_over or not self._may_pipeline or self._connection.lmtp:
+            return False
+        if isinstance(self._connection.newest, BdatLast):
+            return len(self._under_way) < self._allowed
+        # Behind a dot: what stands there has content of its own only once the dot's reply is read.
+        return self._traits.reads_behind_dot and self.in_flight > 1
+
+    @property
+    def _may_pipeline(self) -> bool:
+        return self._pipelining and self._connection.extensions.pipelining
+
+    def has_room_for(self, mail_object: MailObject) -> bool:
+        """Return True if this message may begin now."""
+        if not self.may_begin:
+            return False
+        if not self._under_way or not self.may_chunk:
+            return True
+        size = mail_object.size
+        if not self._fits_chunks(size):
+            return True  # with DATA: its content waits for the replies to all that is under way
+        assert size is not None
+        # A large one travels alone; so does one that has to wait for its own replies before its content.
+        return (
+            self._is_proved
+            and size <= MAX_ONE_CHUNK_BYTES
+            and self._unacknowledged + size <= MAX_UNACKNOWLEDGED_BYTES
+            and not mail_object.require_all
+        )
+
+    def begin(self, mail_object: M, *, has_rested: bool = False) -> Transaction:
+        """Begin the next transaction of a message for which there is room.
+
+        Args:
+            mail_object: fitted to this server.
+            has_rested: whether the connection was idle so long that it may have ended unnoticed: then the content waits
+                for the replies to its envelope, so that what is lost is certainly not sent.
+        """
+        mail, rcpts = mail_object.next_transaction(self._connection.extensions.limits)
+        transaction = Transaction(
+            self._connection,
+            mail,
+            rcpts,
+            require_all=mail_object.require_all,
+            pipelining=self._pipelining,
+            transfer=self._transfer(mail_object, has_rested=has_rested),
+        )
+        mail_object.begin(transaction)
+        self._under_way.append(mail_object)
+        self.begun += 2 if transaction.transfer is Transfer.PROOF else 1
+        if transaction.transfer is not Transfer.DATA:
+            self._unacknowledged += mail_object.size or 0
+        return transaction
+
+    def _fits_chunks(self, size: int | None) -> bool:
+        # What exceeds the size that the server announced, it may refuse without swallowing it.
+        return size is not None and size <= (self._connection.extensions.size or MAX_ONE_CHUNK_BYTES)
+
+    def _transfer(self, mail_object: MailObject, *, has_rested: bool) -> Transfer:
+        if not self.may_chunk or not (mail_object.is_binary or self._fits_chunks(mail_object.size)):
+            return Transfer.DATA
+        if not self._is_proved:
+            mailmax = self._connection.extensions.limits.mailmax
+            # The proof has a MAIL of its own.
+            return Transfer.PROOF if mailmax is None or self.begun + 2 <= mailmax else Transfer.DATA
+        assert mail_object.size is not None
+        is_large = mail_object.size > MAX_ONE_CHUNK_BYTES
+        return Transfer.CHUNKS if is_large or has_rested else Transfer.ONE_CHUNK
+
+    # What comes back
+
+    def receive(self, event: Event, *, unsent: int = 0) -> list[M]:
+        """Take the next event of the connection; return the messages whose transactions are done now.
+
+        Args:
+            event: what `Connection.next_event` returned.
+            unsent: octets at the end of all that was written to the stream that it had not taken by then.
+        """
+        if not isinstance(event, Replied):  # it concerns all of them
+            return self._end(event, unsent)
+        if not self._under_way:
+            return []
+        oldest = self._under_way[0].transaction
+        if event.reply.code == 421 and isinstance(event.command, (Mail, Rset)):
+            self._note_421()
+        oldest.receive(event, unsent=unsent)
+        if oldest.was_ignored:
+            self._traits.reads_behind_dot = False
+        if not oldest.is_done:
+            return []
+        done = [self._finish()]
+        if self.must_close:
+            done += self._clear_up(oldest.error, unsent)
+        return done
+
+    def _end(self, event: Event, unsent: int) -> list[M]:
+        if isinstance(event, ServiceClosing):
+            self._note_421()
+        done = []
+        while self._under_way:
+            self._under_way[0].transaction.receive(event, unsent=unsent)
+            done.append(self._finish())
+        self._close("server closed the connection")
+        return done
+
+    def _clear_up(self, error: SMTPError | None, unsent: int) -> list[M]:
+        """Fail what stands behind the transaction after which the connection must be closed, and cannot go on."""
+        if isinstance(error, DeliveryUnknown):
+            cause = error.__cause__
+            error = cause if isinstance(cause, SMTPError) else error
+        if isinstance(error, RemoteProtocolError):  # nothing that is still to be read can be trusted
+            return self._fail(_behind(error), unsent, is_clean_end=False)
+        # What was handed over still gets its verdict, if the server goes on; nothing more is written.
+        if self._under_way and not self._under_way[0].transaction.is_handed_over:
+            return self._fail(_behind(error), unsent)
+        return []
+
+    def _finish(self) -> M:
+        """Take the oldest transaction, which is done, out of the window."""
+        mail_object = self._under_way.popleft()
+        transaction = mail_object.transaction
+        if transaction.transfer is not Transfer.DATA:
+            self._unacknowledged -= mail_object.size or 0
+        self._finished += 1
+        if self._is_limit_learnt and self._finished == self._max_transactions:
+            self._traits.note_limit_kept()
+        mail_object.conclude(transaction)
+        if transaction.refuses_chunks:
+            self._traits.takes_chunks = False
+        elif transaction.transfer is Transfer.PROOF and not transaction.must_close:
+            self._is_proved = True
+        error = transaction.error
+        if error is None:
+            self._allowed = min(self._allowed * 2, self.in_flight)
+        elif transaction.transfer is not Transfer.DATA or isinstance(error, SenderRefused):
+            self._allowed = 1  # Exim ends the session at the fourth command that fails
+        if transaction.must_close:
+            self._close(str(transaction.reply or error or "the dialogue cannot go on"))
+        return mail_object
+
+    def _note_421(self) -> None:
+        if self._finished:
+            self._traits.note_421(self._finished)
+
+    def refuse_content(self) -> list[M]:
+        """Say that the content of the newest cannot be sent after all; nothing else is under way then."""
+        self._under_way[-1].transaction.refuse_content()
+        return [self._finish()]
+
+    def _close(self, reason: str) -> None:
+        if not self.must_close:
+            self.must_close = True
+            self.reason = reason
+
+    def fail(self, error: SMTPError, *, unsent: int = 0) -> list[M]:
+        """Say that the session ended, and why; return the messages that were under way: their transactions are done.
+
+        Args:
+            error: why; it is that of the oldest. Those behind it learn that the connection ended.
+            unsent: as in `receive`.
+        """
+        self._close(str(error))
+        return self._fail(error, unsent)
+
+    def _fail(self, error: SMTPError, unsent: int, *, is_clean_end: bool = True) -> list[M]:
+        is_clean_end = is_clean_end and not self._connection.has_unread and not isinstance(error, RemoteProtocolError)
+        done = []
+        while self._under_way:
+            self._under_way[0].transaction.fail(error, unsent=unsent, is_clean_end=is_clean_end)
+            done.append(self._finish())
+            error = _behind(error)
+        return done
+
+
+def _behind(error: SMTPError | None) -> ConnectionLost:
+    """Return what a message learns whose connection ended with a message before it."""
+    lost = ConnectionLost("connection ended with a message before this one")
+    lost.__cause__ = error
+    return lost

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smtplite.client import Client, send
+    from smtplite.content import Content
+    from smtplite.deliveries import Deliveries
     from smtplite.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -37,14 +39,17 @@ if TYPE_CHECKING:
         TLSError,
         TransportError,
     )
-    from smtplite.message import Envelope, Receipt, Recipient
+    from smtplite.message import Delivery, Envelope, Outgoing, Receipt, Recipient
     from smtplite.protocol.reply import EnhancedStatusCode, Reply
+    from smtplite.raw import RawSession
     from smtplite.session import ServerInfo, Timeouts
 
 __version__ = "0.1.0.dev0"
 
 _HOME = {
     "smtplite.client": ("Client", "send"),
+    "smtplite.content": ("Content",),
+    "smtplite.deliveries": ("Deliveries",),
     "smtplite.errors": (
         "AuthenticationError",
         "ConfigurationError",
@@ -66,8 +71,9 @@ _HOME = {
         "TLSError",
         "TransportError",
     ),
-    "smtplite.message": ("Envelope", "Receipt", "Recipient"),
+    "smtplite.message": ("Delivery", "Envelope", "Outgoing", "Receipt", "Recipient"),
     "smtplite.protocol.reply": ("EnhancedStatusCode", "Reply"),
+    "smtplite.raw": ("RawSession",),
     "smtplite.session": ("ServerInfo", "Timeouts"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -77,7 +83,12 @@ __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_export
     "send",
     "Envelope",
     "Recipient",
+    "Content",
+    "Outgoing",
     "Receipt",
+    "Delivery",
+    "Deliveries",
+    "RawSession",
     "Reply",
     "EnhancedStatusCode",
     "Timeouts",

@@ -5,34 +5,38 @@ from __future__ import annotations
 import ipaddress
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.headerregistry import Address
 from email.message import Message
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
-from smtplite.consignment import Consignment
+from smtplite.consignment import Consignment, Single
+from smtplite.deliveries import Deliveries
 from smtplite.errors import ConfigurationError, MessageError, ServiceUnavailable, SMTPError
 from smtplite.handshake import Handshake, TLSMode, reply_of
-from smtplite.message import Envelope, Receipt, Recipient, prepare
+from smtplite.message import Envelope, Outgoing, Prepared, Receipt, is_large, prepare
 from smtplite.pool import Pool
 from smtplite.protocol.commands import Noop
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.window import ServerTraits
+from smtplite.raw import RawSession
 from smtplite.sasl import Mechanism, password_mechanisms
 from smtplite.session import Deadline, ServerInfo, Session, Timeouts
 from smtplite.stream import Stream, connect_foreign, connect_tcp, connect_unix
 from smtplite.trace import Trace, Tracer
 from smtplite.url import options_of
 
-__all__ = ["Client", "send"]
-
-AnyRecipients = str | Address | Recipient | Iterable[str | Address | Recipient]
 if TYPE_CHECKING:  # Message is generic in the stubs alone
-    AnyMessage = Message[Any, Any] | bytes | bytearray | memoryview
+    from smtplite.message import AnyMessage, AnyRecipients
+
+__all__ = ["Client", "send"]
 
 
 class Client:
@@ -129,6 +133,7 @@ class Client:
         self._timeout = _check_timeout(timeout)
         self._tracer = Tracer(trace)
         _check_number("max_connections", max_connections, 1, math.inf, whole=True)
+        self._max_connections = max_connections
         if max_messages_per_connection is not None:
             _check_number("max_messages_per_connection", max_messages_per_connection, 1, math.inf, whole=True)
         self._max_messages = max_messages_per_connection
@@ -208,19 +213,117 @@ class Client:
             DeliveryUnknown: the message was handed over, and no verdict came.
             ProtocolError: one side broke the protocol; certainly nothing was delivered.
         """
-        prepared = prepare(message, sender=sender, recipients=recipients, envelope=envelope)
         deadline = Deadline(self._timeout if timeout is None else _check_timeout(timeout))
+        ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope)
+        if is_large(message):  # else the event loop would stand still
+            prepared = await anyio.to_thread.run_sync(ready)
+        else:
+            prepared = ready()
         consignment = Consignment(prepared, self._tracer, require_all=require_all)
         try:
             with deadline.scope:
+                await prepared.check()
                 await self._deliver(consignment, deadline)
-            error = deadline.error() if deadline.has_expired else None
+            error: SMTPError | None = deadline.error() if deadline.has_expired else None
         except SMTPError as raised:
             error = raised
         except BaseException:
             consignment.was_cancelled()
             raise
+        finally:
+            if prepared.reader is not None:
+                with anyio.CancelScope(shield=True):
+                    await prepared.aclose()
         return consignment.result(error)
+
+    def send_many(
+        self,
+        messages: Iterable[AnyMessage | Outgoing] | AsyncIterable[AnyMessage | Outgoing],
+        *,
+        connections: int | None = None,
+        in_flight: int = 32,
+        require_all: bool = False,
+        timeout: float | None = None,
+        drain: float = 30.0,
+    ) -> AbstractAsyncContextManager[Deliveries]:
+        """Send many messages over a few connections, and say what became of each, in order of completion.
+
+        ::
+
+            async with client.send_many(messages) as deliveries:
+                async for delivery in deliveries:
+                    ...  # delivery.item, and delivery.receipt or delivery.error
+
+        Content and the next message's envelope share a write: a message costs one round trip, with `chunking` next to
+        none. Leaving the block early takes nothing more, waits for the outcomes of what is under way, and leaves them
+        in ``deliveries.rest``; leaving it by an exception ends all at once.
+
+        Args:
+            messages: what `send` takes, or `Outgoing`; any iterable, also an asynchronous one, read lazily.
+            connections: the most to use at the same time; None: all that the client may have but one, at least one.
+            in_flight: with `chunking`, messages whose verdicts are outstanding on one connection.
+            require_all: for each message, send to nobody unless every recipient is accepted.
+            timeout: seconds for each message, from its first octet to its verdict; None: the client's.
+            drain: seconds to wait for outstanding outcomes when the block is left early.
+
+        Raises:
+            ConfigurationError: an argument is wrong.
+            SMTPError: (the loop) no connection could be opened; what one message could not do is in its delivery.
+        """
+        if isinstance(messages, (str, bytes, bytearray, memoryview, Message, Outgoing)):
+            raise ConfigurationError("messages is an iterable of messages, not one message: use send, or a list of one")
+        if not isinstance(messages, (Iterable, AsyncIterable)):
+            raise ConfigurationError(f"messages is an iterable of messages, not {type(messages).__name__}")
+        if connections is None:
+            connections = max(1, self._max_connections - 1)
+        _check_number("connections", connections, 1, self._max_connections, whole=True)
+        _check_number("in_flight", in_flight, 1, math.inf, whole=True)
+        _check_number("drain", drain, 0, math.inf)
+
+        def consign(prepared: Prepared) -> Consignment:
+            return Consignment(prepared, self._tracer, require_all=require_all, in_stream=True)
+
+        return Deliveries(
+            messages,
+            consign,
+            self._pool,
+            connections=connections,
+            in_flight=in_flight,
+            timeout=self._timeout if timeout is None else _check_timeout(timeout),
+            drain=drain,
+        ).running()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[RawSession]:
+        """Open a connection of its own, for commands that `send` does not know; it counts as one of the pool's.
+
+        ::
+
+            async with client.session() as session:
+                reply = await session.command(Vrfy("postmaster"))
+
+        It is greeted, inside TLS and authenticated as the client's others; at the end of the block it is closed, and
+        never sends a message of `send`.
+
+        Raises:
+            SMTPError: what `send` would raise before its first message.
+        """
+        deadline = Deadline(self._timeout)
+        session: Session | None = None
+        with deadline.scope:
+            session = await self._pool.acquire(deadline, fresh=True)
+        if session is None:
+            raise deadline.error()
+        try:
+            yield RawSession(session, self._timeout)
+        except BaseException:
+            session.abort("the block of session() failed")
+            raise
+        finally:
+            try:
+                await session.quit()
+            finally:
+                await self._pool.release(session)
 
     async def check(self) -> ServerInfo:
         """Connect, say hello, begin TLS, authenticate, and say what the server offers. Sends no message.
@@ -241,8 +344,8 @@ class Client:
         while not consignment.is_done:
             session = await self._pool.acquire(deadline, fresh=consignment.was_tried)
             try:
-                consignment.fit(session)
-                await session.run(consignment, deadline)
+                await consignment.fit_to_in_thread(session)
+                await session.run(Single(consignment), deadline)
             finally:
                 await self._pool.release(session)
 

@@ -2,89 +2,86 @@
 
 from __future__ import annotations
 
-from smtplite.content import OctetBody
+import anyio.to_thread
+
 from smtplite.errors import SMTPError
 from smtplite.message import Prepared, Receipt
 from smtplite.protocol.transaction import Outcome
 from smtplite.session import Parcel, Session
 from smtplite.trace import MessageFinished, Tracer, logger
 
-__all__ = ["Consignment"]
+__all__ = ["Consignment", "Single"]
 
 
-class Consignment:
-    """What a message sends, how far it came, and what is said of it at the end. The `Source` of a session for `send`.
+class Consignment(Parcel):
+    """What a message sends, how far it came, and what is said of it at the end.
 
     Args:
         prepared: the message, read and checked.
         tracer: is told the outcome.
         require_all: send to nobody unless every recipient is accepted.
+        in_stream: whether it is one of many on its connections, any of which may end at any message (rule R11 b).
     """
 
-    def __init__(self, prepared: Prepared, tracer: Tracer, *, require_all: bool = False) -> None:
-        self.prepared = prepared
+    def __init__(
+        self, prepared: Prepared, tracer: Tracer, *, require_all: bool = False, in_stream: bool = False
+    ) -> None:
+        super().__init__(len(prepared.forward_paths), require_all=require_all, is_repeatable=prepared.is_repeatable)
+        self._prepared = prepared
         self._tracer = tracer
+        self._in_stream = in_stream
         self._session: Session | None = None
-        self._is_waiting = False  # to be taken by the session
-        #: True once it was sent again, or a connection was not enough for it: the next must be a fresh one.
-        self.was_tried = False
         self._was_resent = False
-        #: For a session, once `fit` was called.
-        self.parcel = Parcel(len(prepared.forward_paths), require_all=require_all)
 
     @property
-    def is_done(self) -> bool:
-        """True once every recipient is decided, as far as that is up to us."""
-        return self.parcel.is_done
+    def was_tried(self) -> bool:
+        """True once a connection was not enough for it: the next must be a fresh one."""
+        return self._was_resent or self.transactions > 0
 
-    def fit(self, session: Session) -> None:
+    def fit_to(self, session: Session) -> None:
         """Fit it to what this session's server can take.
 
         Raises:
             ExtensionRequired: it cannot; nothing was sent.
         """
-        mail, rcpts, content = self.prepared.for_server(session.extensions, is_tls=session.is_tls)
-        self.parcel.body = OctetBody(content)
-        self.parcel.fit(mail, rcpts, self.parcel.body.size)
+        mail, rcpts, body = self._prepared.body_for_server(
+            session.extensions, is_tls=session.is_verified, binary_ok=session.window.may_chunk
+        )
+        self.body = body
+        self.fit(mail, rcpts, body.size, is_binary=body.is_binary)
         self._session = session
-        self._is_waiting = True
 
-    # For the session
+    async def fit_to_in_thread(self, session: Session) -> None:
+        """As `fit_to`, without keeping the event loop from others where it is much to do."""
+        if self._prepared.flattens_anew(session.extensions):
+            await anyio.to_thread.run_sync(self.fit_to, session, abandon_on_cancel=True)
+        else:
+            self.fit_to(session)
 
-    def take(self) -> Parcel | None:
-        """Return the parcel, unless it is under way or done."""
-        if not self._is_waiting:
-            return None
-        self._is_waiting = False
-        return self.parcel
-
-    def put_back(self, parcel: Parcel) -> None:
-        """Take the parcel back."""
-        assert parcel is self.parcel
-        self._is_waiting = True
-
-    def finished(self, parcel: Parcel) -> None:
-        """Decide what comes next: another transaction, another connection, or nothing."""
-        self.was_tried = True
-        if not parcel.is_done:
-            self._is_waiting = True
-        elif self._may_be_resent:
-            self._was_resent = True
-            parcel.reopen()
-            if not parcel.transactions:  # a try that counts for nothing: what comes now decides
-                self._session = None
+    def goes_on(self) -> bool:
+        """Decide, once a transaction of it is done, whether another one is to come."""
+        if not self.is_done:
+            return True  # recipients that were too many for one
+        if not self._may_be_resent:
+            return False
+        self._was_resent = True
+        self.reopen()
+        if not self.transactions:  # a try that counts for nothing: what comes now decides
+            self._session = None
+        return True
 
     @property
     def _may_be_resent(self) -> bool:
-        """True in the cases (a) and (c) of rule R11: a connection that had died idle, and chunks that do not do."""
-        parcel, session = self.parcel, self._session
-        assert session is not None
-        if self._was_resent or not parcel.is_repeatable:
+        """True in the three cases of rule R11; at most once in all."""
+        if self._was_resent or not self.is_repeatable or self.failure is not None:
             return False
-        transaction = parcel.transaction
+        transaction, session = self.transaction, self._session
+        assert session is not None
         if transaction.refuses_chunks:
             return all(outcome.outcome in (Outcome.NOT_SENT, Outcome.REFUSED) for outcome in transaction.outcomes)
-        return session.is_reused and parcel.transactions == 1 and transaction.died_idle
+        if self._in_stream:
+            return transaction.was_cut
+        return session.is_reused and self.transactions == 1 and transaction.died_idle
 
     # What is said of it
 
@@ -94,57 +91,78 @@ class Consignment:
         Args:
             error: what kept it from going on, if anything did; of no interest if somebody was delivered.
         """
-        parcel, session = self.parcel, self._session
-        outcomes = parcel.outcomes
+        session, outcomes = self._session, self.outcomes
         if not any(outcome.outcome is Outcome.ACCEPTED for outcome in outcomes):
-            if parcel.failure is not None and not isinstance(parcel.failure, SMTPError):
-                self._finished(None)
-                raise parcel.failure
-            failure = parcel.error or parcel.failure or error
+            if self.failure is not None and not isinstance(self.failure, SMTPError):
+                self._say(None)
+                raise self.failure
+            failure = self.error or self.failure or error
             assert isinstance(failure, SMTPError)
-            raise self._completed(failure) from failure.__cause__
+            self._say(self.completed(failure))
+            raise failure from failure.__cause__
         assert session is not None
         receipt = Receipt(
-            **self.prepared.sets(outcomes),
-            reply=parcel.transaction.reply,
-            replies=self.prepared.replies(outcomes),
-            message_id=self.prepared.message_id,
+            **self._prepared.sets(outcomes),
+            reply=self.transaction.reply,
+            replies=self._prepared.replies(outcomes),
+            message_id=self._prepared.message_id,
             server=session.extensions.greeting.partition(" ")[0],
             tls=session.tls_version,
         )
-        self._finished(None)
+        self._say(None)
         return receipt
 
-    def _completed(self, error: SMTPError) -> SMTPError:
+    def completed(self, error: SMTPError) -> SMTPError:
         """Complete an error: the four sets of recipients, and the transcript."""
-        for name, value in self.prepared.sets(self.parcel.outcomes).items():
+        for name, value in self._prepared.sets(self.outcomes).items():
             setattr(error, name, value)
-        error.message_id = self.prepared.message_id
+        error.message_id = self._prepared.message_id
         if self._session is not None and not error.transcript:
             error.transcript = self._session.transcript
-        if error.reply is None and self.parcel.transactions:
-            error.reply = self.parcel.transaction.reply
-        self._finished(error)
+        if error.reply is None and self.transactions:
+            error.reply = self.transaction.reply
         return error
 
     def was_cancelled(self) -> None:
         """Say what became of a message whose `send` was cancelled, to those who can still hear it."""
-        self._finished(None)
-        unknown = self.prepared.sets(self.parcel.outcomes)["unknown"]
+        self._say(None)
+        unknown = self._prepared.sets(self.outcomes)["unknown"]
         if unknown:
             logger.warning(
                 "send was cancelled after message %s was handed over: delivery unknown for %s",
-                self.prepared.message_id,
+                self._prepared.message_id,
                 ", ".join(unknown),
             )
 
-    def _finished(self, error: SMTPError | None) -> None:
+    def _say(self, error: SMTPError | None) -> None:
         if self._tracer.is_on:
             self._tracer(
                 MessageFinished(
                     connection=None if self._session is None else self._session.number,
-                    message_id=self.prepared.message_id,
+                    message_id=self._prepared.message_id,
                     error=error,
-                    **self.prepared.sets(self.parcel.outcomes),
+                    **self._prepared.sets(self.outcomes),
                 )
             )
+
+
+class Single:
+    """The source of a session that sends one message."""
+
+    def __init__(self, consignment: Consignment) -> None:
+        self._next: Parcel | None = consignment
+
+    def take(self) -> Parcel | None:
+        """Return the message, unless it is under way or done."""
+        parcel, self._next = self._next, None
+        return parcel
+
+    def put_back(self, parcel: Parcel) -> None:
+        """Take the message back."""
+        self._next = parcel
+
+    def finished(self, parcel: Parcel) -> None:
+        """Keep the message for another transaction, if one is to come."""
+        assert isinstance(parcel, Consignment)
+        if parcel.goes_on():
+            self._next = parcel

@@ -7,56 +7,73 @@ octet of a transaction is written (rule R20), and `Prepared.for_server` fits it 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from email import policy as email_policy
 from email.errors import InvalidHeaderDefect, NonPrintableDefect
-from email.generator import BytesGenerator
 from email.header import Header
 from email.headerregistry import Address
 from email.message import Message
 from email.parser import BytesHeaderParser
-from email.policy import Policy
 from email.utils import formatdate, make_msgid
-from io import BytesIO
-from typing import Any, Final, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import attrs
 
-from smtplite.errors import MessageError, RecipientsRefused, SMTPError
+from smtplite.content import (
+    MAX_TEXT_LINE_BYTES,
+    Body,
+    Content,
+    ContentChecker,
+    ContentReader,
+    OctetBody,
+    check_header_section,
+    check_text,
+    eight_bit_field,
+    ends_within,
+    header_section,
+)
+from smtplite.errors import ExtensionRequired, MessageError, RecipientsRefused, SMTPError
+from smtplite import flatten
+from smtplite.flatten import ADDRESS_FIELDS, LARGE_BYTES, check_field, unfold, wire_bytes
 from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
-from smtplite.protocol.parameters import NO_PARAMETERS, Parameters, negotiate, require_offered
+from smtplite.protocol.parameters import NO_PARAMETERS, Parameters, extension_required, negotiate, require_offered
 from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.transaction import Outcome, RecipientOutcome
-from smtplite.protocol.transparency import normalize
 
-__all__ = ["MAX_TEXT_LINE_BYTES", "Envelope", "Prepared", "Receipt", "Recipient", "prepare", "wire_bytes"]
+__all__ = [
+    "MAX_TEXT_LINE_BYTES",
+    "Content",
+    "Delivery",
+    "Envelope",
+    "Outgoing",
+    "Prepared",
+    "Receipt",
+    "Recipient",
+    "is_large",
+    "prepare",
+    "wire_bytes",
+]
 
-#: A line of the content, without its CRLF (RFC 5321 4.5.3.1.6, RFC 5322 2.1.1).
-MAX_TEXT_LINE_BYTES: Final = 998
+#: A header section that may hold so many addresses that reading them takes milliseconds.
+_LONG_HEADER_BYTES: Final = 4096
+#: Octets that are checked in one go before anything is awaited: about 2 ms. Longer ones are checked in steps.
+_AT_ONCE_BYTES: Final = 1_048_576
 
-# A field of the header section, after folding: every CRLF but the last is followed by white space (RFC 5322 2.2.3).
-_FOLDED_FIELD: Final = re.compile(rb"([\x21-\x39\x3b-\x7e]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
-# A value may come to us folded; then each line break is followed by white space. Anything else is an injection.
-_FOLDED_VALUE: Final = re.compile(r"[^\r\n]*(?:\r?\n[ \t][^\r\n]*)*")
-_FIELD_NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+")
-
-_END_OF_HEADER: Final = re.compile(rb"(?:\A|\n)\r?\n")
-_BARE_CR: Final = re.compile(rb"\r(?!\n)")
-_BCC_FIELD: Final = re.compile(rb"^(?:resent-)?bcc[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_DKIM_FIELD: Final = re.compile(rb"^dkim-signature[ \t]*:", re.IGNORECASE | re.MULTILINE)
-
+_MESSAGE_ID: Final = re.compile(rb"^message-id:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 _RESENT_ONCE: Final = frozenset(
     {"resent-date", "resent-from", "resent-sender", "resent-to", "resent-cc", "resent-bcc", "resent-message-id"}
 )
-_ADDRESS_FIELDS: Final = frozenset({"from", "sender", "reply-to", "to", "cc"})  # of those that leave
 #: Defects of an address field that make it no list of addresses. Others say that the form is old, that an address
 #: needs SMTPUTF8, or that a display name cannot be read.
 _FATAL_DEFECTS: Final = (InvalidHeaderDefect, NonPrintableDefect)
 
-_COMPAT32: Final = email_policy.compat32.clone(linesep="\r\n")
+
+if TYPE_CHECKING:  # Message is generic in the stubs alone
+    AnyMessage: TypeAlias = Message[Any, Any] | bytes | bytearray | memoryview | Content
+    AnyRecipients: TypeAlias = "str | Address | Recipient | Iterable[str | Address | Recipient]"
 
 
 def _address(value: str | Address) -> str:
@@ -67,7 +84,13 @@ def _address(value: str | Address) -> str:
     return value
 
 
+def _optional_address(value: str | Address | None) -> str | None:
+    return None if value is None else _address(value)
+
+
 def _frozen_mapping(value: Mapping[str, str | None] | None) -> dict[str, str | None]:
+    if value is not None and not isinstance(value, Mapping):
+        raise MessageError(f"parameters is a mapping of keyword to value, not {type(value).__name__}")
     return dict(value or {})
 
 
@@ -84,13 +107,11 @@ class Recipient:
 
     address: str = attrs.field(converter=_address)
     notify: str | Collection[str] | None = attrs.field(default=None, kw_only=True)
-    orcpt: str | None = attrs.field(default=None, kw_only=True)
+    orcpt: str | None = attrs.field(default=None, kw_only=True, converter=_optional_address)
     parameters: Mapping[str, str | None] = attrs.field(factory=dict, kw_only=True, converter=_frozen_mapping)
 
 
-def _recipients(
-    value: str | Address | Recipient | Iterable[str | Address | Recipient],
-) -> tuple[Recipient, ...]:
+def _recipients(value: AnyRecipients) -> tuple[Recipient, ...]:
     if isinstance(value, (str, Address, Recipient)):  # one address: a str is never split
         value = (value,)
     if not isinstance(value, Iterable):
@@ -109,7 +130,8 @@ class Envelope:
         envid: an identifier that bounces repeat (RFC 3461 4.4).
         dsn: "require": ExtensionRequired where DSN is wanted and not offered; "drop": send without it.
         require_tls: REQUIRETLS (RFC 8689).
-        body: "7BIT" or "8BITMIME"; None: what the content needs.
+        body: "7BIT" or "8BITMIME"; None: what the content needs. "BINARYMIME": content that is given as octets goes
+            octet for octet (RFC 3030), through a client with chunking=True.
         smtputf8: True or False to decide it; None: when an address or a header needs it.
         parameters: any other parameters of MAIL: keyword -> value, or None for a keyword without one.
     """
@@ -127,8 +149,8 @@ class Envelope:
     def __attrs_post_init__(self) -> None:
         if self.dsn not in ("require", "drop"):
             raise MessageError(f"dsn is 'require' or 'drop', not {self.dsn!r}")
-        if self.body not in (None, "7BIT", "8BITMIME"):
-            raise MessageError(f"body is '7BIT', '8BITMIME' or None, not {self.body!r}")
+        if self.body not in (None, "7BIT", "8BITMIME", "BINARYMIME"):
+            raise MessageError(f"body is '7BIT', '8BITMIME', 'BINARYMIME' or None, not {self.body!r}")
 
 
 @attrs.frozen
@@ -181,107 +203,52 @@ class Receipt:
         )
 
 
-# Flattening
+def _any_recipients(value: AnyRecipients | None) -> AnyRecipients | None:
+    # Of several, a tuple: an iterator could be read but once, and not be pickled. What is wrong with it, sending says.
+    if value is None or isinstance(value, (str, Address, Recipient)) or not isinstance(value, Iterable):
+        return value
+    return tuple(value)
 
 
-class _Flattener(BytesGenerator):
-    """The stdlib's generator, with our own eye on every header field that it writes.
+@attrs.frozen
+class Outgoing:
+    """A message for `Client.send_many`, with what `Client.send` takes beside it.
 
-    On several Pythons it writes a line break from inside an encoded word as it stands: a header injection. The check
-    stands where the octets are, so that it holds for every part of the message and whatever the stdlib does.
+    Attributes:
+        message: a message object of `email`, its octets, or a Content.
+        sender: the reverse-path; None: from the headers; "": the null reverse-path.
+        recipients: one address, or several; None: from the headers.
+        envelope: in place of sender and recipients.
+        tag: anything of your own, to know it again by.
     """
 
-    is_top = False  # parts are flattened by clones of us, which are not
-    added: Sequence[tuple[str, str]] = ()  # fields for the header section of the message itself
-
-    def _write(self, msg: Message[Any, Any]) -> None:
-        # A str is written as it stands, without a boundary; parts may also be None, for none.
-        if not isinstance(msg._payload, str) and msg.get_content_maintype() == "multipart":  # type: ignore[attr-defined]
-            boundary = msg.get_boundary()
-            if not boundary:
-                msg = copy(msg)  # gets the boundary that the stdlib makes up, in place of the caller's object
-            elif "\r" in boundary or "\n" in boundary:  # RFC 2231 can encode them; they would stand in the body as such
-                raise MessageError(f"boundary holds a line break: {boundary[:80]!r}")
-        super()._write(msg)  # type: ignore[misc]
-
-    def _write_headers(self, msg: Message[Any, Any]) -> None:
-        fields = list(msg.raw_items())
-        if self.is_top:  # `msg` may be a copy of the caller's object
-            fields = [(name, value) for name, value in fields if name.lower() not in ("bcc", "resent-bcc")]
-            fields += self.added
-        write = self._fp.write  # type: ignore[attr-defined]
-        policy = self.policy
-        assert policy is not None
-        for name, value in fields:
-            _check_field(name, value)
-            folded = _fold(policy, name, value)
-            match = _FOLDED_FIELD.fullmatch(folded)
-            if match is None:
-                raise MessageError(f"header {name} holds a line break: {folded[:80]!r}")
-            if len(match[1]) != len(name) or match[1].lower() != name.lower().encode("ascii"):
-                raise MessageError(f"header {name} would be written as {folded[:80]!r}")
-            write(folded)
-        write(b"\r\n")
+    message: AnyMessage
+    sender: str | Address | None = None
+    recipients: AnyRecipients | None = attrs.field(default=None, kw_only=True, converter=_any_recipients)
+    envelope: Envelope | None = attrs.field(default=None, kw_only=True)
+    tag: Any = attrs.field(default=None, kw_only=True)
 
 
-def _check_field(name: str, value: object) -> None:
-    if _FIELD_NAME.fullmatch(name) is None:
-        raise MessageError(f"header name {name[:80]!r} is not printable ASCII without space and colon")
-    text = value if isinstance(value, str) else str(value)
-    if ("\n" in text or "\r" in text) and _FOLDED_VALUE.fullmatch(text) is None:
-        raise MessageError(f"header {name} holds a line break: {text[:80]!r}")
+@attrs.frozen
+class Delivery:
+    """What became of one item of `Client.send_many`: a receipt, or an error.
 
-
-def _fold(policy: Any, name: str, value: Any) -> bytes:
-    """Return a field as the policy writes it; and what older code puts into messages, which it may not be able to."""
-    if not isinstance(value, str):  # email.header.Header
-        older = _COMPAT32.clone(cte_type=policy.cte_type, max_line_length=policy.max_line_length)
-        return older.fold_binary(name, value)
-    if not (value.isascii() or hasattr(value, "fold") or policy.utf8):
-        try:  # octets that the parser met come as lone surrogates; those the policy can write
-            value.encode("ascii", "surrogateescape")
-        except UnicodeEncodeError:  # before 3.13 it could not write plain text beyond ASCII
-            value = policy.header_factory(name, _unfold(value))
-    folded: bytes = policy.fold_binary(name, value)
-    return folded
-
-
-def _unfold(value: str) -> str:
-    return value.replace("\r\n", "").replace("\n", "") if "\n" in value else value
-
-
-def wire_bytes(
-    message: Message[Any, Any],
-    *,
-    utf8: bool = False,
-    seven_bit: bool = False,
-    _added: Sequence[tuple[str, str]] = (),
-) -> bytes:
-    r"""Flatten a message for the wire: as ``message.as_bytes(policy=email.policy.SMTP)``, without Bcc and Resent-Bcc.
-
-    Line endings are CRLF; dots are not doubled. The message is not changed.
-
-    Args:
-        message: what `email` made or parsed.
-        utf8: headers as UTF-8 (RFC 6532), for a transaction with SMTPUTF8.
-        seven_bit: 8-bit bodies re-encoded, for a server without 8BITMIME.
-
-    Raises:
-        MessageError: a header name or value holds a line break, or the stdlib cannot flatten the message.
+    Attributes:
+        item: what was taken from the caller's messages: an Outgoing, or a message as such.
+        receipt: somebody was certainly delivered; None: nobody was.
+        error: why nobody was certainly delivered; None: somebody was.
     """
-    policy: Policy[Any] = email_policy.SMTPUTF8 if utf8 else email_policy.SMTP
-    buffer = BytesIO()
-    flattener = _Flattener(buffer, mangle_from_=False, policy=policy.clone(cte_type="7bit") if seven_bit else policy)
-    flattener.is_top = True
-    flattener.added = _added
-    try:
-        flattener.flatten(message)
-    except (SMTPError, MemoryError):
-        raise
-    except Exception as error:  # whatever the stdlib meets: IndexError, RecursionError, email.errors.MessageError
-        raise MessageError(f"message cannot be flattened: {error}") from error
-    # A payload that is a str where the stdlib expects parts is written with the line endings it has.
-    return normalize(buffer.getvalue())
+
+    item: Outgoing | AnyMessage
+    receipt: Receipt | None = None
+    error: SMTPError | None = attrs.field(default=None, kw_only=True)
+
+    def result(self) -> Receipt:
+        """Return the receipt, or raise the error: as `Client.send` would have done."""
+        if self.error is not None:
+            raise self.error
+        assert self.receipt is not None
+        return self.receipt
 
 
 # The envelope in the headers
@@ -321,8 +288,8 @@ def _addresses(name: str, value: object) -> list[str]:
             text = value.encode(maxlinelen=0, linesep="\n") if isinstance(value, Header) else str(value)
             # Octets beyond ASCII come out of the stdlib's parser as lone surrogates.
             text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            _check_field(name, text)
-            text = _unfold(text)
+            check_field(name, text)
+            text = unfold(text)
             header = email_policy.SMTP.header_factory(name, text)
         addresses = [address.addr_spec for address in header.addresses]
         # The header's own reading drops comments, unquotes, decodes, and takes some spaces out of a domain.
@@ -378,61 +345,148 @@ def _recipients_of(fields: dict[str, list[object]]) -> list[str]:
 class Prepared:
     """A message and its envelope, read and checked, ready for any server.
 
+    Await `check` before anything is sent. Then `for_server` fits it to a server, as often as one is tried. At the end
+    await `aclose`.
+
     Attributes:
         envelope: who sends and who receives.
         message: the caller's message object; None if it came as octets.
-        content: the wire form; of a message object, the 8-bit one.
+        content: the wire form, if it is at hand; of a message object, the 8-bit one. Else b"", and `reader` has it.
         added: header fields that the message object lacked.
-        message_id: its Message-ID, if it has one.
         sender: the reverse-path.
         recipients: the recipients as they were given.
         forward_paths: each different recipient once, with the parameters that do not depend on the server.
         positions: for each of `recipients`, its index in `forward_paths`.
-        needs_smtputf8: which address or header needs SMTPUTF8; None if none does.
+        is_eight_bit: whether `content` holds an octet above 127.
+        reader: reads the content, if it is not at hand; None: it is.
     """
 
     envelope: Envelope
     message: Message[Any, Any] | None
     content: bytes = attrs.field(repr=False)
     added: tuple[tuple[str, str], ...]
-    message_id: str | None
     sender: ReversePath
     recipients: tuple[str, ...]
     forward_paths: tuple[tuple[ForwardPath, Recipient, Parameters], ...]
     positions: tuple[int, ...]
-    needs_smtputf8: str | None
+    is_eight_bit: bool
+    _message_id: str | None
+    _needs_smtputf8: str | None
+    reader: ContentReader | None = attrs.field(default=None, repr=False)
+
+    @property
+    def message_id(self) -> str | None:
+        """Its Message-ID, if it has one; of a Content, once it is checked."""
+        if self._message_id is None and self.reader is not None:
+            return _message_id_in(self.reader.header)
+        return self._message_id
+
+    @property
+    def needs_smtputf8(self) -> str | None:
+        """Which address or header needs SMTPUTF8; None if none does. Of a Content, once it is checked."""
+        if self._needs_smtputf8 is None and self.reader is not None and self.envelope.smtputf8 is None:
+            return eight_bit_field(self.reader.header)
+        return self._needs_smtputf8
+
+    @property
+    def is_checked(self) -> bool:
+        """True if `check` has nothing to do."""
+        return self.reader is None or self.reader.is_checked
+
+    @property
+    def is_repeatable(self) -> bool:
+        """False if the content can be read but once: then it is never sent again."""
+        return self.reader is None or self.reader.is_repeatable
+
+    async def check(self) -> None:
+        """Read and check what was too much to be done at once, in steps; nothing, for most messages.
+
+        Raises:
+            MessageError: it cannot be sent. Or what the caller's own stream raises.
+        """
+        if self.reader is not None:
+            await self.reader.check()
+            if self.reader.is_eight_bit and self.envelope.body == "7BIT":
+                raise _not_seven_bit()
+
+    async def aclose(self) -> None:
+        """Close the caller's stream, if it was begun and not read to its end."""
+        if self.reader is not None:
+            await self.reader.aclose()
+
+    def flattens_anew(self, extensions: Extensions) -> bool:
+        """Return True if `for_server` has much to do for this server: then call it in a worker thread."""
+        return len(self.content) >= LARGE_BYTES and self._must_be_narrowed(extensions)
+
+    def _must_be_narrowed(self, extensions: Extensions) -> bool:
+        # UTF-8 headers cannot be made 7-bit.
+        return (
+            self.message is not None
+            and self.is_eight_bit
+            and not extensions.eight_bit_mime
+            and self.needs_smtputf8 is None
+        )
 
     def for_server(self, extensions: Extensions, *, is_tls: bool) -> tuple[Mail, list[Rcpt], bytes]:
+        """As `body_for_server`, for content that is at hand as octets."""
+        mail, rcpts, body = self.body_for_server(extensions, is_tls=is_tls)
+        if not isinstance(body, OctetBody):
+            raise MessageError("this content is read while it is sent: it is not at hand")
+        return mail, rcpts, body.octets
+
+    def body_for_server(
+        self, extensions: Extensions, *, is_tls: bool, binary_ok: bool = False
+    ) -> tuple[Mail, list[Rcpt], Body]:
         """Return MAIL, the RCPTs and the content, as this server can take them.
+
+        Args:
+            extensions: what the server offers.
+            is_tls: whether the session is inside TLS, and the server's certificate was verified.
+            binary_ok: whether content may go with BDAT there.
 
         Raises:
             ExtensionRequired: it cannot; nothing was sent.
         """
         envelope = self.envelope
-        content = self.content
-        is_narrow = not extensions.eight_bit_mime and self.needs_smtputf8 is None  # UTF-8 headers cannot be made 7-bit
-        if self.message is not None and is_narrow and not content.isascii():
-            try:
-                content = wire_bytes(self.message, seven_bit=True, _added=self.added)
-            except MessageError:
-                pass  # a text of no known charset, which the stdlib cannot encode: only 8BITMIME can carry it
-            else:
-                _check_content(content, body=envelope.body)
+        is_eight_bit = self.is_eight_bit
+        kind = envelope.body
+        body: Body
+        if self.reader is None:
+            content = self.content
+            if self._must_be_narrowed(extensions):
+                assert self.message is not None
+                try:
+                    content = wire_bytes(self.message, seven_bit=True, _added=self.added)
+                except MessageError:
+                    pass  # a text of no known charset, which the stdlib cannot encode: only 8BITMIME can carry it
+                else:
+                    is_eight_bit = not check_text(content)
+            body = OctetBody(content, is_binary=kind == "BINARYMIME")
+            ends_line = not content or content.endswith(b"\n")
+        else:
+            body = self._body(self.reader, extensions)
+            ends_line = self.reader.ends_line
+            is_eight_bit = self.reader.is_eight_bit or False
+            if kind is None and self.reader.is_eight_bit is None and extensions.eight_bit_mime:
+                kind = "8BITMIME"  # who knows what comes
+        size = body.size
+        if size is not None and not ends_line and not body.is_binary:
+            size += 2  # DATA ends the last line (RFC 5321 4.1.1.4)
         drop_dsn = envelope.dsn == "drop" and not extensions.dsn
-        ends_line = not content or content.endswith(b"\r\n")
         mail = Mail(
             self.sender,
             negotiate(
                 extensions,
-                size=len(content) if ends_line else len(content) + 2,  # DATA ends the last line (RFC 5321 4.1.1.4)
-                is_eight_bit=not content.isascii(),
+                size=size,
+                is_eight_bit=is_eight_bit,
                 needs_smtputf8=self.needs_smtputf8,
                 is_tls=is_tls,
-                body=envelope.body,
+                body=kind,
                 ret=envelope.ret,
                 envid=envelope.envid,
                 drop_dsn=drop_dsn,
                 require_tls=envelope.require_tls,
+                may_chunk=binary_ok,
                 custom=Parameters.custom(envelope.parameters) if envelope.parameters else NO_PARAMETERS,
             ),
         )
@@ -444,7 +498,18 @@ class Prepared:
             if parameters.keywords:
                 require_offered(extensions, parameters)
             rcpts.append(Rcpt(path, parameters))
-        return mail, rcpts, content
+        return mail, rcpts, body
+
+    def _body(self, reader: ContentReader, extensions: Extensions) -> Body:
+        error: Callable[[], SMTPError] | None = None
+        limit = None
+        if self.envelope.body == "7BIT":
+            error = _not_seven_bit
+        elif not extensions.eight_bit_mime:
+            error = _no_eight_bit_mime
+        if reader.size is None and extensions.size is not None:
+            limit = extensions.size, partial(_over_size, extensions.size)
+        return reader.body(eight_bit_error=error, limit=limit)
 
     def sets(self, outcomes: Sequence[RecipientOutcome]) -> dict[str, Any]:
         """Return the four sets of recipients, as they were given: keyword arguments of a Receipt, or of an error."""
@@ -469,21 +534,49 @@ class Prepared:
         return {address: reply for address, reply in replies if reply is not None}
 
 
+def _not_seven_bit() -> MessageError:
+    return MessageError("message holds 8-bit octets, which body='7BIT' forbids: encode them, or leave body= out")
+
+
+def _no_eight_bit_mime() -> ExtensionRequired:
+    return extension_required("8BITMIME", "the message holds 8-bit octets, and the server does not offer 8BITMIME")
+
+
+def _over_size(offered: int) -> ExtensionRequired:
+    return extension_required("SIZE", f"the message has more than the {offered} octets that the server takes")
+
+
 def _dsn(recipient: Recipient, *, smtputf8: bool) -> Parameters:
     return Parameters.rcpt(notify=recipient.notify, orcpt=recipient.orcpt, smtputf8=smtputf8)
 
 
+def is_large(message: object) -> bool:
+    """Return True if `prepare` may take so long with this message that it is better called in a worker thread.
+
+    That is to say, milliseconds: because a message object is large, or because there is a long list of recipients to
+    read. An estimate, which itself takes microseconds. The size of octets does not count, for they are not read in one
+    go (see `Prepared.check`).
+    """
+    if isinstance(message, Message):
+        return flatten.is_large(message)
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return not ends_within(message, _LONG_HEADER_BYTES)
+    return False
+
+
 def prepare(
-    message: Message[Any, Any] | bytes | bytearray | memoryview,
+    message: AnyMessage,
     *,
     sender: str | Address | None = None,
-    recipients: str | Address | Recipient | Iterable[str | Address | Recipient] | None = None,
+    recipients: AnyRecipients | None = None,
     envelope: Envelope | None = None,
 ) -> Prepared:
     """Read and check a message and its envelope, before anything is sent.
 
+    Where `is_large` is true of the message, call it in a worker thread. Then await the result's `check`.
+
     Args:
-        message: a message object of `email`, or the message as octets.
+        message: a message object of `email`, the message as octets, or a Content.
         sender: the reverse-path; None: from the headers.
         recipients: None: from the headers.
         envelope: in place of both.
@@ -496,17 +589,22 @@ def prepare(
     if isinstance(message, Message):
         return _prepare_object(message, sender, recipients, envelope)
     if isinstance(message, (bytes, bytearray, memoryview)):
-        return _prepare_octets(bytes(message), sender, recipients, envelope)
-    raise MessageError(f"a message is an email.message.Message or bytes, not {type(message).__name__}")
+        return _prepare_octets(message, sender, recipients, envelope)
+    if isinstance(message, Content):
+        return _prepare_content(message, sender, recipients, envelope)
+    hint = ": encode it, as with text.encode()" if isinstance(message, str) else ""
+    raise MessageError(f"a message is an email.message.Message, bytes or Content, not {type(message).__name__}{hint}")
 
 
 def _prepare_object(
     message: Message[Any, Any],
     sender: str | Address | None,
-    recipients: str | Address | Recipient | Iterable[str | Address | Recipient] | None,
+    recipients: AnyRecipients | None,
     envelope: Envelope | None,
 ) -> Prepared:
     envelope = envelope or _complete(message, sender, recipients)
+    if envelope.body == "BINARYMIME":
+        raise MessageError("body='BINARYMIME' is for octets: a message object is written as text")
     reading = _Reading.of(envelope)
     needs_smtputf8 = reading.needs_smtputf8
     if needs_smtputf8 is None and envelope.smtputf8 is None:
@@ -522,40 +620,74 @@ def _prepare_object(
         added.append(("Message-ID", message_id))
     is_seven_bit = envelope.body == "7BIT"
     content = wire_bytes(message, utf8=needs_smtputf8 is not None, seven_bit=is_seven_bit, _added=added)
-    _check_content(content, body=envelope.body)
-    if needs_smtputf8 is None and envelope.smtputf8 is None and not content.isascii():
-        needs_smtputf8 = _first_8bit_field(content[: _header_bytes(content)])
-    return reading.prepared(envelope, message, content, tuple(added), message_id, needs_smtputf8)
+    is_eight_bit = not check_text(content)
+    if is_eight_bit:
+        if is_seven_bit:
+            raise _not_seven_bit()
+        if needs_smtputf8 is None and envelope.smtputf8 is None:
+            needs_smtputf8 = eight_bit_field(content[: content.index(b"\r\n\r\n")])
+    return reading.prepared(
+        envelope,
+        content=content,
+        is_eight_bit=is_eight_bit,
+        message=message,
+        added=tuple(added),
+        message_id=message_id,
+        needs_smtputf8=needs_smtputf8,
+    )
 
 
 def _prepare_octets(
-    raw: bytes,
+    octets: bytes | bytearray | memoryview,
     sender: str | Address | None,
-    recipients: str | Address | Recipient | Iterable[str | Address | Recipient] | None,
+    recipients: AnyRecipients | None,
     envelope: Envelope | None,
 ) -> Prepared:
-    header = raw[: _header_bytes(raw)]
-    if _BARE_CR.search(header):
-        raise MessageError("message has a bare CR in its header section: it could hide a header from some servers")
-    if _BCC_FIELD.search(header):
-        raise MessageError("message has a Bcc field: remove it, and name its recipients in recipients=")
-    if _DKIM_FIELD.search(header) and _BARE_CR.search(raw):
-        raise MessageError("message is signed (DKIM-Signature) and has a bare CR, which cannot be sent unchanged")
-    parsed = BytesHeaderParser(policy=email_policy.compat32).parsebytes(header)
-    envelope = envelope or _complete(parsed, sender, recipients)
+    is_large = memoryview(octets).nbytes > _AT_ONCE_BYTES
+    raw = octets if is_large else bytes(octets)  # what is large is not copied
+    header = header_section(raw)
+    is_binary = envelope is not None and envelope.body == "BINARYMIME"
+    check_header_section(header, is_binary=is_binary)
+    envelope = envelope or _complete(_header_parser.parsebytes(header), sender, recipients)
     reading = _Reading.of(envelope)
-    content = normalize(raw)
-    _check_content(content, body=envelope.body)
+    if is_large:
+        return reading.prepared(envelope, reader=Content.from_bytes(raw).reader(is_binary=is_binary))
+    checker = ContentChecker(is_binary=is_binary)
+    content = checker.encode(bytes(raw))
+    content += checker.finish()
+    if envelope.body == "7BIT" and not checker.is_ascii:
+        raise _not_seven_bit()
     needs_smtputf8 = reading.needs_smtputf8
     if needs_smtputf8 is None and envelope.smtputf8 is None:
-        needs_smtputf8 = _first_8bit_field(header)
-    return reading.prepared(envelope, None, content, (), _message_id(parsed), needs_smtputf8)
+        needs_smtputf8 = eight_bit_field(header)
+    return reading.prepared(
+        envelope,
+        content=content,
+        is_eight_bit=not checker.is_ascii,
+        message_id=_message_id_in(header),
+        needs_smtputf8=needs_smtputf8,
+    )
+
+
+def _prepare_content(
+    content: Content,
+    sender: str | Address | None,
+    recipients: AnyRecipients | None,
+    envelope: Envelope | None,
+) -> Prepared:
+    if envelope is None:
+        if sender is None or recipients is None:
+            missing = "sender=" if sender is None else "recipients="
+            raise MessageError(f"a Content's headers are not read for addresses: pass {missing}, or envelope=")
+        envelope = Envelope(sender, recipients)
+    reading = _Reading.of(envelope)
+    return reading.prepared(envelope, reader=content.reader(is_binary=envelope.body == "BINARYMIME"))
 
 
 def _complete(
     message: Message[Any, Any],
     sender: str | Address | None,
-    recipients: str | Address | Recipient | Iterable[str | Address | Recipient] | None,
+    recipients: AnyRecipients | None,
 ) -> Envelope:
     """Take from the headers what the caller did not say."""
     if sender is None or recipients is None:
@@ -587,19 +719,20 @@ class _Reading:
         Parameters.custom(envelope.parameters)
         needs = f"address {sender.address!r}" if sender.needs_smtputf8 else None
         paths: list[tuple[ForwardPath, Recipient, Parameters]] = []
-        index: dict[tuple[bytes, bytes], int] = {}
+        index: dict[bytes, tuple[int, frozenset[bytes]]] = {}
         positions = []
         for recipient in envelope.recipients:
             path = ForwardPath.parse(recipient.address)
             custom = Parameters.custom(recipient.parameters) if recipient.parameters else NO_PARAMETERS
-            dsn = _dsn(recipient, smtputf8=False)
-            key = (path.mailbox, dsn.wire + custom.wire)
-            if key not in index:  # the same recipient twice is one RCPT, reported for each
-                index[key] = len(paths)
+            asked = frozenset((_dsn(recipient, smtputf8=False).wire + custom.wire).split())
+            position, asked_before = index.setdefault(path.mailbox, (len(paths), asked))
+            if asked != asked_before:  # two RCPTs, and the server could give two answers to one question
+                raise MessageError(f"recipient {path.address!r} is given twice with different parameters")
+            if position == len(paths):  # the same recipient twice is one RCPT, reported for each
                 paths.append((path, recipient, custom))
                 if path.needs_smtputf8 and needs is None:
                     needs = f"address {path.address!r}"
-            positions.append(index[key])
+            positions.append(position)
         if envelope.smtputf8 and needs is None:
             needs = "the envelope"
         if envelope.smtputf8 is False and needs is not None:
@@ -610,71 +743,51 @@ class _Reading:
     def prepared(
         self,
         envelope: Envelope,
-        message: Message[Any, Any] | None,
-        content: bytes,
-        added: tuple[tuple[str, str], ...],
-        message_id: str | None,
-        needs_smtputf8: str | None,
+        *,
+        content: bytes = b"",
+        is_eight_bit: bool = False,
+        reader: ContentReader | None = None,
+        message: Message[Any, Any] | None = None,
+        added: tuple[tuple[str, str], ...] = (),
+        message_id: str | None = None,
+        needs_smtputf8: str | None = None,
     ) -> Prepared:
         return Prepared(
             envelope,
             message,
             content,
             added,
-            message_id,
             self.sender,
             self.recipients,
             self.forward_paths,
             self.positions,
-            needs_smtputf8,
+            is_eight_bit,
+            message_id,
+            needs_smtputf8 or self.needs_smtputf8,
+            reader,
         )
+
+
+_header_parser: Final = BytesHeaderParser(policy=email_policy.compat32)
+
+
+def _message_id_in(header: bytes) -> str | None:
+    match = _MESSAGE_ID.search(header)
+    return None if match is None else unfold(match[1].decode("ascii", "surrogateescape")).strip() or None
 
 
 def _message_id(message: Message[Any, Any]) -> str | None:
     for name, value in message.raw_items():
         if name.lower() == "message-id":
-            return _unfold(str(value)).strip() or None
+            return unfold(str(value)).strip() or None
     return None
-
-
-def _header_bytes(content: bytes) -> int:
-    """Return the length of the header section, the empty line included."""
-    end = _END_OF_HEADER.search(content)
-    return len(content) if end is None else end.end()
-
-
-def _check_content(content: bytes, *, body: str | None) -> None:
-    """Refuse what no server may get, whatever it offers."""
-    if b"\0" in content:
-        raise MessageError("message holds a NUL octet")
-    if body == "7BIT" and not content.isascii():
-        raise MessageError("message holds 8-bit octets, which body='7BIT' forbids: encode them, or leave body= out")
-    start, length = 0, len(content)
-    while length - start > MAX_TEXT_LINE_BYTES:
-        # Every line that ends inside this window is short enough: one look for each thousand octets.
-        end = content.rfind(b"\n", start, start + MAX_TEXT_LINE_BYTES + 2)
-        if end < 0:
-            raise MessageError(f"message has a line of more than {MAX_TEXT_LINE_BYTES} octets: encode it")
-        start = end + 1
-
-
-def _first_8bit_field(header: bytes) -> str | None:
-    if header.isascii():
-        return None
-    name = b""
-    for line in header.split(b"\n"):
-        if not line.startswith((b" ", b"\t")):
-            name = line.partition(b":")[0]
-        if not line.isascii():
-            break
-    return f"header {name.decode('utf-8', 'replace')[:80]}"
 
 
 def _field_with_utf8_address(message: Message[Any, Any]) -> str | None:
     """Return the address field with a local part beyond ASCII, which cannot be written without SMTPUTF8."""
     for name, value in message.raw_items():
         lowered = name.lower()
-        if lowered.removeprefix("resent-") in _ADDRESS_FIELDS and not str(value).isascii():
+        if lowered.removeprefix("resent-") in ADDRESS_FIELDS and not str(value).isascii():
             try:
                 addresses = _addresses(lowered, value)
             except MessageError:  # it names nobody that the envelope was taken from

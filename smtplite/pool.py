@@ -23,7 +23,8 @@ __all__ = ["Pool"]
 class _Waiter:
     """Somebody who waits for a session: is given one, or leave to open one, or an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
         self.called = anyio.Event()
         self.session: Session | None = None
         self.error: SMTPError | None = None
@@ -61,24 +62,25 @@ class Pool:
         self._process = os.getpid()
         self._is_closed = False
 
-    async def acquire(self, deadline: Deadline, *, fresh: bool = False) -> Session:
+    async def acquire(self, deadline: Deadline, *, fresh: bool = False, owner: object = None) -> Session:
         """Return a session for the caller alone; give it back with `release`.
 
         Args:
             deadline: of the whole call.
             fresh: open a new one, whatever is idle.
+            owner: for whom; see `is_wanted_beside`.
 
         Raises:
             SMTPError: none can be had; nothing is lent.
         """
         self._enter()
         try:
-            return await self._acquire(deadline, fresh=fresh)
+            return await self._acquire(deadline, fresh=fresh, owner=owner)
         except BaseException:
             self._leave()
             raise
 
-    async def _acquire(self, deadline: Deadline, *, fresh: bool) -> Session:
+    async def _acquire(self, deadline: Deadline, *, fresh: bool, owner: object) -> Session:
         if not self._waiters:
             if fresh:
                 await self._make_room()
@@ -87,7 +89,7 @@ class Pool:
             if not self._waiters and self._lent + len(self._idle) < self._max_connections:
                 self._lent += 1
                 return await self._open(deadline)
-        waited = await self._wait(deadline)
+        waited = await self._wait(deadline, owner)
         if waited is None:
             return await self._open(deadline)
         if not fresh and not waited.is_stale():
@@ -98,6 +100,10 @@ class Pool:
             self._free_place()
             raise
         return await self._open(deadline)
+
+    def is_wanted_beside(self, owner: object) -> bool:
+        """Return True if somebody waits for a session on behalf of another owner, or of none."""
+        return any(waiter.owner is not owner for waiter in self._waiters)
 
     async def release(self, session: Session) -> None:
         """Take a session back: for the next in the queue, or to idle, or to be closed."""
@@ -183,9 +189,9 @@ class Pool:
         while self._idle and not self._waiters and self._lent + len(self._idle) >= self._max_connections:
             await self._idle.pop(0).dismiss()
 
-    async def _wait(self, deadline: Deadline) -> Session | None:
+    async def _wait(self, deadline: Deadline, owner: object) -> Session | None:
         """Wait for a session, or for leave to open one; either counts as lent then."""
-        waiter = _Waiter()
+        waiter = _Waiter(owner)
         self._waiters.append(waiter)
         deadline.arm(self._wait_timeout, f"no connection became free within {self._wait_timeout:g} s", "pool")
         try:

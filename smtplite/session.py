@@ -262,6 +262,11 @@ class Session:
         return self._connection.is_tls
 
     @property
+    def is_verified(self) -> bool:
+        """True inside TLS with a certificate that was verified."""
+        return self._tls is not None and self._tls.is_verified
+
+    @property
     def tls_version(self) -> str | None:
         """The TLS version, such as "TLSv1.3"; None in clear."""
         return None if self._tls is None else self._tls.version
@@ -371,7 +376,6 @@ class Session:
             self._cut_off(source, deadline.error() if deadline.has_expired else ConnectionLost("send was cancelled"))
             raise
         finally:
-            deadline.message_limit = math.inf
             if self.window.must_close:
                 self.abort(self.window.reason)
             elif self._is_read_first:

@@ -484,6 +484,11 @@ class TLSStream:
         return self._stream.local_address
 
     @property
+    def is_verified(self) -> bool:
+        """True if the server's certificate was verified."""
+        return self._object.context.verify_mode is ssl.CERT_REQUIRED
+
+    @property
     def version(self) -> str:
         """The protocol's version, such as "TLSv1.3"."""
         return str(self._object.version())

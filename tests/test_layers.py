@@ -29,6 +29,7 @@ FLOORS: list[set[str]] = [
     {"smtplite.message"},
     {"smtplite.session"},
     {"smtplite.handshake", "smtplite.pool", "smtplite.consignment"},
+    {"smtplite.deliveries", "smtplite.raw"},
     {"smtplite.client"},
     {"smtplite"},
     {"smtplite.testing"},
@@ -39,7 +40,7 @@ FLOORS: list[set[str]] = [
 #: Rooms whose inner order is their own affair.
 FURNISHED = ("smtplite.testing", "smtplite.cli")
 
-#: Rooms of the testing kit that hand out a client; the server itself shares nothing with it, or both would be wrong alike.
+#: Rooms of the testing kit that hand out a client; the server shares nothing with it, or both would be wrong alike.
 FOR_APPLICATIONS = {
     "smtplite.testing.outbox",
     "smtplite.testing.pytest_plugin",

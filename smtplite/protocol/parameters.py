@@ -16,18 +16,80 @@ from smtplite.errors import ExtensionRequired, MessageError
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.grammar import KEYWORD, VALUE
 
-__all__ = ["MAX_ENVID_CHARACTERS", "NO_PARAMETERS", "Parameters", "negotiate", "require_offered", "xtext"]
+__all__ = [
+    "KNOWN_PARAMETERS",
+    "MAX_ENVID_CHARACTERS",
+    "NO_PARAMETERS",
+    "KnownParameter",
+    "Parameters",
+    "extension_required",
+    "negotiate",
+    "require_offered",
+    "xtext",
+]
 
 MAX_ENVID_CHARACTERS: Final = 100  # RFC 3461 4.4
 _MAX_ORCPT_BYTES: Final = 500  # RFC 3461 4.2, the encoded form
 
+
+@attrs.frozen
+class KnownParameter:
+    """A parameter of MAIL or RCPT, and who sets it.
+
+    Attributes:
+        keyword: as it stands in the command.
+        extension: the EHLO keyword that the server must offer for it.
+        commands: "MAIL", "RCPT", or "MAIL, RCPT".
+        set_by: "the client", as a message needs it; "parameters"; "never"; or the argument of Envelope or Recipient.
+        rfc: where it is defined.
+        meaning: what it asks for.
+    """
+
+    keyword: str
+    extension: str = attrs.field(kw_only=True)
+    commands: str = attrs.field(kw_only=True)
+    set_by: str = attrs.field(kw_only=True)
+    rfc: str = attrs.field(kw_only=True)
+    meaning: str = attrs.field(kw_only=True)
+
+
+def _known(keyword: str, extension: str, commands: str, set_by: str, rfc: str, meaning: str) -> KnownParameter:
+    return KnownParameter(keyword, extension=extension, commands=commands, set_by=set_by, rfc=rfc, meaning=meaning)
+
+
+#: The parameters that are met, by their extension. Others may be sent by `parameters`, too, where a server offers an
+#: extension of their own name. The documentation's table is made from this one.
+KNOWN_PARAMETERS: Final = (
+    _known("SIZE", "SIZE", "MAIL", "the client", "RFC 1870", "the content's size in octets"),
+    _known("BODY", "8BITMIME", "MAIL", "Envelope(body=)", "RFC 6152", "7BIT or 8BITMIME: what octets the content has"),
+    _known("BODY", "BINARYMIME", "MAIL", "Envelope(body=)", "RFC 3030", "BINARYMIME: the content is any octets"),
+    _known("SMTPUTF8", "SMTPUTF8", "MAIL", "Envelope(smtputf8=)", "RFC 6531", "addresses or headers are UTF-8"),
+    _known("RET", "DSN", "MAIL", "Envelope(ret=)", "RFC 3461", "FULL or HDRS: what a bounce returns"),
+    _known("ENVID", "DSN", "MAIL", "Envelope(envid=)", "RFC 3461", "an identifier that bounces repeat"),
+    _known("NOTIFY", "DSN", "RCPT", "Recipient(notify=)", "RFC 3461", "when to notify the sender"),
+    _known("ORCPT", "DSN", "RCPT", "Recipient(orcpt=)", "RFC 3461, RFC 6533", "the original recipient"),
+    _known("REQUIRETLS", "REQUIRETLS", "MAIL", "Envelope(require_tls=)", "RFC 8689", "relay inside verified TLS alone"),
+    _known("HOLDFOR", "FUTURERELEASE", "MAIL", "parameters", "RFC 4865", "seconds to hold the message back"),
+    _known("HOLDUNTIL", "FUTURERELEASE", "MAIL", "parameters", "RFC 4865", "the time until which to hold it back"),
+    _known("BY", "DELIVERBY", "MAIL", "parameters", "RFC 2852", "seconds until it must be delivered, and what else"),
+    _known("MT-PRIORITY", "MT-PRIORITY", "MAIL", "parameters", "RFC 6710", "-9 to 9: what to transfer first"),
+    _known("MTRK", "MTRK", "MAIL", "parameters", "RFC 3885", "lets the sender track the message"),
+    _known("SUBMITTER", "SUBMITTER", "MAIL", "parameters", "RFC 4405", "who is responsible for the submission"),
+    _known("CONPERM", "CONPERM", "MAIL", "parameters", "RFC 4141", "the content may be converted"),
+    _known("CONNEG", "CONNEG", "RCPT", "parameters", "RFC 4141", "ask what the recipient can read"),
+    _known("RRVS", "RRVS", "RCPT", "parameters", "RFC 7293", "only if the mailbox has had one owner since then"),
+    _known("XVERP", "XVERP", "MAIL", "parameters", "Postfix", "a sender address of its own for each recipient"),
+    _known("AUTH", "AUTH", "MAIL", "never", "RFC 4954", "vouches for who submitted it: for trusted relays"),
+    _known("PRDR", "PRDR", "MAIL", "never", "Exim", "a reply for each recipient: changes the number of replies"),
+)
+
 #: Set by the client itself, from typed arguments, or never (AUTH vouches for another's identity; PRDR changes the
 #: number of replies).
-RESERVED: Final = frozenset(
-    {"BODY", "SIZE", "SMTPUTF8", "AUTH", "PRDR", "RET", "ENVID", "NOTIFY", "ORCPT", "REQUIRETLS"}
-)
+RESERVED: Final = frozenset(known.keyword for known in KNOWN_PARAMETERS if known.set_by != "parameters")
 #: Parameters whose EHLO keyword has another name (RFC 2852 4, RFC 4865 4).
-_OFFERED_AS: Final = {"BY": "DELIVERBY", "HOLDFOR": "FUTURERELEASE", "HOLDUNTIL": "FUTURERELEASE"}
+_OFFERED_AS: Final = {known.keyword: known.extension for known in KNOWN_PARAMETERS if known.set_by == "parameters"}
+
+_NOTIFY: Final = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 
 # Beside "+" and "=", which must be encoded: "<" and ">", which mean something else to a lax server (R18).
 _NOT_XTEXT: Final = re.compile(r"[^\x21-\x2a\x2c-\x3b\x3f-\x7e]")
@@ -116,8 +178,10 @@ class Parameters:
             wire += b" RET=" + ret.encode("ascii")
             keywords.append("DSN")
         if envid is not None:
-            if not 0 < len(envid) <= MAX_ENVID_CHARACTERS:
-                raise MessageError(f"envid has 1 to {MAX_ENVID_CHARACTERS} characters, not {len(envid)}")
+            if not isinstance(envid, str) or not 0 < len(envid) <= MAX_ENVID_CHARACTERS:
+                raise MessageError(
+                    f"envid is a str of 1 to {MAX_ENVID_CHARACTERS} characters, not {str(envid)[:120]!r}"
+                )
             wire += b" ENVID=" + xtext(envid).encode("ascii")
             keywords.append("DSN")
         if require_tls:
@@ -141,13 +205,15 @@ class Parameters:
         """
         wire = b""
         if notify is not None:
-            words = (notify,) if isinstance(notify, str) else tuple(dict.fromkeys(notify))
-            if words != ("NEVER",) and (not words or not set(words) <= {"SUCCESS", "FAILURE", "DELAY"}):
+            wanted = [*notify] if isinstance(notify, Collection) and not isinstance(notify, str) else [notify]
+            # In one order, whatever the caller's: a set has none, and two orders mean the same.
+            words = [word for word in _NOTIFY if word in wanted]
+            if not words or (words[0] == "NEVER" and len(words) > 1) or any(word not in words for word in wanted):
                 raise MessageError(f"notify is 'NEVER' or some of 'SUCCESS', 'FAILURE', 'DELAY', not {notify!r}")
             wire += b" NOTIFY=" + ",".join(words).encode("ascii")
         if orcpt is not None:
-            if not orcpt:
-                raise MessageError("orcpt is an address, not an empty string")
+            if not isinstance(orcpt, str) or not orcpt:
+                raise MessageError(f"orcpt is an address, not {orcpt!r}")
             if orcpt.isascii():
                 encoded = ("rfc822;" + xtext(orcpt)).encode("ascii")
             else:
@@ -199,6 +265,7 @@ def negotiate(
     envid: str | None = None,
     drop_dsn: bool = False,
     require_tls: bool = False,
+    may_chunk: bool = False,
     custom: Parameters = NO_PARAMETERS,
 ) -> Parameters:
     """Return the parameters of MAIL for this message at this server: each only where it is needed and offered.
@@ -208,12 +275,13 @@ def negotiate(
         size: the content's octets on the wire, before dot-stuffing; None if it is not known.
         is_eight_bit: whether the content holds an octet above 127.
         needs_smtputf8: which address or header needs SMTPUTF8, for the error; None: none does.
-        is_tls: whether the session is inside TLS.
+        is_tls: whether the session is inside TLS, and the server's certificate was verified.
         body: the caller's own BODY; None: 8BITMIME when it is needed.
         ret: RFC 3461 4.3.
         envid: RFC 3461 4.4.
         drop_dsn: leave RET and ENVID out where DSN is not offered.
         require_tls: RFC 8689.
+        may_chunk: whether the content may go with BDAT here, as BINARYMIME needs it (RFC 3030 3).
         custom: what else the caller wants.
 
     Raises:
@@ -222,20 +290,27 @@ def negotiate(
     """
     offered = extensions.size
     if size is not None and offered is not None and size > offered:
-        raise _missing("SIZE", f"the message has {size} octets, and the server takes {offered} at most")
+        raise extension_required("SIZE", f"the message has {size} octets, and the server takes {offered} at most")
     if needs_smtputf8 is not None and not extensions.smtputf8:
-        raise _missing("SMTPUTF8", f"{needs_smtputf8} needs SMTPUTF8, which the server does not offer")
+        raise extension_required("SMTPUTF8", f"{needs_smtputf8} needs SMTPUTF8, which the server does not offer")
     if body is None and is_eight_bit:
         body = "8BITMIME"
     if body == "8BITMIME" and not extensions.eight_bit_mime:
         reason = "holds 8-bit octets" if is_eight_bit else "is to be sent as 8BITMIME"
-        raise _missing("8BITMIME", f"the message {reason}, and the server does not offer 8BITMIME")
+        raise extension_required("8BITMIME", f"the message {reason}, and the server does not offer 8BITMIME")
+    if body == "BINARYMIME":
+        if not extensions.binarymime:
+            keyword = "CHUNKING" if "BINARYMIME" in extensions else "BINARYMIME"
+            raise extension_required(keyword, f"the message is BINARYMIME, and the server does not offer {keyword}")
+        if not may_chunk:
+            raise extension_required("CHUNKING", "the message is BINARYMIME, which needs CHUNKING: pass chunking=True")
     if body == "7BIT" and is_eight_bit:
         raise MessageError("the message holds 8-bit octets, and body='7BIT' says that it holds none")
     if body == "7BIT" and not extensions.eight_bit_mime:
         body = None  # it is what every server without the extension takes it for
     if require_tls and not (is_tls and extensions.requiretls):
-        raise _missing("REQUIRETLS", "the message requires TLS all the way, and the server does not offer REQUIRETLS")
+        why = "the server does not offer it" if is_tls else "this session is not in verified TLS"
+        raise extension_required("REQUIRETLS", f"the message needs REQUIRETLS, and {why}")
     if drop_dsn and not extensions.dsn:
         ret = envid = None
     parameters = Parameters.mail(
@@ -259,10 +334,11 @@ def require_offered(extensions: Extensions, parameters: Parameters) -> None:
     """
     for keyword in parameters.keywords:
         if keyword not in extensions:
-            raise _missing(keyword, f"the envelope needs {keyword}, which the server does not offer")
+            raise extension_required(keyword, f"the envelope needs {keyword}, which the server does not offer")
 
 
-def _missing(keyword: str, message: str) -> ExtensionRequired:
+def extension_required(keyword: str, message: str) -> ExtensionRequired:
+    """Return the error that says which extension is missing."""
     error = ExtensionRequired(message)
     error.keyword = keyword
     return error

@@ -11,6 +11,7 @@ from smtplite.errors import RemoteProtocolError
 from smtplite.protocol.grammar import ENHANCED_STATUS, REPLY_LINE
 
 __all__ = [
+    "ENHANCED_STATUS_CODES",
     "MAX_CHALLENGE_LINE_BYTES",
     "MAX_LINE_BYTES",
     "MAX_REPLY_BYTES",
@@ -68,6 +69,93 @@ REPLY_CODES: Final = {
 }
 
 
+#: (subject, detail) of an enhanced status code, whatever its class, and what the registry says it means (RFC 5248).
+#: Documentation, never a whitelist.
+ENHANCED_STATUS_CODES: Final = {
+    (0, 0): "other or undefined status",
+    (1, 0): "other status of an address",
+    (1, 1): "no such mailbox at the destination",
+    (1, 2): "no such destination system, or it takes no mail",
+    (1, 3): "syntax of the destination address is wrong",
+    (1, 4): "destination address is ambiguous",
+    (1, 5): "destination address is valid",
+    (1, 6): "destination mailbox has moved, and nobody knows where to",
+    (1, 7): "syntax of the sender's address is wrong",
+    (1, 8): "no such system in the sender's address, or it takes no mail",
+    (1, 9): "message was relayed to a system that does not give delivery reports",
+    (1, 10): "destination domain says that it takes no mail (null MX)",
+    (2, 0): "other status of a mailbox",
+    (2, 1): "mailbox is disabled",
+    (2, 2): "mailbox is full",
+    (2, 3): "message is longer than the mailbox's owner may receive",
+    (2, 4): "mailing list could not be expanded",
+    (3, 0): "other status of the mail system",
+    (3, 1): "mail system has no room left",
+    (3, 2): "system takes no messages from the network now",
+    (3, 3): "system cannot do what the message needs",
+    (3, 4): "message is too big for the system",
+    (3, 5): "system is configured wrongly",
+    (3, 6): "message was taken with another priority",
+    (4, 0): "other status of network or routing",
+    (4, 1): "host does not answer",
+    (4, 2): "connection is bad",
+    (4, 3): "directory server failed",
+    (4, 4): "no route to the destination",
+    (4, 5): "mail system is congested",
+    (4, 6): "message goes round in a loop",
+    (4, 7): "message was too long on its way",
+    (5, 0): "other status of the protocol",
+    (5, 1): "command is invalid, or comes at the wrong time",
+    (5, 2): "syntax error",
+    (5, 3): "too many recipients",
+    (5, 4): "arguments of the command are invalid",
+    (5, 5): "protocol version is wrong",
+    (5, 6): "line of an authentication exchange is too long",
+    (6, 0): "other status of the content",
+    (6, 1): "kind of content is not supported",
+    (6, 2): "content needs a conversion that is forbidden",
+    (6, 3): "content needs a conversion that is not supported",
+    (6, 4): "content was converted, with a loss",
+    (6, 5): "conversion of the content failed",
+    (6, 6): "content cannot be had",
+    (6, 7): "addresses beyond ASCII are not permitted here",
+    (6, 8): "reply has to be UTF-8, and that is not permitted",
+    (6, 9): "message with UTF-8 headers cannot be handed on to some recipients",
+    (6, 10): "message with UTF-8 headers cannot be handed on to some recipients",
+    (7, 0): "other status of security or policy",
+    (7, 1): "delivery is not authorized: message was refused",
+    (7, 2): "sender may not write to this list",
+    (7, 3): "security has to be converted, which is not possible",
+    (7, 4): "security feature is not supported",
+    (7, 5): "cryptographic operation failed",
+    (7, 6): "cryptographic algorithm is not supported",
+    (7, 7): "message is not what was signed",
+    (7, 8): "authentication credentials are invalid",
+    (7, 9): "authentication mechanism is too weak",
+    (7, 10): "encryption is needed",
+    (7, 11): "authentication mechanism needs encryption",
+    (7, 12): "password has to be changed over first",
+    (7, 13): "account is disabled",
+    (7, 14): "systems have no trust in each other",
+    (7, 15): "priority of the message is too low",
+    (7, 16): "message is too big for its priority",
+    (7, 17): "mailbox has another owner since then",
+    (7, 18): "domain has another owner since then",
+    (7, 19): "nobody can tell whether the mailbox has another owner since then",
+    (7, 20): "no DKIM signature is valid",
+    (7, 21): "no valid DKIM signature is acceptable",
+    (7, 22): "no valid DKIM signature is the author's",
+    (7, 23): "SPF check failed",
+    (7, 24): "SPF check ran into an error",
+    (7, 25): "reverse DNS check failed",
+    (7, 26): "several authentication checks of the message failed",
+    (7, 27): "sender's domain says that it takes no mail (null MX)",
+    (7, 28): "too much mail from one source",
+    (7, 29): "ARC check failed",
+    (7, 30): "REQUIRETLS is needed and cannot be had",
+}
+
+
 @attrs.frozen
 class EnhancedStatusCode:
     """``class.subject.detail`` of RFC 3463, as in ``550 5.1.1 no such user``."""
@@ -75,6 +163,12 @@ class EnhancedStatusCode:
     class_: int
     subject: int
     detail: int
+
+    @property
+    def meaning(self) -> str:
+        """What the registry says it means; of a detail that is not registered, what its subject is; "" at last."""
+        known = ENHANCED_STATUS_CODES
+        return known.get((self.subject, self.detail)) or known.get((self.subject, 0), "")
 
     def __str__(self) -> str:
         return f"{self.class_}.{self.subject}.{self.detail}"

@@ -214,6 +214,7 @@ class Window(Generic[M]):
         self._is_proved = False
         #: Transactions begun on this connection.
         self.begun = 0
+        self._mails = 0  # ... and MAIL commands: the proof has one of its own
         self._finished = 0
         #: True if nothing more may begin here: to be closed once nothing is under way.
         self.must_close = False
@@ -241,8 +242,10 @@ class Window(Generic[M]):
     @property
     def is_spent(self) -> bool:
         """True if the server, or the caller, wants no more transactions on this connection."""
-        limits = (self._max_transactions, self._connection.extensions.limits.mailmax)
-        return any(limit is not None and self.begun >= limit for limit in limits)
+        mailmax = self._connection.extensions.limits.mailmax
+        return (self._max_transactions is not None and self.begun >= self._max_transactions) or (
+            mailmax is not None and self._mails >= mailmax
+        )
 
     @property
     def may_chunk(self) -> bool:
@@ -267,7 +270,7 @@ class Window(Generic[M]):
         if not newest.transaction.is_handed_over or not self._may_pipeline or self._connection.lmtp:
             return False
         if isinstance(self._connection.newest, BdatLast):
-            return len(self._under_way) < self._allowed
+            return len(self._under_way) < min(self._allowed, self.in_flight)
         # Behind a dot: what stands there has content of its own only once the dot's reply is read.
         return self._traits.reads_behind_dot and self.in_flight > 1
 
@@ -312,7 +315,8 @@ class Window(Generic[M]):
         )
         mail_object.begin(transaction)
         self._under_way.append(mail_object)
-        self.begun += 2 if transaction.transfer is Transfer.PROOF else 1
+        self.begun += 1
+        self._mails += 2 if transaction.transfer is Transfer.PROOF else 1
         if transaction.transfer is not Transfer.DATA:
             self._unacknowledged += mail_object.size or 0
         return transaction
@@ -326,8 +330,7 @@ class Window(Generic[M]):
             return Transfer.DATA
         if not self._is_proved:
             mailmax = self._connection.extensions.limits.mailmax
-            # The proof has a MAIL of its own.
-            return Transfer.PROOF if mailmax is None or self.begun + 2 <= mailmax else Transfer.DATA
+            return Transfer.PROOF if mailmax is None or self._mails + 2 <= mailmax else Transfer.DATA
         assert mail_object.size is not None
         is_large = mail_object.size > MAX_ONE_CHUNK_BYTES
         return Transfer.CHUNKS if is_large or has_rested else Transfer.ONE_CHUNK

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from smtplite.errors import ExtensionRequired, MessageError
 from smtplite.protocol.extensions import Extensions
+from smtplite.protocol.grammar import KEYWORD
 from smtplite.protocol.parameters import (
+    KNOWN_PARAMETERS,
     MAX_ENVID_CHARACTERS,
     NO_PARAMETERS,
     RESERVED,
@@ -74,6 +76,8 @@ def test_the_parameters_of_mail(arguments: dict[str, Any], wire: bytes, keywords
         {"envid": "a\x7f"},
         {"envid": "a\tb"},
         {"envid": "é"},
+        {"envid": 5},
+        {"envid": b"x"},
     ],
 )
 def test_the_parameters_of_mail_refuse(arguments: dict[str, Any]) -> None:
@@ -90,6 +94,9 @@ def test_the_parameters_of_mail_refuse(arguments: dict[str, Any]) -> None:
         ({"notify": "SUCCESS"}, b" NOTIFY=SUCCESS"),
         ({"notify": ("SUCCESS", "FAILURE", "DELAY")}, b" NOTIFY=SUCCESS,FAILURE,DELAY"),
         ({"notify": ["DELAY", "DELAY"]}, b" NOTIFY=DELAY"),
+        ({"notify": ["DELAY", "SUCCESS"]}, b" NOTIFY=SUCCESS,DELAY"),  # a set has no order: ours is always the same
+        ({"notify": {"DELAY", "FAILURE", "SUCCESS"}}, b" NOTIFY=SUCCESS,FAILURE,DELAY"),
+        ({"notify": {"NEVER"}}, b" NOTIFY=NEVER"),
         ({"orcpt": "Bob@Example.COM"}, b" ORCPT=rfc822;Bob@Example.COM"),
         ({"orcpt": "a+b=c@x.example"}, b" ORCPT=rfc822;a+2Bb+3Dc@x.example"),
         ({"orcpt": '"a b"@x.example'}, b' ORCPT=rfc822;"a+20b"@x.example'),
@@ -116,6 +123,13 @@ def test_the_parameters_of_rcpt(arguments: dict[str, Any], wire: bytes) -> None:
         {"notify": "SUCCESS,FAILURE"},
         {"notify": ["NEVER", "SUCCESS"]},
         {"notify": ["SUCCESS\r\n"]},
+        {"notify": 5},
+        {"notify": [5]},
+        {"notify": [["SUCCESS"]]},
+        {"notify": b"NEVER"},
+        {"notify": ["NEVER", "SUCCESS", "FAILURE", "DELAY"]},
+        {"orcpt": 5},
+        {"orcpt": b"a@x"},
         {"notify": ["SUCCESS", "SUCCESS SIZE=1"]},
         {"orcpt": ""},
         {"orcpt": "a\r\nRSET"},
@@ -295,7 +309,8 @@ PLAIN: dict[str, Any] = {"size": 10, "is_eight_bit": False}
         (ALL, {**PLAIN, "is_eight_bit": True}, b" SIZE=10 BODY=8BITMIME"),
         (ALL, {**PLAIN, "body": "7BIT"}, b" SIZE=10 BODY=7BIT"),
         (ALL, {**PLAIN, "body": "8BITMIME"}, b" SIZE=10 BODY=8BITMIME"),
-        (ALL, {**PLAIN, "body": "BINARYMIME", "is_eight_bit": True}, b" SIZE=10 BODY=BINARYMIME"),
+        (ALL, {**PLAIN, "body": "BINARYMIME", "may_chunk": True}, b" SIZE=10 BODY=BINARYMIME"),
+        (ALL, {**PLAIN, "body": "BINARYMIME", "may_chunk": True, "is_eight_bit": True}, b" SIZE=10 BODY=BINARYMIME"),
         (ALL, {**PLAIN, "needs_smtputf8": "the sender"}, b" SIZE=10 SMTPUTF8"),
         (ALL, {**PLAIN, "ret": "HDRS", "envid": "x", "drop_dsn": True}, b" SIZE=10 RET=HDRS ENVID=x"),
         (ALL, {**PLAIN, "require_tls": True, "is_tls": True}, b" SIZE=10 REQUIRETLS"),
@@ -314,7 +329,10 @@ def test_each_parameter_is_sent_only_where_it_is_needed_and_offered(
         (ALL, {**PLAIN, "size": 1001}, "SIZE"),
         (without("8BITMIME"), {**PLAIN, "is_eight_bit": True}, "8BITMIME"),
         (without("8BITMIME"), {**PLAIN, "body": "8BITMIME"}, "8BITMIME"),
-        (without("BINARYMIME"), {**PLAIN, "body": "BINARYMIME"}, "BINARYMIME"),
+        (without("BINARYMIME"), {**PLAIN, "body": "BINARYMIME", "may_chunk": True}, "BINARYMIME"),
+        (without("BINARYMIME", "CHUNKING"), {**PLAIN, "body": "BINARYMIME", "may_chunk": True}, "BINARYMIME"),
+        (without("CHUNKING"), {**PLAIN, "body": "BINARYMIME", "may_chunk": True}, "CHUNKING"),
+        (ALL, {**PLAIN, "body": "BINARYMIME", "may_chunk": False}, "CHUNKING"),
         (without("SMTPUTF8"), {**PLAIN, "needs_smtputf8": "the sender"}, "SMTPUTF8"),
         (without("8BITMIME"), {**PLAIN, "needs_smtputf8": "the sender"}, "SMTPUTF8"),
         (without("DSN"), {**PLAIN, "ret": "FULL"}, "DSN"),
@@ -349,3 +367,50 @@ def test_the_parameters_of_rcpt_are_checked_alone() -> None:
 def test_8_bit_content_cannot_be_called_7bit() -> None:
     with pytest.raises(MessageError, match="says that it holds none"):
         negotiate(ALL, size=10, is_eight_bit=True, body="7BIT")
+
+
+# The table of known parameters, from which the documentation's is made
+
+
+def test_the_table_of_known_parameters_says_who_sets_each_of_them() -> None:
+    assert len({(known.keyword, known.extension) for known in KNOWN_PARAMETERS}) == len(KNOWN_PARAMETERS)
+    for known in KNOWN_PARAMETERS:
+        assert KEYWORD.fullmatch(known.keyword)
+        assert KEYWORD.fullmatch(known.extension)
+        assert known.commands in ("MAIL", "RCPT", "MAIL, RCPT")
+        assert known.meaning
+        assert known.rfc
+        assert known.set_by in ("the client", "parameters", "never") or known.set_by.startswith(
+            ("Envelope", "Recipient")
+        )
+
+
+@pytest.mark.parametrize("known", KNOWN_PARAMETERS, ids=lambda known: f"{known.keyword} {known.extension}")
+def test_a_known_parameter_is_taken_by_parameters_if_the_table_says_so_and_needs_its_extension(known: Any) -> None:
+    """R23."""
+    if known.set_by == "parameters":
+        assert Parameters.custom({known.keyword: "1"}).keywords == (known.extension,)
+        assert known.keyword not in RESERVED
+    else:
+        assert known.keyword in RESERVED
+        with pytest.raises(MessageError, match="not for `parameters`"):
+            Parameters.custom({known.keyword: "1"})
+
+
+def test_only_parameters_of_another_name_than_their_extensions_are_those_of_the_rule() -> None:
+    """R23: BY -> DELIVERBY, HOLDFOR and HOLDUNTIL -> FUTURERELEASE, others by their own name."""
+    others = {
+        known.keyword: known.extension
+        for known in KNOWN_PARAMETERS
+        if known.set_by == "parameters" and known.keyword != known.extension
+    }
+    assert others == {"BY": "DELIVERBY", "HOLDFOR": "FUTURERELEASE", "HOLDUNTIL": "FUTURERELEASE"}
+    assert Parameters.custom({"X-ANYTHING": None}).keywords == ("X-ANYTHING",)
+
+
+def test_requiretls_outside_of_verified_tls_is_refused_and_says_why() -> None:
+    """RFC 8689 2: not before the session is inside TLS, and the certificate verified."""
+    with pytest.raises(ExtensionRequired, match="not in verified TLS"):
+        negotiate(ALL, **PLAIN, require_tls=True, is_tls=False)
+    with pytest.raises(ExtensionRequired, match="does not offer it"):
+        negotiate(without("REQUIRETLS"), **PLAIN, require_tls=True, is_tls=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from smtplite.errors import RemoteProtocolError
 from smtplite.protocol.reply import (
+    ENHANCED_STATUS_CODES,
     MAX_CHALLENGE_LINE_BYTES,
     MAX_LINE_BYTES,
     MAX_REPLY_BYTES,
@@ -338,3 +339,34 @@ def test_a_long_reply_is_cut_where_it_is_shown_and_whole_in_its_text() -> None:
     assert len(str(reply)) < 500
     assert str(reply).endswith("x...")
     assert reply.text == "x" * 3000 + "\n" + "y" * 3000
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (EnhancedStatusCode(5, 1, 1), "no such mailbox at the destination"),
+        (EnhancedStatusCode(4, 1, 1), "no such mailbox at the destination"),
+        (EnhancedStatusCode(4, 2, 2), "mailbox is full"),
+        (EnhancedStatusCode(5, 7, 30), "REQUIRETLS is needed and cannot be had"),
+        (EnhancedStatusCode(2, 0, 0), "other or undefined status"),
+        (EnhancedStatusCode(5, 7, 509), "other status of security or policy"),
+        (EnhancedStatusCode(5, 0, 1), "other or undefined status"),
+        (EnhancedStatusCode(5, 9, 9), ""),
+        (EnhancedStatusCode(5, 999, 999), ""),
+    ],
+)
+def test_an_enhanced_code_has_the_registrys_meaning_whatever_its_class(
+    status: EnhancedStatusCode, meaning: str
+) -> None:
+    assert status.meaning == meaning
+
+
+def test_every_registered_code_has_a_meaning_and_every_subject_a_general_one() -> None:
+    """RFC 5248: how many details each subject has, so that none is missing."""
+    details: dict[int, set[int]] = {}
+    for (subject, detail), meaning in ENHANCED_STATUS_CODES.items():
+        details.setdefault(subject, set()).add(detail)
+        assert meaning == EnhancedStatusCode(5, subject, detail).meaning
+        assert meaning == meaning.strip(" .")
+    last = {0: 0, 1: 10, 2: 4, 3: 6, 4: 7, 5: 6, 6: 10, 7: 30}
+    assert details == {subject: set(range(last[subject] + 1)) for subject in last}

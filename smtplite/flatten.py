@@ -477,8 +477,8 @@ def _with_a_labels(policy: Any, name: str, value: Any) -> Any:
     addresses = [address for group in groups for address in group.addresses]
     if all(address.domain.isascii() for address in addresses):
         return value
-    if not all(address.username.isascii() for address in addresses):
-        return value  # of use only with SMTPUTF8, whatever is done here
+    if not all(address.username.isascii() and address.domain.isprintable() for address in addresses):
+        return value  # of use only with SMTPUTF8, or not at all, whatever is done here
     relabelled = [
         Group(
             group.display_name,

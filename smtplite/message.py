@@ -648,7 +648,11 @@ def _prepare_octets(
     header = header_section(raw)
     is_binary = envelope is not None and envelope.body == "BINARYMIME"
     check_header_section(header, is_binary=is_binary)
-    envelope = envelope or _complete(_header_parser.parsebytes(header), sender, recipients)
+    if envelope is None:
+        if sender is not None and recipients is not None:  # nothing to look for in the headers
+            envelope = Envelope(sender, recipients)
+        else:
+            envelope = _complete(_header_parser.parsebytes(header), sender, recipients)
     reading = _Reading.of(envelope)
     if is_large:
         return reading.prepared(envelope, reader=Content.from_bytes(raw).reader(is_binary=is_binary))

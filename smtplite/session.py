@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Protocol
 
 import anyio
@@ -519,16 +520,17 @@ class Session:
         if self._tracer.is_on:
             commands = tuple(str(command) for command in self._connection.pending[owed:])
             self._tracer(FlightSent(connection=self.number, commands=commands, content_bytes=content_bytes))
-        deadline.arm(self._timeouts.data_block, "the server does not take what is written", "content")
         try:
             # A server that writes before it reads on would block us for ever, unless we read meanwhile.
-            await self._stream.send(data, self._read_meanwhile)
+            await self._stream.send(data, partial(self._read_meanwhile, deadline))
         except ConnectionLost as error:
             self._write_error = error
 
-    async def _read_meanwhile(self, writing: anyio.CancelScope) -> None:
-        """Keep what arrives while we write; stop the writing once it is of no more use."""
+    async def _read_meanwhile(self, deadline: Deadline, writing: anyio.CancelScope) -> None:
+        """Keep what arrives while a write has to wait; stop the writing once it is of no more use."""
         connection = self._connection
+        # Here, and not before each write: nearly all of them are taken at once.
+        deadline.arm(self._timeouts.data_block, "the server does not take what is written", "content")
         try:
             while True:
                 data = await self._stream.receive()

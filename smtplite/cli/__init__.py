@@ -3,31 +3,81 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from smtplite import __version__
-from smtplite.cli import demo, job
+from smtplite.cli.terminal import UserError
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, job)
+#: Each command stands in a module of its name, which is loaded when the command is used: --help loads none of them.
+_COMMANDS: Final = {
+    "check": "say what a server offers, step by step, and what fails",
+    "send": "send messages from files, one or 100,000",
+    "serve": "catch mail: a server for development",
+    "demo": "send a message to a built-in server, and show the dialogue",
+    "job": "send the message of a job file, and print the first line of each reply",
+}
+
+#: What a shell reports of a program that SIGPIPE or SIGINT ended.
+_BROKEN_PIPE: Final = 141
+_INTERRUPTED: Final = 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="smtplite", description="Send mail over SMTP, and see what the server says.")
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="smtplite",
+        description="Send mail over SMTP, and see what the server says.",
+        epilog="smtplite COMMAND --help says more, with an example.",
+    )
     parser.add_argument("--version", action="version", version=f"smtplite {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_to(commands)
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, summary in _COMMANDS.items():
+        if name == chosen:
+            importlib.import_module(f"smtplite.cli.{name}").add_to(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code: 0 done, 1 the mail could not be sent, 2 wrong usage."""
-    options = _parser().parse_args(arguments)
+    """Run the command line; return its exit code: 0 done, 2 wrong usage; each command's help says the others."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a server says may hold characters that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _main(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()  # now, and not when the interpreter ends: then nobody catches what it raises
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        _discard_output()
+        return _BROKEN_PIPE
+
+
+def _main(arguments: Sequence[str]) -> int:
+    options = _parser(arguments).parse_args(arguments)
     try:
         return int(options.run(options))
+    except UserError as error:
+        print(f"smtplite {options.command}: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("smtplite: interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
+
+
+def _discard_output() -> None:
+    """Send what is still in the buffer nowhere: the interpreter would complain of it at its end."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file of the system's: nothing will complain
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

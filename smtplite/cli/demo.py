@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from email.message import EmailMessage
+from functools import partial
 
 import anyio
 
+from smtplite.cli.terminal import Output
 from smtplite.client import Client
 from smtplite.message import Receipt
 from smtplite.testing import SMTPServer
@@ -41,8 +43,10 @@ async def _demo() -> int:
     async with SMTPServer() as server:
         server.reply("RCPT", "550 5.1.1 no such user here", to=_REFUSED)
         print(f"The dialogue with {server.host}:{server.port} (each '=>' is one write: a round trip begins)\n")
-        async with Client(server.host, server.port, tls="none", trace=_print_event) as client:
+        output = Output()
+        async with Client(server.host, server.port, tls="none", trace=partial(_print_event, output)) as client:
             receipt = await client.send(_message())
+        output.check()
         arrived = server.messages[0]
     _print_receipt(receipt)
     print(f"\nThe message as it arrived, for {', '.join(arrived.recipients)}\n")
@@ -51,16 +55,16 @@ async def _demo() -> int:
     return 0
 
 
-def _print_event(event: TraceEvent) -> None:
+def _print_event(output: Output, event: TraceEvent) -> None:
     if isinstance(event, FlightSent):
         lines = [f"({event.content_bytes} octets of content)"] if event.content_bytes else []
         for i, line in enumerate([*lines, *event.commands]):
-            print(f"  {'  ' if i else '=>'} C: {line}")
+            output.print(f"  {'  ' if i else '=>'} C: {line}")
     elif isinstance(event, ReplyReceived):
         lines = event.reply.text.split("\n")
         last = len(lines) - 1
         for i, text in enumerate(lines):
-            print(f"     S: {event.reply.code}{' ' if i == last else '-'}{text}")
+            output.print(f"     S: {event.reply.code}{' ' if i == last else '-'}{text}")
 
 
 def _print_receipt(receipt: Receipt) -> None:

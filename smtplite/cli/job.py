@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 import attrs
 
+from smtplite.cli.terminal import Output
 from smtplite.client import Client
 from smtplite.errors import MessageError, SMTPError
 from smtplite.handshake import TLSMode
@@ -116,12 +117,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _send(job: Job, port: int, tls: TLSMode, auth: tuple[Mechanism, ...] | None) -> int:
-    trace = _Printer(hellos_before_tls=1 if tls == "starttls" else 0)
+    output = Output()
+    trace = _Printer(output, hellos_before_tls=1 if tls == "starttls" else 0)
     try:
         async with Client(job.server, port, tls=tls, auth=auth, local_hostname=job.domain, trace=trace) as client:
             receipt = await client.send(job.content, sender=job.sender, recipients=job.recipients)
     except SMTPError as error:
         return _fail(str(error))
+    output.check()
     if receipt.complete:
         return 0
     refused = "; ".join(f"{address}: {reply}" for address, reply in receipt.refused.items())
@@ -131,7 +134,8 @@ async def _send(job: Job, port: int, tls: TLSMode, auth: tuple[Mechanism, ...] |
 class _Printer:
     """Prints the first line of each reply that the article's program prints."""
 
-    def __init__(self, hellos_before_tls: int) -> None:
+    def __init__(self, output: Output, hellos_before_tls: int) -> None:
+        self._output = output
         self._hellos_to_skip = hellos_before_tls
 
     def __call__(self, event: TraceEvent) -> None:
@@ -145,7 +149,7 @@ class _Printer:
             return
         reply = event.reply
         separator = "-" if len(reply.lines) > 1 else " "
-        print(f"{reply.code}{separator}{reply.text.partition(chr(10))[0]}".rstrip())
+        self._output.print(f"{reply.code}{separator}{reply.text.partition(chr(10))[0]}".rstrip())
 
 
 def _fail(problem: str) -> int:

@@ -163,8 +163,9 @@ class Connection:
             raise LocalProtocolError(f"{rule.verb} cannot be sent now: {assumed.value}")
         if self._chunk_left:
             raise LocalProtocolError(f"{rule.verb} cannot be sent: {self._chunk_left} octets of the chunk are missing")
-        self._check_session(command, rule.requires)
         kind = type(command)
+        if rule.is_special:
+            self._check_session(command, rule.requires)
         if kind is EndOfData:
             assert self._encoder is not None
             # The content ended in the middle of a line: the dot needs a line of its own (RFC 5321 4.1.1.4).

@@ -29,6 +29,7 @@ MAX_CHALLENGE_LINE_BYTES: Final = 12_288 + 6
 MAX_REPLY_BYTES: Final = 102_400
 
 _SHOWN_CHARACTERS: Final = 400
+_SHORT_LINE_BYTES: Final = 48
 
 #: The codes a client meets, and their meaning. Documentation, never a whitelist: a reply is judged by its first digit.
 REPLY_CODES: Final = {
@@ -240,6 +241,23 @@ class Reply:
         return f"{self.code} {text}".rstrip()
 
 
+def _make(code: bytes, lines: tuple[bytes, ...], enhanced: bool) -> Reply:
+    status = None
+    if enhanced and (match := ENHANCED_STATUS.match(lines[-1])) is not None:
+        status = _enhanced(match.group())
+    return Reply(int(code), lines, status)
+
+
+@lru_cache(maxsize=512)  # as above; and short lines alone, because the server chooses them
+def _short_reply(line: bytes, enhanced: bool) -> Reply | None:
+    """Return the reply that this line is, or None if it is none by itself."""
+    match = REPLY_LINE.fullmatch(line)
+    if match is None:
+        return None
+    code, separator, text = match.groups(b"")
+    return None if separator == b"-" else _make(code, (text,), enhanced)
+
+
 class ReplyParser:
     """Octets in, replies out; each octet is looked at once, and every buffer has a limit (RFC 5321 4.2).
 
@@ -303,6 +321,11 @@ class ReplyParser:
                 self._check_unfinished_line(len(data) - start)
                 return None
             end = newline + 1
+            if end - start <= _SHORT_LINE_BYTES and not self._lines:
+                short = _short_reply(data[start:end], enhanced)
+                if short is not None:
+                    self._start = self._scanned = end
+                    return short
             match = REPLY_LINE.fullmatch(data, start, end)
             if match is None:
                 raise RemoteProtocolError(f"server sent a line that is no reply: {data[start:end][:80]!r}")
@@ -310,8 +333,8 @@ class ReplyParser:
             if end - start > MAX_LINE_BYTES:
                 self._check_line_length(code, end - start)
             self._start = self._scanned = end
-            if not self._lines and separator != b"-":  # one line: nearly every reply
-                return self._make(code, (text,), enhanced)
+            if not self._lines and separator != b"-":
+                return _make(code, (text,), enhanced)
             if self._lines and code != self._code:
                 raise RemoteProtocolError(f"server mixed codes {self._code.decode()} and {code.decode()} in one reply")
             self._code = code
@@ -324,14 +347,7 @@ class ReplyParser:
                 self._lines.clear()
                 self._code = b""
                 self._reply_bytes = 0
-                return self._make(code, lines, enhanced)
-
-    @staticmethod
-    def _make(code: bytes, lines: tuple[bytes, ...], enhanced: bool) -> Reply:
-        status = None
-        if enhanced and (match := ENHANCED_STATUS.match(lines[-1])) is not None:
-            status = _enhanced(match.group())
-        return Reply(int(code), lines, status)
+                return _make(code, lines, enhanced)
 
     def _check_unfinished_line(self, length: int) -> None:
         if length > MAX_LINE_BYTES:

@@ -15,7 +15,8 @@ Theory of operation:
    any breach of the protocol, lead to CLOSED.
 4. `Rule.expected` are the classes (first digits) that a reply may have; another breaks the protocol. A few codes
    belong to certain commands alone (RESERVED_CODES) and a few commands believe one positive code alone (`Rule.code`).
-5. `Rule.requires` is the keyword that the server must have offered. `Rule.timeout` names the field of `Timeouts` that
+5. `Rule.requires` is the keyword that the server must have offered; `Rule.is_special`: what may be sent depends on more
+   than the state, and is looked at before. `Rule.timeout` names the field of `Timeouts` that
    holds for the reply, `Rule.phase` the phase that an error reports.
 """
 
@@ -90,6 +91,7 @@ class Rule:
     requires: str | None = None
     expected: frozenset[int] = frozenset({2, 4, 5})
     code: int | None = None
+    is_special: bool = attrs.field(default=attrs.Factory(lambda self: self.requires is not None, takes_self=True))
 
 
 _QUIET: Final = frozenset({State.HELLO, State.READY, State.MAIL, State.RCPT, State.FAILED})
@@ -107,9 +109,9 @@ def _only(*states: State) -> frozenset[State]:
 RULES: Final[dict[type[Command], Rule]] = {
     Greeting: Rule("(greeting)", _NO, State.HELLO, State.CLOSING, True, "greeting", "greeting"),
     # In mid-session these are RSET and more (RFC 5321 4.1.4): a refused one leaves all as it was.
-    Ehlo: Rule("EHLO", _SESSION | {State.HELLO}, State.READY, None, True, "hello"),
-    Helo: Rule("HELO", _SESSION | {State.HELLO}, State.READY, None, True, "hello"),
-    Lhlo: Rule("LHLO", _SESSION | {State.HELLO}, State.READY, None, True, "hello"),
+    Ehlo: Rule("EHLO", _SESSION | {State.HELLO}, State.READY, None, True, "hello", is_special=True),
+    Helo: Rule("HELO", _SESSION | {State.HELLO}, State.READY, None, True, "hello", is_special=True),
+    Lhlo: Rule("LHLO", _SESSION | {State.HELLO}, State.READY, None, True, "hello", is_special=True),
     StartTls: Rule("STARTTLS", _only(State.READY), State.TLS, None, True, "starttls", requires="STARTTLS", code=220),
     Auth: Rule(
         "AUTH",
@@ -151,7 +153,15 @@ RULES: Final[dict[type[Command], Rule]] = {
     Data: Rule("DATA", _only(State.RCPT), State.DATA, None, True, "data", "data_init", expected=_CONTINUES),
     # In LMTP it is owed as many replies as recipients were taken, and how many that is must be known first.
     EndOfData: Rule(
-        ".", _only(State.DATA), State.READY, State.READY, False, "end of data", "end_of_data", ends_lmtp_group=True
+        ".",
+        _only(State.DATA),
+        State.READY,
+        State.READY,
+        False,
+        "end of data",
+        "end_of_data",
+        ends_lmtp_group=True,
+        is_special=True,
     ),
     # After a refused chunk the server's state is undefined: RSET (RFC 3030 2).
     Bdat: Rule(

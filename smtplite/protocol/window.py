@@ -242,10 +242,10 @@ class Window(Generic[M]):
     @property
     def is_spent(self) -> bool:
         """True if the server, or the caller, wants no more transactions on this connection."""
+        if self._max_transactions is not None and self.begun >= self._max_transactions:
+            return True
         mailmax = self._connection.extensions.limits.mailmax
-        return (self._max_transactions is not None and self.begun >= self._max_transactions) or (
-            mailmax is not None and self._mails >= mailmax
-        )
+        return mailmax is not None and self._mails >= mailmax
 
     @property
     def may_chunk(self) -> bool:
@@ -262,14 +262,16 @@ class Window(Generic[M]):
     @property
     def may_begin(self) -> bool:
         """True if a message of some size could begin now."""
-        if self.must_close or self.is_spent or self._connection.state in (State.CLOSING, State.CLOSED):
+        connection = self._connection
+        if self._under_way:
+            newest = self._under_way[-1].transaction
+            if not newest.is_handed_over or not self._may_pipeline or connection.lmtp:
+                return False
+        if self.must_close or self.is_spent or connection.state in (State.CLOSING, State.CLOSED):
             return False
-        newest = self.newest
-        if newest is None:
+        if not self._under_way:
             return True
-        if not newest.transaction.is_handed_over or not self._may_pipeline or self._connection.lmtp:
-            return False
-        if isinstance(self._connection.newest, BdatLast):
+        if isinstance(connection.newest, BdatLast):
             return len(self._under_way) < min(self._allowed, self.in_flight)
         # Behind a dot: what stands there has content of its own only once the dot's reply is read.
         return self._traits.reads_behind_dot and self.in_flight > 1

@@ -1,4 +1,4 @@
-"""An ESMTP and LMTP server to test SMTP clients against.
+"""An ESMTP and LMTP server to test SMTP clients against, and what tests need around it.
 
 It speaks every extension that the client speaks, says what it is told to (`SMTPServer.reply`), keeps what it took
 (`SMTPServer.messages`) and writes down each mistake of the client (`SMTPServer.violations`)::
@@ -9,7 +9,8 @@ It speaks every extension that the client speaks, says what it is told to (`SMTP
         assert not server.violations
 
 ``SMTPServer(tls="starttls", users={"me": "secret"})`` speaks TLS and takes passwords; ``server.ca_context()`` is what a
-client trusts it by.
+client trusts it by. ``server.client()`` is a client without a socket; ``with server.in_thread():`` is for code that is
+not asynchronous; `smtplite.testing.pytest_plugin` has both as fixtures.
 
 `ServerConnection` is its protocol half alone; it needs no I/O library.
 """
@@ -18,17 +19,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from smtplite.testing.config import ScramFault, ServerConfig, ServerExtensions
-from smtplite.testing.message import Mailbox, Parameters, ReceivedMessage
+from smtplite.testing.config import ScramFault, ServerConfig, ServerExtensions, ServerQuirks
+from smtplite.testing.message import Commitment, Mailbox, Parameters, ReceivedMessage
 from smtplite.testing.protocol import ServerConnection
-from smtplite.testing.script import Script, ScriptedReply
+from smtplite.testing.script import Hold, Script, ScriptedReply
 
 if TYPE_CHECKING:
-    from smtplite.testing.server import ServedConnection, SMTPServer
+    from smtplite.testing.outbox import Outbox
+    from smtplite.testing.server import HeldReply, ServedConnection, SMTPServer
+    from smtplite.testing.threaded import ThreadedHeldReply, ThreadedServer
     from smtplite.testing.tls import client_context, server_context
 
 __all__ = [
+    "Commitment",
+    "HeldReply",
+    "Hold",
     "Mailbox",
+    "Outbox",
     "Parameters",
     "ReceivedMessage",
     "SMTPServer",
@@ -39,19 +46,29 @@ __all__ = [
     "ServerConfig",
     "ServerConnection",
     "ServerExtensions",
+    "ServerQuirks",
+    "ThreadedHeldReply",
+    "ThreadedServer",
     "client_context",
     "server_context",
 ]
 
+_MODULE_OF = {
+    "HeldReply": "server",
+    "SMTPServer": "server",
+    "ServedConnection": "server",
+    "Outbox": "outbox",
+    "ThreadedHeldReply": "threaded",
+    "ThreadedServer": "threaded",
+    "client_context": "tls",
+    "server_context": "tls",
+}
+"""Only these need anyio, ssl or the client: whoever drives the protocol half alone does not load them."""
+
 
 def __getattr__(name: str) -> Any:
-    # Only these need anyio or ssl: whoever drives the protocol half alone does not load them
-    if name in {"SMTPServer", "ServedConnection"}:
-        from smtplite.testing import server
+    if name in _MODULE_OF:
+        from importlib import import_module
 
-        return getattr(server, name)
-    if name in {"client_context", "server_context"}:
-        from smtplite.testing import tls
-
-        return getattr(tls, name)
+        return getattr(import_module(f"smtplite.testing.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

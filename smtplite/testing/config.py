@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal
 
 import attrs
 
 from smtplite.testing.script import ScriptedReply
 
-__all__ = ["DEFAULT_SCRAM_ITERATIONS", "DEFAULT_SIZE_LIMIT", "ScramFault", "ServerConfig", "ServerExtensions"]
+__all__ = [
+    "DEFAULT_SCRAM_ITERATIONS",
+    "DEFAULT_SIZE_LIMIT",
+    "ScramFault",
+    "ServerConfig",
+    "ServerExtensions",
+    "ServerQuirks",
+]
 
 ScramFault = Literal["nonce", "wrong-signature", "no-signature", "error"]
 """
@@ -41,7 +48,9 @@ def _faults(faults: Iterable[ScramFault]) -> frozenset[ScramFault]:
 class ServerExtensions:
     """What the reply to EHLO or LHLO offers, and so what the server accepts.
 
-    Everything but LIMITS and STARTTLS by default. AUTH is offered if `ServerConfig` knows anybody.
+    By default what most servers offer. BINARYMIME, REQUIRETLS, DELIVERBY, FUTURERELEASE, MT-PRIORITY, LIMITS and
+    STARTTLS are off until they are switched on, all but the last two at once by `all`. AUTH is offered if
+    `ServerConfig` knows anybody.
 
     What is not offered is not known: BDAT without `chunking` is answered 500 and its octets run as commands, a
     parameter of an extension that is off is answered 555. That is what servers without the extension do.
@@ -51,6 +60,8 @@ class ServerExtensions:
     """PIPELINING (RFC 2920). Off: more than one command in a write is answered all the same, and recorded."""
     chunking: bool = True
     """CHUNKING (RFC 3030)."""
+    binarymime: bool = False
+    """BINARYMIME (RFC 3030 section 3): content of BODY=BINARYMIME is taken octet for octet, by BDAT only."""
     eight_bit_mime: bool = True
     """8BITMIME (RFC 6152)."""
     smtputf8: bool = True
@@ -61,8 +72,21 @@ class ServerExtensions:
     """DSN (RFC 3461)."""
     enhanced_status_codes: bool = True
     """ENHANCEDSTATUSCODES (RFC 2034)."""
+    requiretls: bool = False
+    """REQUIRETLS (RFC 8689); inside TLS only."""
+    deliver_by: int | None = None
+    """DELIVERBY (RFC 2852): the least of seconds that ``BY=seconds;R`` may ask for; 0: no such limit."""
+    future_release: tuple[int, str] | None = None
+    """
+    FUTURERELEASE (RFC 4865): seconds that HOLDFOR may ask for at most, and the latest time that HOLDUNTIL may name,
+    such as ``(86400, "2099-12-31T00:00:00Z")``. Beyond either: 501.
+    """
+    mt_priority: bool = False
+    """MT-PRIORITY (RFC 6710)."""
     mailmax: int | None = None
-    """LIMITS MAILMAX (RFC 9422): transactions in a session; the MAIL beyond is answered 421."""
+    """LIMITS MAILMAX (RFC 9422): transactions in a session; the MAIL beyond is answered `mailmax_code`."""
+    mailmax_code: Literal[421, 452] = 421
+    """421 closes the connection, 452 does not."""
     rcptmax: int | None = None
     """LIMITS RCPTMAX (RFC 9422): RCPT in a transaction, refused ones too; those beyond are answered 452 4.5.3."""
     starttls: bool = False
@@ -88,8 +112,24 @@ class ServerExtensions:
             help=False,
         )
 
-    def keywords(self) -> tuple[str, ...]:
-        """Return the lines that follow the first one of the reply to EHLO, STARTTLS and AUTH left out."""
+    @classmethod
+    def all(cls, **changes: Any) -> ServerExtensions:
+        """Return extensions of which every one is offered but LIMITS and STARTTLS, and then `changes`."""
+        offered: dict[str, Any] = {
+            "binarymime": True,
+            "requiretls": True,
+            "deliver_by": 0,
+            "future_release": (30 * 86_400, "9999-12-31T23:59:59Z"),
+            "mt_priority": True,
+        }
+        return cls(**{**offered, **changes})
+
+    def keywords(self, *, in_tls: bool = False) -> tuple[str, ...]:
+        """Return the lines that follow the first one of the reply to EHLO, STARTTLS and AUTH left out.
+
+        Args:
+            in_tls: Whether EHLO was said inside TLS.
+        """
         limits = [
             f"{name}={value}"
             for name, value in (("MAILMAX", self.mailmax), ("RCPTMAX", self.rcptmax))
@@ -98,15 +138,60 @@ class ServerExtensions:
         offered = [
             ("PIPELINING", self.pipelining),
             ("CHUNKING", self.chunking),
+            ("BINARYMIME", self.binarymime),
             ("8BITMIME", self.eight_bit_mime),
             ("SMTPUTF8", self.smtputf8),
             (f"SIZE {self.size}" if self.size else "SIZE", self.size is not None),
             ("DSN", self.dsn),
             ("ENHANCEDSTATUSCODES", self.enhanced_status_codes),
+            ("REQUIRETLS", self.requiretls and in_tls),
+            (f"DELIVERBY {self.deliver_by}" if self.deliver_by else "DELIVERBY", self.deliver_by is not None),
+            (" ".join(["FUTURERELEASE", *map(str, self.future_release or ())]), self.future_release is not None),
+            ("MT-PRIORITY", self.mt_priority),
             (" ".join(["LIMITS", *limits]), bool(limits)),
             ("HELP", self.help),
         ]
         return (*(keyword for keyword, is_offered in offered if is_offered), *self.extra_keywords)
+
+
+def _codes(codes: bool | Collection[int]) -> bool | frozenset[int]:
+    return codes if isinstance(codes, bool) else frozenset(codes)
+
+
+@attrs.frozen(kw_only=True)
+class ServerQuirks:
+    """Habits of real servers that a client has to live with, each a switch; by default the server has none of them."""
+
+    executes_refused_chunks: bool | frozenset[int] = attrs.field(default=False, converter=_codes)
+    """
+    A BDAT that is refused is answered at once, and the octets of its chunk are read as command lines; which ones is in
+    `ServerConnection.executed_content`. Codes: only if the refusal has one of them.
+
+    True: go-smtp, whatever the refusal. ``{530}``: Postfix with TLS required, Dovecot submission before AUTH.
+    ``{552}``: Exim, for a chunk that goes over SIZE.
+    """
+    merges_messages: bool = False
+    """
+    A mail transaction outlives its refused BDAT: without RSET the next MAIL is answered 503, and the RCPT and BDAT
+    behind it belong to the old reverse-path and the old recipients (Exim).
+    """
+    hangs_on_bdat: bool = False
+    """BDAT is read and never answered, nor is anything behind it (Exchange)."""
+    refuses_behind_dot: Literal["after", "before"] | None = None
+    """
+    Every complete command that arrived together with the end-of-data dot, and behind it, is answered 503 and not
+    performed, QUIT neither: ``"after"`` the verdict, in order (Haraka), or, out of order, ``"before"`` it.
+    """
+    max_messages: int | None = None
+    """Messages that one connection may bring; the MAIL beyond is answered 421, and the connection closed."""
+    closes_unasked: bool = False
+    """The 421 comes at once behind the verdict on the last of `max_messages`, and the connection is closed."""
+    lmtp_fails_once: bool = False
+    """LMTP: a BDAT LAST that fails is answered once for all recipients (Dovecot)."""
+    takes_empty_envelopes: bool = False
+    """DATA is answered 354 though nobody was accepted, and the dot behind it 250. The message goes nowhere."""
+    rcpt_reply_octets: int = 0
+    """How long the reply to RCPT is at least: it has lines without meaning. A socket is filled by few of them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -158,5 +243,7 @@ class ServerConfig:
     """Whether the server's final message stands in the text of the 235 instead of a 334 of its own."""
     scram_faults: frozenset[ScramFault] = attrs.field(default=frozenset(), converter=_faults)
     """How to misbehave in SCRAM."""
+    quirks: ServerQuirks = attrs.field(factory=ServerQuirks)
+    """Which habits of real servers to have."""
     replies: tuple[ScriptedReply, ...] = ()
     """Scripted replies that each connection starts with, where no common `Script` is given."""

@@ -17,17 +17,24 @@ class ContentCheck:
     """Watches content for what a client must not send.
 
     The faults are the same however the content is cut. Octets are counted and searched in bulk, never one by one.
+
+    Args:
+        allow_8bit: Octets over 127 are no fault.
+        allow_binary: Nothing is a fault.
     """
 
-    def __init__(self, *, allow_8bit: bool) -> None:
+    def __init__(self, *, allow_8bit: bool, allow_binary: bool = False) -> None:
         self.faults: list[str] = []
         self._allow_8bit = allow_8bit
+        self._allow_binary = allow_binary
         self._ends_in_cr = False
         # Octets since the last LF, a CR that may open the line's end among them
         self._line_octets = 0
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece of content, of at least one octet."""
+        if self._allow_binary:
+            return
         if b"\0" in piece:
             self._found("NUL in content")
         if not self._allow_8bit and not piece.isascii():

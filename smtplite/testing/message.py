@@ -7,23 +7,25 @@ import email.policy
 import re
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
+from itertools import zip_longest
 from typing import Literal
 
 import attrs
 
-__all__ = ["Mailbox", "Parameters", "ReceivedMessage"]
+__all__ = ["Commitment", "Mailbox", "Parameters", "ReceivedMessage"]
 
 Parameters = Mapping[str, str | None]
 """Parameters of MAIL or RCPT: the keyword in upper case, and its value as it stood on the wire (None: no ``=``)."""
 
-MAX_REPR_OCTETS = 400
+MAX_SHOWN_CHARS = 60
+"""Of each part of a message in its `repr`."""
+MAX_SHOWN_RECIPIENTS = 3
 _XTEXT_ESCAPE = re.compile(r"\+([0-9A-F]{2})")
+_SUBJECT = re.compile(rb"^subject:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
-def _cut(content: bytes) -> str:
-    if len(content) <= MAX_REPR_OCTETS:
-        return repr(content)
-    return f"{content[:MAX_REPR_OCTETS]!r}... ({len(content)} octets)"
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
 def decode_xtext(value: str) -> str:
@@ -34,12 +36,14 @@ def decode_xtext(value: str) -> str:
     return _XTEXT_ESCAPE.sub(lambda match: chr(int(match[1], 16)), value)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ReceivedMessage:
     """One message as the server took it: envelope and content.
 
     It exists only for messages that the server answered for with a positive reply (or would have, had the reply not
     been scripted away), and only with the recipients that it accepted.
+
+    Its `repr` is short; `differences` says how two of them differ.
     """
 
     sender: str
@@ -50,7 +54,7 @@ class ReceivedMessage:
     """The parameters of MAIL."""
     recipient_parameters: tuple[Parameters, ...] = attrs.field(default=())
     """The parameters of each RCPT, in the order of `recipients`."""
-    content: bytes = attrs.field(default=b"", repr=_cut)
+    content: bytes = b""
     """Every octet of the content: transparency undone, the final CRLF included, the lone dot not."""
     via: Literal["DATA", "BDAT"] = "DATA"
     helo: str = ""
@@ -61,6 +65,39 @@ class ReceivedMessage:
     """The version of TLS that it came by, such as ``TLSv1.3``; None: in clear."""
     authenticated_as: str | None = None
     """Who sent it, by AUTH; None: nobody said. Empty: a scripted 235 ended the exchange before the server knew."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.recipients[:MAX_SHOWN_RECIPIENTS])
+        more = len(self.recipients) - MAX_SHOWN_RECIPIENTS
+        subject = _SUBJECT.search(self.content.partition(b"\r\n\r\n")[0])
+        parts = [
+            f"{self.queue_id or 'ReceivedMessage'}:",
+            f"<{_cut(self.sender)}>",
+            f"to {_cut(shown)}{f' and {more} more' if more > 0 else ''},",
+            f"{_cut(subject[1].decode('utf-8', 'replace').strip())!r}," if subject else "no subject,",
+            f"{len(self.content)} octets",
+        ]
+        return f"<{' '.join(parts)}>"
+
+    def differences(self, other: ReceivedMessage) -> list[str]:
+        """Say in which attributes the two differ, one line each, and two more for the first line of content that does.
+
+        The pytest plugin shows it where ``assert message == other`` fails.
+        """
+        lines = [
+            f"{name}: {getattr(self, name)!r} != {getattr(other, name)!r}"
+            for name in (field.name for field in attrs.fields(ReceivedMessage))
+            if name != "content" and getattr(self, name) != getattr(other, name)
+        ]
+        if self.content != other.content:
+            pairs = zip_longest(self.content.splitlines(keepends=True), other.content.splitlines(keepends=True))
+            number, (ours, theirs) = next(pair for pair in enumerate(pairs, 1) if pair[1][0] != pair[1][1])
+            lines += [
+                f"content: {len(self.content)} and {len(other.content)} octets; line {number} is the first to differ:",
+                f"  {ours!r}",
+                f"  {theirs!r}",
+            ]
+        return lines
 
     @property
     def ret(self) -> str | None:
@@ -108,16 +145,53 @@ class ReceivedMessage:
         return email.message_from_bytes(self.content, policy=policy)
 
 
+@attrs.frozen
+class Commitment:
+    """That the server answers for one message to one recipient."""
+
+    message: ReceivedMessage
+    recipient: str
+
+    @property
+    def content(self) -> bytes:
+        """The octets of the message."""
+        return self.message.content
+
+    @property
+    def queue_id(self) -> str:
+        """The name that the server gave the message."""
+        return self.message.queue_id
+
+
 class Mailbox:
     """The messages that one server took, over all of its connections, in the order in which they were committed.
 
     Args:
         on_delivery: Called after each message was added; the server's shell wakes those who wait with it.
+        on_message: Called before a message is added. What it returns is the reply to the message, which then is not
+            added; None: it is.
+        keeps: Whether messages are kept. If not, only `count` tells of them.
     """
 
-    def __init__(self, on_delivery: Callable[[ReceivedMessage], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_delivery: Callable[[ReceivedMessage], None] | None = None,
+        *,
+        on_message: Callable[[ReceivedMessage], str | None] | None = None,
+        keeps: bool = True,
+    ) -> None:
         self.messages: list[ReceivedMessage] = []
+        self.committed: list[Commitment] = []
+        """
+        What the server answers for, one entry for each recipient of each message, in the order of the commitments.
+
+        A truth to judge a client by: an entry is here before the reply that says so exists.
+        """
+        self.count = 0
+        """Messages that were taken since the beginning or the last `clear`, kept or not."""
         self._on_delivery = on_delivery
+        self._on_message = on_message
+        self._keeps = keeps
         self._last_id = 0
 
     def new_queue_id(self) -> str:
@@ -125,8 +199,27 @@ class Mailbox:
         self._last_id += 1
         return f"Q{self._last_id}"
 
-    def deliver(self, message: ReceivedMessage) -> None:
-        """Commit `message`: from here on the server answers for it."""
-        self.messages.append(message)
+    def deliver(self, message: ReceivedMessage) -> str | None:
+        """Commit `message`: from here on the server answers for it.
+
+        Returns:
+            The reply with which it was refused instead; None: it was committed.
+        """
+        refusal = self._on_message(message) if self._on_message is not None else None
+        if isinstance(refusal, str):
+            return refusal
+        if refusal is not None:
+            raise TypeError(f"on_message returns a reply or None, not {refusal!r}")
+        self.count += 1
+        if self._keeps:
+            self.messages.append(message)
+            self.committed += [Commitment(message, recipient) for recipient in message.recipients]
         if self._on_delivery is not None:
             self._on_delivery(message)
+        return None
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        self.messages.clear()
+        self.committed.clear()
+        self.count = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Callable
 
 import attrs
@@ -17,6 +19,9 @@ MAX_ORCPT_OCTETS = 500
 """RFC 3461 section 4.2."""
 
 _HEX = frozenset("0123456789ABCDEF")
+_DELIVER_BY = re.compile(r"(-?[0-9]{1,9});([NR])T?", re.IGNORECASE)
+_PRIORITY = re.compile(r"-?[1-9]|0")
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 
 
 def _is_size(value: str | None) -> bool:
@@ -30,8 +35,9 @@ def declared_size(parameters: Parameters) -> int | None:
     return int(value) if value is not None and _is_size(value) else None
 
 
-def _is_body(value: str | None) -> bool:
-    return value is not None and value.upper() in {"7BIT", "8BITMIME"}
+def _is_body(value: str | None, extensions: ServerExtensions) -> bool:
+    body = (value or "").upper()
+    return body in {"7BIT", "8BITMIME"} if body != "BINARYMIME" else extensions.binarymime
 
 
 def _is_absent(value: str | None) -> bool:
@@ -81,21 +87,71 @@ def _is_orcpt(value: str | None) -> bool:
     return address_type.lower() == "utf-8" or _is_xtext(address)
 
 
+def _is_deliver_by(value: str | None, extensions: ServerExtensions) -> bool:
+    # RFC 2852 section 4: a time that is up already can only be notified of
+    match = _DELIVER_BY.fullmatch(value or "")
+    if match is None:
+        return False
+    return match[2].upper() == "N" or int(match[1]) >= max(extensions.deliver_by or 0, 1)
+
+
+def _is_hold_for(value: str | None, extensions: ServerExtensions) -> bool:
+    text = value or ""
+    limit = extensions.future_release[0] if extensions.future_release is not None else 0
+    return text.isascii() and text.isdigit() and len(text) <= 9 and 0 < int(text) <= limit
+
+
+def _is_hold_until(value: str | None, extensions: ServerExtensions) -> bool:
+    moment = _date_time(value or "")
+    latest = _date_time(extensions.future_release[1] if extensions.future_release is not None else "")
+    return moment is not None and (latest is None or moment <= latest)
+
+
+def _date_time(text: str) -> datetime.datetime | None:
+    """Read a date-time of RFC 3339 section 5.6."""
+    try:
+        return datetime.datetime.fromisoformat(text.upper()) if _DATE_TIME.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+def _is_priority(value: str | None) -> bool:
+    # RFC 6710 section 5
+    return _PRIORITY.fullmatch(value or "") is not None
+
+
 @attrs.frozen
 class Parameter:
     """A parameter of MAIL or RCPT that the server knows."""
 
     is_offered: Callable[[ServerExtensions], bool]
-    is_valid: Callable[[str | None], bool]
+    is_valid: Callable[[str | None, ServerExtensions], bool]
+    needs_tls: bool = False
+    """Whether the extension is offered inside TLS only."""
+
+
+def _plain(is_valid: Callable[[str | None], bool]) -> Callable[[str | None, ServerExtensions], bool]:
+    """Make the check of a value that is valid whatever is offered."""
+
+    def is_valid_anyway(value: str | None, extensions: ServerExtensions) -> bool:
+        del extensions
+        return is_valid(value)
+
+    return is_valid_anyway
 
 
 PARAMETERS = {
-    ("MAIL", "SIZE"): Parameter(lambda extensions: extensions.size is not None, _is_size),
-    ("MAIL", "BODY"): Parameter(lambda extensions: extensions.eight_bit_mime, _is_body),
-    ("MAIL", "SMTPUTF8"): Parameter(lambda extensions: extensions.smtputf8, _is_absent),
-    ("MAIL", "RET"): Parameter(lambda extensions: extensions.dsn, _is_ret),
-    ("MAIL", "ENVID"): Parameter(lambda extensions: extensions.dsn, _is_envid),
-    ("RCPT", "NOTIFY"): Parameter(lambda extensions: extensions.dsn, _is_notify),
-    ("RCPT", "ORCPT"): Parameter(lambda extensions: extensions.dsn, _is_orcpt),
+    ("MAIL", "SIZE"): Parameter(lambda extensions: extensions.size is not None, _plain(_is_size)),
+    ("MAIL", "BODY"): Parameter(lambda extensions: extensions.eight_bit_mime or extensions.binarymime, _is_body),
+    ("MAIL", "SMTPUTF8"): Parameter(lambda extensions: extensions.smtputf8, _plain(_is_absent)),
+    ("MAIL", "RET"): Parameter(lambda extensions: extensions.dsn, _plain(_is_ret)),
+    ("MAIL", "ENVID"): Parameter(lambda extensions: extensions.dsn, _plain(_is_envid)),
+    ("MAIL", "REQUIRETLS"): Parameter(lambda extensions: extensions.requiretls, _plain(_is_absent), needs_tls=True),
+    ("MAIL", "BY"): Parameter(lambda extensions: extensions.deliver_by is not None, _is_deliver_by),
+    ("MAIL", "HOLDFOR"): Parameter(lambda extensions: extensions.future_release is not None, _is_hold_for),
+    ("MAIL", "HOLDUNTIL"): Parameter(lambda extensions: extensions.future_release is not None, _is_hold_until),
+    ("MAIL", "MT-PRIORITY"): Parameter(lambda extensions: extensions.mt_priority, _plain(_is_priority)),
+    ("RCPT", "NOTIFY"): Parameter(lambda extensions: extensions.dsn, _plain(_is_notify)),
+    ("RCPT", "ORCPT"): Parameter(lambda extensions: extensions.dsn, _plain(_is_orcpt)),
 }
 """Each parameter that is known, by verb and keyword."""

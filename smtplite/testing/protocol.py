@@ -17,11 +17,16 @@ Theory of operation:
    also where TLS comes first of all. From there on it feeds what it decrypted.
 5. No violation and no reply of our own quotes what may be a credential: nothing behind AUTH in a line, no response,
    and no line behind AUTH until the next one that begins with a verb we know.
+6. A reply that is held (`Hold`) ends the turn: what stands before it is returned, it and all behind it are kept, and
+   what the client sends meanwhile waits unread, until `ServerConnection.resume` goes on.
+7. Neither the clock nor chance is asked: the same octets are answered with the same octets. The one exception is the
+   nonce of SCRAM and CRAM-MD5, unless `ServerConfig.auth_nonce` gives it.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Literal
 
@@ -30,7 +35,7 @@ import attrs
 from smtplite.testing.config import ServerConfig
 from smtplite.testing.content import ContentCheck, DotDecoder
 from smtplite.testing.grammar import BadSyntax, is_domain, read_parameters, read_path
-from smtplite.testing.message import Mailbox, Parameters, ReceivedMessage
+from smtplite.testing.message import Commitment, Mailbox, Parameters, ReceivedMessage
 from smtplite.testing.parameters import MAX_ENVID_OCTETS, MAX_ORCPT_OCTETS, PARAMETERS, declared_size
 from smtplite.testing.sasl import (
     MECHANISMS,
@@ -43,7 +48,7 @@ from smtplite.testing.sasl import (
     encode_challenge,
     offered_mechanisms,
 )
-from smtplite.testing.script import Script, ScriptedReply
+from smtplite.testing.script import Hold, Script, ScriptedReply
 
 __all__ = ["ServerConnection"]
 
@@ -57,6 +62,16 @@ EIGHT_BIT_MAIL_OCTETS = 17
 """RFC 6152 section 2."""
 SMTPUTF8_MAIL_OCTETS = 10
 """RFC 6531 section 3.1."""
+BINARY_MAIL_OCTETS = 16
+"""RFC 3030 section 3."""
+REQUIRETLS_MAIL_OCTETS = 11
+"""RFC 8689 section 2."""
+DELIVER_BY_MAIL_OCTETS = 17
+"""RFC 2852 section 2."""
+FUTURE_RELEASE_MAIL_OCTETS = 34
+"""RFC 4865 section 3."""
+PRIORITY_MAIL_OCTETS = 15
+"""RFC 6710 section 3."""
 DSN_MAIL_OCTETS = len(" RET=FULL ENVID=") + MAX_ENVID_OCTETS
 DSN_RCPT_OCTETS = len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + MAX_ORCPT_OCTETS
 EXTRA_PARAMETER_OCTETS = 500
@@ -67,8 +82,12 @@ MAX_RECIPIENTS = 100_000
 """Accepted in one transaction."""
 MAX_VIOLATIONS = 1_000
 """Written down of one connection."""
+MAX_EXECUTED_LINES = 1_000
+"""Of content that ran as commands, written down of one connection."""
 MAX_QUOTED_CHARS = 80
 """Of a client's line in a violation or a reply."""
+FILLER_LINE_OCTETS = 512
+"""Of a line without meaning in a long reply, CRLF included (RFC 5321 section 4.5.3.1.5)."""
 
 _CHUNK = re.compile(r"([0-9]{1,20})( LAST)?", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -148,6 +167,13 @@ class _Transaction:
     def is_too_big(self) -> bool:
         return self.octets > self.limit
 
+    def begin_anew(self) -> None:
+        """Forget the content; reverse-path and recipients stay."""
+        self.chunks_begun = False
+        self.content = bytearray()
+        self.octets = 0
+        self.check = _check(self.parameters)
+
     def add(self, piece: bytes) -> None:
         self.octets += len(piece)
         self.check.feed(piece)
@@ -164,16 +190,31 @@ class _Chunk:
     is_last: bool
     refusal: _Reply | None
     """What the chunk will be answered once its octets were swallowed (RFC 3030 section 2)."""
+    scripted: ScriptedReply | None = None
+    is_settled: bool = False
+    """Whether the script was asked already."""
+
+
+@attrs.define
+class _Verdict:
+    """A reply to end of data."""
+
+    reply: _Reply
+    scripted: ScriptedReply | None
+    is_taken: bool
 
 
 class ServerConnection:
     """One connection of an ESMTP or LMTP server, without I/O.
 
-    Send `greeting()`, then hand each piece that the client sends to `feed` and send what it returns; when `closing`
-    is true, close behind it; when `begins_tls` is, take the server's part in a TLS handshake, call `tls_established`
-    and go on inside. The octets may be cut anywhere: replies, messages and violations are the same. Only what
-    was written too early (pipelining, octets behind a command that ends its group) can be seen where it arrives
-    together with the command.
+    Send `greeting()`, then hand each piece that the client sends to `feed`, its end as an empty one, and send what it
+    returns; when `closing` is true, close behind it; when `begins_tls` is, take the server's part in a TLS handshake,
+    call `tls_established` and go on inside; when `is_held` is, wait until the hold is released and send what `resume`
+    returns. The octets may be cut anywhere: replies, messages and violations are the same. Only what was written too
+    early (pipelining, octets behind a command that ends its group; with `ServerQuirks.refuses_behind_dot`, commands
+    behind a dot) can be seen where it arrives together with the command.
+
+    `committed` is what the server answers for: complete before a reply that says so is returned.
 
     Args:
         config: How the server behaves.
@@ -197,8 +238,21 @@ class ServerConnection:
         """The version of TLS, as `tls_established` was told; None: in clear."""
         self.authenticated_as: str | None = None
         """Who the client is, by AUTH; empty: a scripted 235 ended the exchange before the server knew."""
+        self.executed_content: list[bytes] = []
+        """
+        The lines that ran as commands and were content: of a chunk whose BDAT was refused, where the quirk
+        `ServerQuirks.executes_refused_chunks` is on, or not known. None of them is a violation.
+        """
 
         self._out: list[bytes] = []
+        # Where in _out a reply stands that is held. Behind the turn: what is kept, and what it waits for
+        self._holds: list[tuple[int, Hold]] = []
+        self._kept: deque[tuple[Hold, bytes]] = deque()
+        self._backlog = bytearray()
+        # What is to be done about content that is complete, and was stopped in its middle
+        self._unfinished: Callable[[], None] | None = None
+        self._closes_later = self._begins_tls_later = False
+
         self._read: Callable[[bytes, int], int] = self._read_line
         self._line = bytearray()
         self._line_is_too_long = False
@@ -206,6 +260,14 @@ class ServerConnection:
         self._number = 0
         # The verb answered last, as long as nothing came behind it; None: what follows belongs to the command
         self._answered: str | None = None
+
+        # How many of the next octets belong to a refused chunk that was not swallowed, and whether the line does
+        self._stray = 0
+        self._new_stray = 0
+        self._line_is_stray = False
+        # Whether an end of data came in this turn whose followers are to be refused, and where its verdict stands
+        self._is_behind_dot = False
+        self._verdict_at = 0
 
         # The last line with a verb that we know was AUTH: what we do not know may be a credential
         self._is_behind_auth = False
@@ -218,7 +280,10 @@ class ServerConnection:
         self._mail_was_refused = False
         self._must_reset = False
         self._transaction_count = 0
+        self._taken_count = 0
         self._transaction: _Transaction | None = None
+        # Outlived its refused BDAT, and is taken up by the next MAIL
+        self._outlived: _Transaction | None = None
         self._decoder = DotDecoder()
         self._chunk = _Chunk(0, False, None)
 
@@ -230,6 +295,11 @@ class ServerConnection:
             + smtputf8
             + (SIZE_MAIL_OCTETS if extensions.size is not None else 0)
             + (EIGHT_BIT_MAIL_OCTETS if extensions.eight_bit_mime else 0)
+            + (BINARY_MAIL_OCTETS if extensions.binarymime else 0)
+            + (REQUIRETLS_MAIL_OCTETS if extensions.requiretls else 0)
+            + (DELIVER_BY_MAIL_OCTETS if extensions.deliver_by is not None else 0)
+            + (FUTURE_RELEASE_MAIL_OCTETS if extensions.future_release is not None else 0)
+            + (PRIORITY_MAIL_OCTETS if extensions.mt_priority else 0)
             + (DSN_MAIL_OCTETS if extensions.dsn else 0),
             "RCPT": extra + (DSN_RCPT_OCTETS if extensions.dsn else 0),
             "VRFY": smtputf8,
@@ -248,7 +318,7 @@ class ServerConnection:
         settled = self._settle("GREETING", _Reply(220, "", f"{self.config.name} {protocol} ready"))
         self._refuses_service = not settled.performed
         self._answered = "GREETING"
-        return b"".join(self._out)
+        return self._end_turn()
 
     def tls_established(self, version: str = "TLS", peer: str | None = None) -> None:
         """Forget everything that was said in clear: the handshake is complete. What is fed from here on was decrypted.
@@ -270,11 +340,31 @@ class ServerConnection:
         self._reset()
 
     @property
+    def committed(self) -> list[Commitment]:
+        """What the server answers for, on all connections that share the mailbox (`Mailbox.committed`)."""
+        return self.mailbox.committed
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a reply is kept back: nothing happens until `held_by` is released and `resume` called."""
+        return bool(self._kept)
+
+    @property
+    def held_by(self) -> Hold | None:
+        """What keeps the next reply back."""
+        return self._kept[0][0] if self._kept else None
+
+    @property
+    def waiting_octets(self) -> int:
+        """How much of what the client sent waits unread behind a reply that is held."""
+        return len(self._backlog)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is under way: no line, mail transaction, exchange or handshake."""
         return (
             self._read == self._read_line
-            and not (self._line or self._line_ends_in_cr or self.closing or self.begins_tls)
+            and not (self._line or self._line_ends_in_cr or self.closing or self.begins_tls or self._kept)
             and self._transaction is None
             and self._dialogue is None
         )
@@ -302,22 +392,81 @@ class ServerConnection:
         Returns:
             The replies. All messages that they answer for are in the mailbox.
         """
-        self._out = []
         if not data:
+            self._kept.clear()
+            self._backlog.clear()
             self.closing = True
             return b""
+        if self._kept:
+            self._backlog += data
+            return b""
+        return self._take_turn(data, unread=unread)
+
+    def resume(self) -> bytes:
+        """Go on behind a reply that was held, if its hold was released.
+
+        Returns:
+            The reply, and those to what the client sent meanwhile, up to the next one that is held.
+        """
+        if not self._kept:
+            return b""
+        pieces: list[bytes] = []
+        while self._kept and self._kept[0][0].is_released:
+            pieces.append(self._kept.popleft()[1])
+        if not self._kept:
+            self.closing |= self._closes_later
+            self.begins_tls = self._begins_tls_later
+            data = bytes(self._backlog)
+            self._backlog.clear()
+            pieces.append(self._take_turn(data, unread=bool(data)))
+        return b"".join(pieces)
+
+    def _take_turn(self, data: bytes, *, unread: bool) -> bytes:
+        self._out = []
+        self._verdict_at = 0
+        if self._unfinished is not None:
+            end, self._unfinished = self._unfinished, None
+            if not self.closing:
+                end()
         if unread or self.closing or self.begins_tls:
             self._note_early()
         position = 0
-        while position < len(data) and not self.closing and not self.begins_tls:
-            position = self._read(data, position)
+        while position < len(data) and not (self.closing or self.begins_tls or self._holds):
+            start, stray = position, self._stray
+            position = self._read(data, start)
+            if stray or self._new_stray:
+                self._stray = max(stray - (position - start), self._new_stray)
+                self._new_stray = 0
             if position < len(data):
                 self._note_early()
-        return b"".join(self._out)
+        if self._holds:
+            self._backlog += data[position:]
+        else:
+            # What is held back with the verdict, and what comes until it is said, came together with the dot
+            self._is_behind_dot = False
+        return self._end_turn()
 
-    # --- the three readers: each is called with at least one octet, and returns where it stopped
+    def _end_turn(self) -> bytes:
+        """Return what may be sent now, and keep what is held."""
+        if not self._holds:
+            return b"".join(self._out)
+        starts = [start for start, _ in self._holds]
+        for (start, hold), end in zip(self._holds, [*starts[1:], len(self._out)], strict=True):
+            self._kept.append((hold, b"".join(self._out[start:end])))
+        self._holds.clear()
+        self._closes_later, self._begins_tls_later = self.closing, self.begins_tls
+        self.closing = self.begins_tls = False
+        return b"".join(self._out[: starts[0]])
+
+    # --- the readers: each is called with at least one octet, and returns where it stopped
+
+    def _read_nothing(self, data: bytes, position: int) -> int:
+        """Read on for ever without answering."""
+        del position
+        return len(data)
 
     def _read_line(self, data: bytes, position: int) -> int:
+        self._line_is_stray |= self._stray > 0
         if self._line_ends_in_cr and data[position : position + 1] == b"\n":
             self._line_ends_in_cr = False
             if not self._line_is_too_long:
@@ -343,6 +492,17 @@ class ServerConnection:
         line, is_too_long = bytes(self._line), self._line_is_too_long
         self._line.clear()
         self._line_is_too_long = False
+        if self._line_is_stray:
+            if len(self.executed_content) < MAX_EXECUTED_LINES:
+                self.executed_content.append(line)
+            self._act_on(line, is_too_long)
+            # What follows it, the client did not write behind a command of its own
+            self._answered = None
+            self._line_is_stray = False
+        else:
+            self._act_on(line, is_too_long)
+
+    def _act_on(self, line: bytes, is_too_long: bool) -> None:
         if self._dialogue is not None:
             self._answered = "AUTH"
             self._respond(self._dialogue, line, is_too_long or len(line) + 2 > MAX_RESPONSE_LINE_OCTETS)
@@ -352,6 +512,9 @@ class ServerConnection:
         if verb in _COMMANDS:
             self._is_behind_auth = verb == "AUTH"
         self._answered = self._name(verb)
+        if self._is_behind_dot:
+            self._refuse_behind_dot()
+            return
         try:
             if is_too_long or len(line) + 2 > MAX_COMMAND_LINE_OCTETS + self._additions.get(verb, 0):
                 raise _Refusal(500, "5.5.2", "line too long", f"command line too long: {self._show(line)}")
@@ -364,36 +527,67 @@ class ServerConnection:
             elif verb == "RCPT" and self._transaction is not None:
                 self._transaction.rcpt_count += 1
 
+    def _refuse_behind_dot(self) -> None:
+        self._say(_Reply(503, "5.5.1", "bad sequence of commands: pipelined behind end of data"))
+        if self.config.quirks.refuses_behind_dot == "before":
+            self._out.insert(self._verdict_at, self._out.pop())
+            self._verdict_at += 1
+
     def _read_content(self, data: bytes, position: int) -> int:
         transaction = self._current()
         pieces, position, is_complete = self._decoder.decode(data, position)
         for piece in pieces:
             transaction.add(piece)
+        if pieces:
+            self._interrupt(transaction)
         if is_complete:
-            if self._decoder.single_dot:
-                self._violate("a line of content that begins with a dot, not doubled")
-            self._number += 1
-            self._answered = "END_OF_DATA"
-            self._read = self._read_line
-            self._end_of_data(transaction, "DATA")
+            self._finish_reading(self._end_content)
         return position
+
+    def _end_content(self) -> None:
+        if self._decoder.single_dot:
+            self._violate("a line of content that begins with a dot, not doubled")
+        self._number += 1
+        self._answered = "END_OF_DATA"
+        self._verdict_at = len(self._out)
+        self._is_behind_dot = self.config.quirks.refuses_behind_dot is not None
+        self._end_of_data(self._current(), "DATA")
 
     def _read_chunk(self, data: bytes, position: int) -> int:
         chunk = self._chunk
         stop = min(len(data), position + chunk.left)
         if chunk.refusal is None:
-            self._current().add(data[position:stop])
+            transaction = self._current()
+            transaction.add(data[position:stop])
+            self._interrupt(transaction)
         chunk.left -= stop - position
         if not chunk.left:
-            self._read = self._read_line
-            self._answered = "BDAT"
-            self._end_chunk(chunk)
+            self._finish_reading(self._end_read_chunk)
         return stop
+
+    def _end_read_chunk(self) -> None:
+        self._answered = "BDAT"
+        self._end_chunk(self._chunk)
+
+    def _finish_reading(self, end: Callable[[], None]) -> None:
+        """Call `end`, content or chunk being complete; but not behind a reply in its middle that is held or closes."""
+        self._read = self._read_line
+        if self._holds:
+            self._unfinished = end
+        elif not self.closing:
+            end()
+
+    def _interrupt(self, transaction: _Transaction) -> None:
+        """Say what the script has to say in the middle of content."""
+        scripted = self._scripted("CONTENT", octets=transaction.octets)
+        if scripted is not None:
+            self._say_scripted(scripted)
 
     # --- what is written down, and what is said
 
     def _violate(self, violation: str) -> None:
-        if len(self.violations) < MAX_VIOLATIONS:
+        # Content that runs as commands is written down as such, and is no mistake line by line
+        if len(self.violations) < MAX_VIOLATIONS and not self._line_is_stray:
             self.violations.append(violation)
 
     def _note_early(self) -> None:
@@ -439,9 +633,24 @@ class ServerConnection:
         return f" #{self._number}" if self.config.numbered else ""
 
     def _say_scripted(self, scripted: ScriptedReply, *, is_numbered: bool = True) -> None:
+        self._hold_by(scripted)
         self._out.append(scripted.to_bytes(self._suffix if is_numbered else ""))
         if scripted.closes:
             self.closing = True
+
+    def _hold_by(self, scripted: ScriptedReply) -> None:
+        """Hold what is said next, if the script wants it."""
+        hold = scripted.hold
+        if hold is not None and not hold.is_released:
+            hold.reached()
+            self._holds.append((len(self._out), hold))
+
+    def _alter(self, scripted: ScriptedReply) -> None:
+        """Make of what we said last what the script makes of it."""
+        if callable(scripted.reply):
+            self._out.append(scripted.reply(self._out.pop()))
+        if scripted.close is not None:
+            self.closing = scripted.close
 
     def _settle(
         self,
@@ -463,21 +672,40 @@ class ServerConnection:
             can_perform: Whether there is anything to perform, if the reply is positive.
         """
         scripted = self._scripted(verb, sender=sender, recipients=recipients)
-        if scripted is not None:
+        return self._settle_by(scripted, verb, reply, *lines, can_perform=can_perform)
+
+    def _settle_by(
+        self, scripted: ScriptedReply | None, verb: str, reply: _Reply, *lines: str, can_perform: bool = True
+    ) -> _Settled:
+        """Answer a command as `_settle` does, where the script was asked already."""
+        if scripted is not None and not scripted.is_own:
             self._say_scripted(scripted)
             return _Settled(scripted.is_positive, scripted.is_performed and can_perform)
-        self._say(reply, *lines)
-        positive = reply.code // 100 == (3 if verb == "DATA" else 2)
-        return _Settled(positive, positive and can_perform)
+        positive = performed = reply.code // 100 == (3 if verb == "DATA" else 2)
+        if scripted is None:
+            self._say(reply, *lines)
+        else:
+            self._hold_by(scripted)
+            self._say(reply, *lines)
+            self._alter(scripted)
+            performed = scripted.performs_if(positive)
+        return _Settled(positive, performed and can_perform)
 
     def _scripted(
-        self, verb: str, *, sender: str | None = None, recipients: Collection[str] | None = None
+        self,
+        verb: str,
+        *,
+        sender: str | None = None,
+        recipients: Collection[str] | None = None,
+        octets: int = 0,
     ) -> ScriptedReply | None:
         transaction = self._transaction
         if transaction is not None:
             sender = transaction.sender if sender is None else sender
             recipients = transaction.recipients if recipients is None else recipients
-        return self.script.take(verb, sender=sender, recipients=recipients or (), in_tls=self.tls is not None)
+        return self.script.take(
+            verb, sender=sender, recipients=recipients or (), in_tls=self.tls is not None, octets=octets
+        )
 
     # --- commands
 
@@ -516,9 +744,11 @@ class ServerConnection:
             is_known = self.config.extensions.starttls
         if command is None or not is_known:
             scripted = self._scripted(verb)
-            if scripted is not None:
+            if scripted is not None and not scripted.is_own:
                 self._say_scripted(scripted)
                 return
+            if verb == "BDAT" and (match := _CHUNK.fullmatch(argument)) is not None:
+                self._new_stray = int(match[1])
             if verb == "STARTTLS":
                 raise _Refusal(502, "5.5.1", "STARTTLS is not implemented", "STARTTLS, which is not offered")
             violation = "BDAT, which is not offered" if verb == "BDAT" else f"unknown command: {self._show(text)}"
@@ -551,7 +781,7 @@ class ServerConnection:
             raise _Refusal(501, "5.5.4", f"{verb} takes no argument", f"{verb} with an argument: {_quote(argument)}")
 
     def _reset(self) -> None:
-        self._transaction = None
+        self._transaction = self._outlived = None
         self._must_reset = False
         self._mail_was_refused = False
 
@@ -561,9 +791,7 @@ class ServerConnection:
         return self._transaction
 
     def _begin(self, sender: str, parameters: Parameters) -> _Transaction:
-        body = parameters.get("BODY") or ""
-        check = ContentCheck(allow_8bit=body.upper() == "8BITMIME" or "SMTPUTF8" in parameters)
-        self._transaction = _Transaction(sender, parameters, self._limit, check)
+        self._transaction = _Transaction(sender, parameters, self._limit, _check(parameters))
         return self._transaction
 
     def _ehlo(self, argument: str) -> None:
@@ -587,7 +815,7 @@ class ServerConnection:
     def _keywords(self) -> tuple[str, ...]:
         mechanisms = " ".join(offered_mechanisms(self.config, in_tls=self.tls is not None))
         return (
-            *self.config.extensions.keywords(),
+            *self.config.extensions.keywords(in_tls=self.tls is not None),
             *(("STARTTLS",) if self.config.extensions.starttls and self.tls is None else ()),
             *((f"AUTH{'=' if self.config.auth_legacy_form else ' '}{mechanisms}",) if mechanisms else ()),
         )
@@ -669,6 +897,16 @@ class ServerConnection:
         scripted = None if isinstance(step, Challenge) else self._scripted("END_OF_AUTH")
         if scripted is None and verb is not None:
             scripted = self._scripted(verb)
+        if scripted is not None and scripted.is_own:
+            self._hold_by(scripted)
+            self._take_step(dialogue, step, None)
+            self._alter(scripted)
+            if isinstance(step, Success) and not scripted.performs_if(True):
+                self.authenticated_as = None
+        else:
+            self._take_step(dialogue, step, scripted)
+
+    def _take_step(self, dialogue: _Dialogue, step: Step, scripted: ScriptedReply | None) -> None:
         if isinstance(step, Failure) and step.violation and (scripted is None or step.code != 502):
             # As with any command that the server does not know: with a script it does
             self._violate(step.violation)
@@ -702,24 +940,32 @@ class ServerConnection:
             )
         reply = _Reply(250, "2.1.0", "sender ok")
         can_perform = False
-        mailmax = self.config.extensions.mailmax
+        extensions, quirks = self.config.extensions, self.config.quirks
         if self._helo is None:
             reply = self._out_of_sequence("MAIL before EHLO")
-        elif self._must_reset:
+        elif self._outlived is not None:
+            reply = self._out_of_sequence("MAIL without RSET behind a refused BDAT")
+            self._transaction, self._outlived = self._outlived, None
+            self._must_reset = False
+        elif self._must_reset and not quirks.executes_refused_chunks:
             reply = self._out_of_sequence("MAIL without RSET behind a refused BDAT")
         elif self._transaction is not None:
             reply = self._out_of_sequence("MAIL within a mail transaction")
         else:
+            if self._must_reset:
+                self._violate("MAIL without RSET behind a refused BDAT")
             can_perform = True
             if (declared_size(parameters) or 0) > self._limit:
                 reply = _Reply(552, "5.3.4", "message size exceeds the limit")
-            elif mailmax is not None and self._transaction_count >= mailmax:
+            elif quirks.max_messages is not None and self._taken_count >= quirks.max_messages:
+                reply = _Reply(421, "4.7.0", "too many messages in this connection")
+            elif extensions.mailmax is not None and self._transaction_count >= extensions.mailmax:
                 self._violate("MAIL beyond MAILMAX")
-                reply = _Reply(421, "4.3.2", "too many transactions in this session")
+                reply = _Reply(extensions.mailmax_code, "4.3.2", "too many transactions in this session")
         if self._settle("MAIL", reply, sender=sender, can_perform=can_perform).performed:
             self._begin(sender, parameters)
             self._transaction_count += 1
-            self._mail_was_refused = False
+            self._mail_was_refused = self._must_reset = False
         else:
             self._mail_was_refused = True
 
@@ -745,10 +991,21 @@ class ServerConnection:
             elif len(transaction.recipients) >= MAX_RECIPIENTS:
                 reply = _Reply(452, "4.5.3", "too many recipients")
         can_perform = transaction is not None and not transaction.chunks_begun
-        settled = self._settle("RCPT", reply, recipients=(recipient,), can_perform=can_perform)
+        lines = self._filler(reply)
+        settled = self._settle("RCPT", reply, *lines, recipients=(recipient,), can_perform=can_perform)
         if settled.performed and transaction is not None:
             transaction.recipients.append(recipient)
             transaction.recipient_parameters.append(parameters)
+
+    def _filler(self, reply: _Reply) -> list[str]:
+        """Return the lines that make `reply` long, if it is to be."""
+        wanted = self.config.quirks.rcpt_reply_octets
+        if not wanted:
+            return []
+        prefix = f"{reply.enhanced} " if self.config.extensions.enhanced_status_codes else ""
+        # Code, its separator and CRLF are six octets more
+        line = prefix.ljust(FILLER_LINE_OCTETS - 6, "x")
+        return [line] * -(-wanted // FILLER_LINE_OCTETS)
 
     def _data(self, argument: str) -> None:
         self._no_argument("DATA", argument)
@@ -761,10 +1018,14 @@ class ServerConnection:
         elif transaction.chunks_begun:
             reply = self._out_of_sequence("DATA behind BDAT")
             can_perform = False
+        elif _is_binary(transaction.parameters):
+            reply = self._out_of_sequence("DATA with BODY=BINARYMIME")
+            can_perform = False
         elif not transaction.recipients:
             if not transaction.rcpt_count:
                 self._violate("DATA without RCPT")
-            reply = _Reply(503 if self.config.lmtp else 554, "5.5.1", "no valid recipients")
+            if not self.config.quirks.takes_empty_envelopes:
+                reply = _Reply(503 if self.config.lmtp else 554, "5.5.1", "no valid recipients")
         settled = self._settle("DATA", reply, can_perform=can_perform)
         if settled.performed:
             if transaction is None:
@@ -777,6 +1038,10 @@ class ServerConnection:
         match = _CHUNK.fullmatch(argument)
         if match is None:
             raise _Refusal(501, "5.5.4", "a chunk size is needed", f"BDAT without a chunk size: {_quote(argument)}")
+        if self.config.quirks.hangs_on_bdat:
+            self._read = self._read_nothing
+            self._answered = None
+            return
         transaction = self._transaction
         refusal = self._demand("BDAT")
         if refusal is not None:
@@ -790,32 +1055,55 @@ class ServerConnection:
             refusal = _Reply(503, "5.5.1", "no valid recipients")
         else:
             transaction.chunks_begun = True
-        self._chunk = _Chunk(int(match[1]), match[2] is not None, refusal)
-        if self._chunk.left:
+        self._chunk = chunk = _Chunk(int(match[1]), match[2] is not None, refusal)
+        if self.config.quirks.executes_refused_chunks and self._is_refused_at_once(chunk):
+            self._new_stray = chunk.left
+            self._end_chunk(chunk)
+        elif chunk.left:
             self._read = self._read_chunk
             self._answered = None
         else:
-            self._end_chunk(self._chunk)
+            self._end_chunk(chunk)
+
+    def _is_refused_at_once(self, chunk: _Chunk) -> bool:
+        """Say whether a chunk is refused before its octets are read; what is left to say is then noted in it."""
+        transaction = self._transaction
+        if chunk.refusal is None and transaction is not None and transaction.octets + chunk.left > transaction.limit:
+            chunk.refusal = _Reply(552, "5.3.4", "message size exceeds the limit")
+        chunk.scripted = self._scripted("BDAT")
+        chunk.is_settled = True
+        code = chunk.refusal.code if chunk.refusal is not None else None
+        if chunk.scripted is not None and not chunk.scripted.is_own:
+            code = chunk.scripted.code if chunk.scripted.is_negative else None
+        codes = self.config.quirks.executes_refused_chunks
+        if code is None or not (codes is True or (codes and code in codes)):
+            return False
+        chunk.refusal = chunk.refusal or self._out_of_sequence(None)
+        return True
 
     def _end_chunk(self, chunk: _Chunk) -> None:
-        """Answer a BDAT whose octets were all read.
+        """Answer a BDAT whose octets were all read, or are not to be.
 
         RFC 3030 section 2.
         """
         transaction = self._transaction
+        scripted = chunk.scripted if chunk.is_settled else self._scripted("BDAT")
         if chunk.refusal is not None or transaction is None:
             reply = chunk.refusal or self._out_of_sequence(None)
-            positive = self._settle("BDAT", reply, can_perform=False).positive
+            positive = self._settle_by(scripted, "BDAT", reply, can_perform=False).positive
         elif chunk.is_last:
-            positive = self._end_of_data(transaction, "BDAT")
+            positive = self._end_of_data(transaction, "BDAT", scripted)
         else:
             reply = _Reply(250, "2.0.0", f"{transaction.octets} octets so far")
             if transaction.is_too_big:
                 reply = _Reply(552, "5.3.4", "message size exceeds the limit")
-            positive = self._settle("BDAT", reply).positive
+            positive = self._settle_by(scripted, "BDAT", reply).positive
         if not positive:
             self._transaction = None
             self._must_reset = True
+            if chunk.is_last and transaction is not None and self.config.quirks.merges_messages:
+                transaction.begin_anew()
+                self._outlived = transaction
 
     def _rset(self, argument: str) -> None:
         self._no_argument("RSET", argument)
@@ -881,6 +1169,9 @@ class ServerConnection:
             raise _Refusal(501, "5.5.4", str(error), f"{error}: {_quote(f'{verb} {argument}')}") from None
         for keyword, value in parameters.items():
             self._check_parameter(verb, keyword, value)
+        if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters and self.config.extensions.future_release is not None:
+            text = "HOLDFOR and HOLDUNTIL in one command"
+            raise _Refusal(501, "5.5.4", text, f"{text}: {_quote(argument)}")
         return mailbox, parameters
 
     def _check_parameter(self, verb: str, keyword: str, value: str | None) -> None:
@@ -888,19 +1179,25 @@ class ServerConnection:
         if self._is_extended and keyword in extensions.extra_parameters:
             return
         parameter = PARAMETERS.get((verb, keyword))
-        if parameter is None or not self._is_extended or not parameter.is_offered(extensions):
+        is_offered = parameter is not None and self._is_extended and parameter.is_offered(extensions)
+        if parameter is None or not is_offered or (parameter.needs_tls and self.tls is None):
             raise _Refusal(
                 555,
                 "5.5.4",
                 f"parameter not recognized: {_quote(keyword)}",
                 f"parameter {keyword[:MAX_QUOTED_CHARS]} of {verb}, which is not offered",
             )
-        if not parameter.is_valid(value):
+        if not parameter.is_valid(value, extensions):
             text = keyword if value is None else f"{keyword}={value}"
             raise _Refusal(501, "5.5.4", f"bad value of {keyword}", f"bad parameter of {verb}: {_quote(text)}")
 
-    def _end_of_data(self, transaction: _Transaction, via: Via) -> bool:
-        """Give the verdict, or in LMTP one for each recipient, and commit what was taken.
+    def _end_of_data(self, transaction: _Transaction, via: Via, for_all: ScriptedReply | None = None) -> bool:
+        """Commit what is taken, then give the verdict, or in LMTP one for each recipient.
+
+        Args:
+            transaction: Whose content is complete.
+            via: How it came.
+            for_all: What the script says to BDAT, in place of all verdicts.
 
         Returns:
             Whether any reply was positive. The transaction is over in any case.
@@ -914,57 +1211,91 @@ class ServerConnection:
         if declared is not None and transaction.octets > declared:
             self._violate(f"{transaction.octets} octets of content, SIZE={declared} declared")
         queue_id = self.mailbox.new_queue_id()
-        if not transaction.recipients:
-            refusal: _Reply | None = _Reply(503 if self.config.lmtp else 554, "5.5.1", "no valid recipients")
-        elif transaction.is_too_big:
-            refusal = _Reply(552, "5.3.4", "message size exceeds the limit")
-        elif transaction.check.faults:
-            refusal = _Reply(554, "5.6.0", transaction.check.faults[0])
-        else:
-            refusal = None
+        refusal = self._refuses_content(transaction)
+        reply = refusal or _Reply(250, "2.0.0", f"ok: queued as {queue_id}")
 
-        can_perform = bool(transaction.recipients) and not transaction.is_too_big and not transaction.is_void
         everyone = range(len(transaction.recipients))
-        for_all = self._scripted("BDAT") if via == "BDAT" else None
         # One reply for all in SMTP, one for each in LMTP
         groups = [everyone]
-        if self.config.lmtp and everyone and for_all is None:
+        quirks = self.config.quirks
+        fails_once = quirks.lmtp_fails_once and via == "BDAT" and refusal is not None
+        if self.config.lmtp and everyone and for_all is None and not fails_once:
             groups = [everyone[index : index + 1] for index in everyone]
-        positive = False
+        verdicts: list[_Verdict] = []
         taken: list[int] = []
         for group in groups:
             recipients = transaction.recipients[group.start : group.stop]
             scripted = for_all or self._scripted("END_OF_DATA", recipients=recipients)
+            is_taken = refusal is None
             if scripted is not None:
-                self._say_scripted(scripted)
-                positive |= scripted.is_positive
-                is_taken = scripted.is_performed
-            else:
-                self._say(refusal or _Reply(250, "2.0.0", f"ok: queued as {queue_id}"))
-                is_taken = refusal is None
-                positive |= is_taken
+                is_taken = scripted.performs_if(is_taken if scripted.is_own else scripted.is_positive)
+            verdicts.append(_Verdict(reply, scripted, is_taken))
             answers_for_all = scripted is not None and scripted.for_all
             if is_taken:
                 taken += everyone[group.start :] if answers_for_all else group
-            if answers_for_all or self.closing:
+            if answers_for_all or (scripted is not None and scripted.closes):
                 break
-        if taken and can_perform:
-            self.mailbox.deliver(
-                ReceivedMessage(
-                    sender=transaction.sender,
-                    recipients=tuple(transaction.recipients[index] for index in taken),
-                    parameters=transaction.parameters,
-                    recipient_parameters=tuple(transaction.recipient_parameters[index] for index in taken),
-                    content=bytes(transaction.content),
-                    via=via,
-                    helo=self._helo or "",
-                    queue_id=queue_id,
-                    tls=self.tls,
-                    authenticated_as=self.authenticated_as,
-                )
-            )
+
+        can_perform = bool(transaction.recipients) and not transaction.is_too_big and not transaction.is_void
+        is_committed = bool(taken) and can_perform and self._commit(transaction, via, queue_id, taken, verdicts)
+        self._taken_count += is_committed
+        positive = False
+        for verdict in verdicts:
+            positive |= self._settle_by(verdict.scripted, "END_OF_DATA", verdict.reply).positive
         self._transaction = None
+        if is_committed and quirks.closes_unasked and self._taken_count == quirks.max_messages:
+            enhanced = "4.7.0 " if self.config.extensions.enhanced_status_codes else ""
+            self._out.append(f"421 {enhanced}too many messages in this connection, closing\r\n".encode())
+            self.closing = True
         return positive
+
+    def _refuses_content(self, transaction: _Transaction) -> _Reply | None:
+        """Return what stands against a message that is complete."""
+        if not transaction.recipients and not self.config.quirks.takes_empty_envelopes:
+            return _Reply(503 if self.config.lmtp else 554, "5.5.1", "no valid recipients")
+        if transaction.is_too_big:
+            return _Reply(552, "5.3.4", "message size exceeds the limit")
+        if transaction.check.faults:
+            return _Reply(554, "5.6.0", transaction.check.faults[0])
+        return None
+
+    def _commit(
+        self, transaction: _Transaction, via: Via, queue_id: str, taken: list[int], verdicts: list[_Verdict]
+    ) -> bool:
+        """Put a message into the mailbox for those who are `taken`.
+
+        Returns:
+            Whether the mailbox has it; if not, the verdicts that took it say so now, unless they are scripted.
+        """
+        refusal = self.mailbox.deliver(
+            ReceivedMessage(
+                sender=transaction.sender,
+                recipients=tuple(transaction.recipients[index] for index in taken),
+                parameters=transaction.parameters,
+                recipient_parameters=tuple(transaction.recipient_parameters[index] for index in taken),
+                content=bytes(transaction.content),
+                via=via,
+                helo=self._helo or "",
+                queue_id=queue_id,
+                tls=self.tls,
+                authenticated_as=self.authenticated_as,
+            )
+        )
+        if refusal is None:
+            return True
+        for verdict in verdicts:
+            if verdict.is_taken and (verdict.scripted is None or verdict.scripted.is_own):
+                verdict.scripted = ScriptedReply("END_OF_DATA", refusal)
+        return False
+
+
+def _is_binary(parameters: Parameters) -> bool:
+    return (parameters.get("BODY") or "").upper() == "BINARYMIME"
+
+
+def _check(parameters: Parameters) -> ContentCheck:
+    is_8bit = (parameters.get("BODY") or "").upper() == "8BITMIME" or "SMTPUTF8" in parameters
+    return ContentCheck(allow_8bit=is_8bit, allow_binary=_is_binary(parameters))
 
 
 def _quote(text: str | bytes) -> str:

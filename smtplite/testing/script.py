@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import TypedDict
 
 import attrs
 
-__all__ = ["Script", "ScriptedReply"]
+__all__ = ["Hold", "ReplyOptions", "Script", "ScriptedReply", "ScriptedText"]
+
+ScriptedText = str | bytes | Callable[[bytes], bytes] | None
+"""What a `ScriptedReply` may say."""
 
 _VERB = re.compile(r"[A-Z][A-Z0-9_]*")
+_CODE = re.compile(rb"[0-9]{3}")
 _STATUS_LINE = re.compile(r"[0-9]{3}(?: .*)?")
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
 
@@ -23,6 +28,54 @@ def _same_mailbox(one: str, other: str) -> bool:
 
 def _upper(verb: str) -> str:
     return verb.upper()
+
+
+class Hold:
+    """Keeps back the replies that it is given to until `release`; a connection does not go on behind such a reply.
+
+    What the reply answers is done nevertheless: a message whose verdict is held is in the mailbox.
+
+    Without I/O: `ServerConnection.feed` returns what stands before the reply, and `ServerConnection.resume`, once the
+    hold was released, the reply and what follows. `SMTPServer` sees to that itself.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Replies that were held so far."""
+        self.is_released = False
+        self._on_release: list[Callable[[], None]] = []
+
+    def release(self) -> None:
+        """Let the replies go, and hold no more."""
+        self.is_released = True
+        listeners, self._on_release = self._on_release, []
+        for listener in listeners:
+            listener()
+
+    def on_release(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the replies may go; now, if they may."""
+        if self.is_released:
+            listener()
+        else:
+            self._on_release.append(listener)
+
+    def reached(self) -> None:
+        """Note that a reply is held from now on."""
+        self.count += 1
+
+
+class ReplyOptions(TypedDict, total=False):
+    """What `SMTPServer.reply` takes besides verb and reply: the keyword arguments of `ScriptedReply`."""
+
+    to: str | None
+    sender: str | None
+    times: int | None
+    performs: bool | None
+    close: bool | None
+    in_tls: bool | None
+    for_all: bool
+    after_octets: int
+    hold: Hold | None
 
 
 @attrs.frozen
@@ -43,15 +96,19 @@ class ScriptedReply:
 
     - ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST;
     - ``AUTH_RESPONSE``: the reply to a line of the client within an authentication exchange, but for ``*``;
-    - ``END_OF_AUTH``: the final reply of an exchange, whether it answers AUTH or a line behind it; goes before those.
+    - ``END_OF_AUTH``: the final reply of an exchange, whether it answers AUTH or a line behind it; goes before those;
+    - ``CONTENT``: said in the middle of the content, once, as soon as more than `after_octets` of it came. Nothing is
+      performed or refused by it. Without `close` the rest of the content is read, and answered as ever.
 
     A 3yz reply to any of the AUTH verbs goes on with the exchange: in place of a challenge it is one, in place of the
     final reply it is one challenge more.
     """
-    reply: str | bytes
+    reply: ScriptedText = None
     """
     Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply.
     Octets: sent exactly as they are, also nothing at all.
+    None: what the server says for itself; for the sake of `hold`, `close`, `performs`.
+    A function: makes of what the server says for itself what is sent.
     """
     to: str | None = attrs.field(default=None, kw_only=True)
     """Only for this recipient: of RCPT, of END_OF_DATA in LMTP, else one of those accepted; argument of VRFY, EXPN."""
@@ -67,6 +124,10 @@ class ScriptedReply:
     """Only inside TLS (True), or only in clear (False)."""
     for_all: bool = attrs.field(default=False, kw_only=True)
     """END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT."""
+    after_octets: int = attrs.field(default=0, kw_only=True)
+    """CONTENT: how much of the content comes before it."""
+    hold: Hold | None = attrs.field(default=None, kw_only=True)
+    """Keeps the reply back; it is performed at once."""
 
     def __attrs_post_init__(self) -> None:
         if _VERB.fullmatch(self.verb) is None:
@@ -75,19 +136,43 @@ class ScriptedReply:
             raise ValueError(f"{self.reply!r} is not a reply; octets are sent as they are")
 
     @property
+    def is_own(self) -> bool:
+        """Whether what is said follows from what the server says for itself."""
+        return not isinstance(self.reply, str | bytes)
+
+    @property
     def _code(self) -> bytes:
-        octets = self.reply.encode() if isinstance(self.reply, str) else self.reply
-        return octets[:3]
+        if isinstance(self.reply, bytes):
+            return self.reply[:3]
+        return self.reply[:3].encode() if isinstance(self.reply, str) else b""
 
     @property
     def is_positive(self) -> bool:
-        """Whether a client must take the reply as success of this verb."""
+        """Whether a client must take the reply as success of this verb; never, if it is the server's own."""
         return self._code[:1] == (b"3" if self.verb == "DATA" else b"2")
 
     @property
+    def is_negative(self) -> bool:
+        """Whether a client must take the reply as a refusal; never, if it is the server's own."""
+        return self._code[:1] in {b"4", b"5"}
+
+    @property
+    def code(self) -> int | None:
+        """The reply code, if it is there."""
+        return int(self._code) if _CODE.fullmatch(self._code) else None
+
+    def performs_if(self, positive: bool) -> bool:
+        """Say whether the server performs a command that it answers with this.
+
+        Args:
+            positive: Whether a client takes the reply as success.
+        """
+        return positive if self.performs is None else self.performs
+
+    @property
     def is_performed(self) -> bool:
-        """Whether the server performs the command that it answers with this."""
-        return self.is_positive if self.performs is None else self.performs
+        """Whether the server performs the command that it answers with this, which is not its own reply."""
+        return self.performs_if(self.is_positive)
 
     @property
     def is_intermediate(self) -> bool:
@@ -99,22 +184,26 @@ class ScriptedReply:
         """Whether the server closes the connection behind this reply."""
         return self._code == b"421" if self.close is None else self.close
 
-    def matches(self, verb: str, *, sender: str | None, recipients: Collection[str], in_tls: bool = False) -> bool:
-        """Say whether this rule is meant for `verb` with these addresses."""
+    def matches(
+        self, verb: str, *, sender: str | None, recipients: Collection[str], in_tls: bool = False, octets: int = 0
+    ) -> bool:
+        """Say whether this rule is meant for `verb` with these addresses, and `octets` of content for CONTENT."""
         if verb != self.verb or self.in_tls not in {None, in_tls}:
+            return False
+        if verb == "CONTENT" and octets <= self.after_octets:
             return False
         if self.sender is not None and (sender is None or not _same_mailbox(self.sender, sender)):
             return False
         return self.to is None or any(_same_mailbox(self.to, recipient) for recipient in recipients)
 
     def to_bytes(self, suffix: str = "") -> bytes:
-        """Return the octets to send.
+        """Return the octets to send, of a reply that is not the server's own.
 
         Args:
             suffix: Ends the first line of a reply given as text.
         """
-        if isinstance(self.reply, bytes):
-            return self.reply
+        if not isinstance(self.reply, str):
+            return self.reply if isinstance(self.reply, bytes) else b""
         first, *others = self.reply.split("\n")
         code, text = first[:3], first[4:]
         enhanced = _ENHANCED.match(text)
@@ -142,11 +231,17 @@ class Script:
         self._rules.clear()
 
     def take(
-        self, verb: str, *, sender: str | None = None, recipients: Collection[str] = (), in_tls: bool = False
+        self,
+        verb: str,
+        *,
+        sender: str | None = None,
+        recipients: Collection[str] = (),
+        in_tls: bool = False,
+        octets: int = 0,
     ) -> ScriptedReply | None:
         """Return the reply to `verb`, used once, or None: the server is to speak for itself."""
         for index, rule in enumerate(self._rules):
-            if not rule.reply.matches(verb, sender=sender, recipients=recipients, in_tls=in_tls):
+            if not rule.reply.matches(verb, sender=sender, recipients=recipients, in_tls=in_tls, octets=octets):
                 continue
             if rule.left is not None:
                 rule.left -= 1

@@ -8,37 +8,108 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from urllib.parse import quote
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from smtplite.testing.config import DEFAULT_SCRAM_ITERATIONS, ScramFault, ServerConfig, ServerExtensions
-from smtplite.testing.message import Mailbox, ReceivedMessage
+from smtplite.testing.config import (
+    DEFAULT_SCRAM_ITERATIONS,
+    ScramFault,
+    ServerConfig,
+    ServerExtensions,
+    ServerQuirks,
+)
+from smtplite.testing.message import Commitment, Mailbox, ReceivedMessage
 from smtplite.testing.protocol import ServerConnection
-from smtplite.testing.script import Script, ScriptedReply
+from smtplite.testing.script import Hold, ReplyOptions, Script, ScriptedReply, ScriptedText
 from smtplite.testing.tls import TlsServerSide, client_context, require_trustme, server_context
 
-__all__ = ["SMTPServer", "ServedConnection"]
+if TYPE_CHECKING:
+    from smtplite.client import Client
+    from smtplite.testing.threaded import ThreadedServer
+
+__all__ = ["DEFAULT_WAIT_SECONDS", "HeldReply", "SMTPServer", "ServedConnection"]
 
 MAX_RECEIVE_OCTETS = 65_536
 """Taken from a client at once."""
 MAX_UNREAD_OCTETS = 65_536
 """Of replies in memory that a client did not take: from here on its `send` waits, as it would for a full socket."""
+MAX_WAITING_OCTETS = 1_048_576
+"""Of what a client sent behind a reply that is held: from here on nothing more is read."""
 DEFAULT_WAIT_SECONDS = 10.0
-"""`SMTPServer.wait_for_messages` gives up after this."""
+"""`SMTPServer.wait_for_messages` and `HeldReply.wait` give up after this."""
 
 
 IDLE_REPLY = b"421 4.4.2 idle for too long, closing\r\n"
 
 _TLS_HANDSHAKE_RECORD = 0x16
 """RFC 8446 section 5.1: the octet that a TLS client begins with."""
+
+
+def _do_nothing() -> None:
+    pass
+
+
+class _Waiters:
+    """Tasks that wait until something has happened often enough."""
+
+    def __init__(self) -> None:
+        self._events: set[anyio.Event] = set()
+
+    def wake(self) -> None:
+        for event in self._events:
+            event.set()
+
+    async def wait(self, is_enough: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `is_enough`, at most `timeout` seconds, and say whether it is."""
+        with anyio.move_on_after(timeout):
+            while not is_enough():
+                event = anyio.Event()
+                self._events.add(event)
+                try:
+                    await event.wait()
+                finally:
+                    self._events.discard(event)
+        return is_enough()
+
+
+class HeldReply(Hold):
+    """A reply that the server keeps back until `release`, as `SMTPServer.hold` returns it.
+
+    `wait` and `release` are for the event loop of the server; `ThreadedServer.hold` returns one for other threads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiters = _Waiters()
+
+    def reached(self) -> None:
+        """Note that a reply is held from now on, and wake those who wait for it."""
+        super().reached()
+        self._waiters.wake()
+
+    async def wait(self, count: int = 1, *, timeout: float | None = DEFAULT_WAIT_SECONDS) -> None:
+        """Wait until the server has come to the reply.
+
+        Args:
+            count: How often, over all connections.
+            timeout: In seconds; None: wait for ever.
+
+        Raises:
+            TimeoutError: it has not, within `timeout`.
+        """
+        if not await self._waiters.wait(lambda: self.count >= count, timeout):
+            raise TimeoutError(f"the server held {self.count} of {count} replies within {timeout} seconds")
 
 
 class ServedConnection:
@@ -50,6 +121,7 @@ class ServedConnection:
         protocol: The sans-IO half.
         ssl_context: Asked for the context when TLS begins.
         is_implicit: Whether TLS comes first of all.
+        keeps_transcript: Whether `transcript` is written.
     """
 
     def __init__(
@@ -58,6 +130,7 @@ class ServedConnection:
         ssl_context: Callable[[], ssl.SSLContext] = server_context,
         *,
         is_implicit: bool = False,
+        keeps_transcript: bool = True,
     ) -> None:
         self.protocol = protocol
         """The sans-IO half."""
@@ -75,6 +148,12 @@ class ServedConnection:
         """What is to go to the client and was not taken yet, as it goes over the wire."""
         self.flush: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
         """Set by whoever carries the octets: send what is in `outgoing`, and the end if the connection is not open."""
+        self.wake: Callable[[], None] = _do_nothing
+        """Set by whoever carries the octets: see to it that `flush` is called soon."""
+        self.on_end: Callable[[], None] = _do_nothing
+        """Called when the connection is not open any more."""
+        self._keeps_transcript = keeps_transcript
+        self._waits_for: Hold | None = None
         self._ssl_context = ssl_context
         self._tls: TlsServerSide | None = None
         self._greets_in_tls = is_implicit
@@ -83,6 +162,11 @@ class ServedConnection:
     def violations(self) -> list[str]:
         """The client's mistakes on this connection."""
         return self.protocol.violations
+
+    @property
+    def executed_content(self) -> list[bytes]:
+        """The lines of content that ran as commands (`ServerConnection.executed_content`)."""
+        return self.protocol.executed_content
 
     @property
     def tls(self) -> str | None:
@@ -108,6 +192,12 @@ class ServedConnection:
     def sent(self) -> bytes:
         """Everything that the server sent."""
         return b"".join(octets for direction, octets in self.transcript if direction == "S")
+
+    def forget(self) -> None:
+        """Forget what happened so far; the dialogue goes on."""
+        self.transcript.clear()
+        self.violations.clear()
+        self.executed_content.clear()
 
     async def say(self, octets: bytes, *, close: bool = False) -> None:
         """Say something that nobody asked for, inside TLS if that is where the connection is.
@@ -165,37 +255,55 @@ class ServedConnection:
             self._hear(b"")
 
     def _hear(self, data: bytes, *, unread: bool = False) -> None:
-        if data:
+        if data and self._keeps_transcript:
             self.transcript.append(("C", data))
         self._put(self.protocol.feed(data, unread=unread))
-        if self.protocol.begins_tls and self._tls is None:
-            self._tls = TlsServerSide(self._ssl_context())
 
     def _put(self, octets: bytes) -> None:
         if octets:
-            self.transcript.append(("S", octets))
+            if self._keeps_transcript:
+                self.transcript.append(("S", octets))
             self.outgoing += octets if self._tls is None else self._tls.send(octets)
+        if self.protocol.begins_tls and self._tls is None:
+            self._tls = TlsServerSide(self._ssl_context())
         if self.protocol.closing and self.is_open:
             self.is_open = False
             if self._tls is not None:
                 self.outgoing += self._tls.close()
+            self.on_end()
+        hold = self.protocol.held_by
+        if hold is not None and hold is not self._waits_for:
+            self._waits_for = hold
+            hold.on_release(self._resume)
+
+    def _resume(self) -> None:
+        self._waits_for = None
+        self._put(self.protocol.resume())
+        self.wake()
 
 
 class SMTPServer:
     """An ESMTP or LMTP server for tests. It takes every message and keeps it in `messages`.
 
-    On a socket: ``async with SMTPServer() as server:`` and connect to `server.host` and `server.port`. Its tasks end
-    with the block. Without a socket, and then without `async with`: give `server.connect` to the client.
+    On a socket: ``async with SMTPServer() as server:`` and connect to `server.host` and `server.port`, or to
+    `server.url`. Its tasks end with the block. Without a socket, and then without `async with`: `server.client()`, or
+    give `server.connect` to the client. For code that is not asynchronous: ``with server.in_thread():``.
 
     Args:
-        host: The address to listen on.
+        host: The address to listen on; by default none that other machines can reach.
         port: The port to listen on; 0: any that is free.
         socket_path: Listen on this Unix socket instead, which must not exist; it is removed at the end.
         name: The domain that greeting and EHLO reply begin with.
-        extensions: What to offer; by default everything but LIMITS.
+        extensions: What to offer; by default what most servers do.
+        quirks: Which habits of real servers to have; by default none.
         lmtp: Speak LMTP.
         numbered: End each reply in the number of the command that it answers (`ServerConfig.numbered`).
         replies: Scripted replies, as `reply` adds them.
+        on_message: Called with each message, before it is taken and answered. A text that it returns, such as
+            ``"452 4.3.1 disk full"``, is the reply instead, and the message is not taken; None: it is. An exception
+            ends the server, with it. It must not block for long.
+        keep: Whether to keep what happened. False, for a server that runs for long: `messages` stays empty, and
+            `connections` has those that are open, without a transcript.
         tls: ``"implicit"``: TLS comes first of all. ``"starttls"``: STARTTLS is offered, as with
             `ServerExtensions.starttls`. None: neither, unless `extensions` say so.
         ssl_context: The server's certificate and versions of TLS. None: a certificate of a throw-away authority, good
@@ -226,9 +334,12 @@ class SMTPServer:
         socket_path: str | os.PathLike[str] | None = None,
         name: str = "mail.example.com",
         extensions: ServerExtensions | None = None,
+        quirks: ServerQuirks | None = None,
         lmtp: bool = False,
         numbered: bool = False,
         replies: Iterable[ScriptedReply] = (),
+        on_message: Callable[[ReceivedMessage], str | None] | None = None,
+        keep: bool = True,
         tls: Literal["implicit", "starttls"] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         require_tls: bool = False,
@@ -268,6 +379,7 @@ class SMTPServer:
             scram_salt=scram_salt,
             scram_final_in_success=scram_final_in_success,
             scram_faults=scram_faults,
+            quirks=quirks if quirks is not None else ServerQuirks(),
             replies=tuple(replies),
         )
         self._is_implicit = tls == "implicit"
@@ -276,14 +388,17 @@ class SMTPServer:
             require_trustme()
         self.script = Script(self.config.replies)
         """The scripted replies, common to all connections."""
-        self.mailbox = Mailbox(self._wake)
+        self.mailbox = Mailbox(self._on_delivery, on_message=on_message, keeps=keep)
         self.connections: list[ServedConnection] = []
         """Every connection so far, also those that ended."""
         self.host = host
         self.socket_path = Path(socket_path) if socket_path is not None else None
         self._asked_port = port
         self._port: int | None = None
-        self._waiting: set[anyio.Event] = set()
+        self._keeps = keep
+        self._waiters = _Waiters()
+        self._arrivals: weakref.WeakSet[_Arrivals] = weakref.WeakSet()
+        self._held: list[HeldReply] = []
         self._stack: AsyncExitStack | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -297,6 +412,33 @@ class SMTPServer:
         if self._port is None:
             raise RuntimeError("the server does not listen on a port; enter it with `async with`, without socket_path")
         return self._port
+
+    @property
+    def tls_mode(self) -> Literal["implicit", "starttls", "none"]:
+        """How a client begins TLS with this server, by the name of its option ``tls=``."""
+        if self._is_implicit:
+            return "implicit"
+        return "starttls" if self.config.extensions.starttls else "none"
+
+    @property
+    def url(self) -> str:
+        """Where the server listens, for `smtplite.Client.from_url`: ``smtp://127.0.0.1:40123?tls=none``.
+
+        With TLS the client has to trust the certificate: ``tls_context=server.ca_context()``. There are no credentials
+        in it.
+
+        Raises:
+            RuntimeError: it does not listen now.
+        """
+        scheme = "lmtp" if self.config.lmtp else "smtp"
+        mode = self.tls_mode
+        if self.socket_path is not None:
+            address = f"{scheme}+unix://{quote(str(self.socket_path.absolute()))}"
+            return address if mode == "none" else f"{address}?tls={mode}&tls_hostname=localhost"
+        address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if scheme == "smtp" and mode != "none":
+            return f"smtps://{address}" if mode == "implicit" else f"smtp://{address}"
+        return f"{scheme}://{address}?tls={mode}"
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
@@ -343,23 +485,21 @@ class SMTPServer:
         return self.mailbox.messages
 
     @property
+    def committed(self) -> list[Commitment]:
+        """What the server answers for, one entry for each recipient of each message (`Mailbox.committed`)."""
+        return self.mailbox.committed
+
+    @property
     def violations(self) -> list[str]:
         """The mistakes of all clients so far; a test of a client ends in ``assert not server.violations``."""
         return [violation for connection in self.connections for violation in connection.violations]
 
-    def reply(
-        self,
-        verb: str,
-        reply: str | bytes,
-        *,
-        to: str | None = None,
-        sender: str | None = None,
-        times: int | None = None,
-        performs: bool | None = None,
-        close: bool | None = None,
-        in_tls: bool | None = None,
-        for_all: bool = False,
-    ) -> None:
+    @property
+    def executed_content(self) -> list[bytes]:
+        """The lines of content that ran as commands, on all connections (`ServerConnection.executed_content`)."""
+        return [line for connection in self.connections for line in connection.executed_content]
+
+    def reply(self, verb: str, reply: ScriptedText = None, **options: Unpack[ReplyOptions]) -> None:
         """Say `reply` to `verb` from now on, on every connection; a reply given earlier that matches too goes first.
 
         The arguments are those of `ScriptedReply`. Examples::
@@ -367,30 +507,58 @@ class SMTPServer:
             server.reply("RCPT", "550 5.1.1 no such user", to="bob@example.org")
             server.reply("MAIL", "451 4.3.0 later", times=1)
             server.reply("END_OF_DATA", b"", performs=True, close=True)  # taken, and the reply lost
+            server.reply("CONTENT", "552 5.3.4 too big", after_octets=10_000, close=True)
+            server.reply("EHLO", lambda octets: octets[:20], close=True)  # what it would have said, cut
             server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and does not
             server.reply("AUTH", "334 no base64!")
+
+        Args:
+            verb: A command, or another point of the dialogue.
+            reply: What to say; None: what the server says for itself.
+            options: ``to``, ``sender``, ``times``, ``performs``, ``close``, ``in_tls``, ``for_all``, ``after_octets``,
+                ``hold``.
 
         Raises:
             ValueError: `reply` is text but not a reply, or `verb` cannot be a verb.
         """
-        self.script.add(
-            ScriptedReply(
-                verb,
-                reply,
-                to=to,
-                sender=sender,
-                times=times,
-                performs=performs,
-                close=close,
-                in_tls=in_tls,
-                for_all=for_all,
-            )
-        )
+        self.script.add(ScriptedReply(verb, reply, **options))
+
+    def hold(self, verb: str, reply: ScriptedText = None, **options: Unpack[ReplyOptions]) -> HeldReply:
+        """Keep the reply to `verb` back, until the one that is returned is released; the arguments are `reply`'s.
+
+        What the reply answers is done at once. Until it is released the connection does nothing more::
+
+            held = server.hold("END_OF_DATA")
+            ...  # begin to send
+            await held.wait()  # the message is in server.messages, the client waits for the verdict
+            held.release()
+        """
+        held = HeldReply()
+        self._held.append(held)
+        options["hold"] = held
+        self.reply(verb, reply, **options)
+        return held
+
+    def reset(self) -> None:
+        """Forget messages, violations, transcripts, connections that ended, and the script but for `replies`.
+
+        What is held is released. Connections that are open stay open.
+        """
+        self.script.clear()
+        for scripted in self.config.replies:
+            self.script.add(scripted)
+        held, self._held = self._held, []
+        for hold in held:
+            hold.release()
+        self.connections[:] = [connection for connection in self.connections if connection.is_open]
+        for connection in self.connections:
+            connection.forget()
+        self.mailbox.clear()
 
     async def wait_for_messages(
         self, count: int = 1, *, timeout: float | None = DEFAULT_WAIT_SECONDS
     ) -> list[ReceivedMessage]:
-        """Wait until at least `count` messages were taken, over the whole life of the server.
+        """Wait until at least `count` messages were taken, over the whole life of the server or since `reset`.
 
         Args:
             count: How many.
@@ -402,22 +570,50 @@ class SMTPServer:
         Raises:
             TimeoutError: fewer were taken within `timeout`.
         """
-        with anyio.move_on_after(timeout):
-            while len(self.messages) < count:
-                arrival = anyio.Event()
-                self._waiting.add(arrival)
-                try:
-                    await arrival.wait()
-                finally:
-                    self._waiting.discard(arrival)
-        if len(self.messages) < count:
-            raise TimeoutError(f"the server took {len(self.messages)} of {count} messages within {timeout} seconds")
+        if not await self._waiters.wait(lambda: self.mailbox.count >= count, timeout):
+            raise TimeoutError(f"the server took {self.mailbox.count} of {count} messages within {timeout} seconds")
         return self.messages
 
-    def _wake(self, message: ReceivedMessage) -> None:
-        del message
-        for arrival in self._waiting:
-            arrival.set()
+    def arrivals(self) -> AsyncIterator[ReceivedMessage]:
+        """Return an iterator over the messages that are taken from now on.
+
+        It waits for each, whether messages are kept or not, and ends when the server is left::
+
+            async for message in server.arrivals():
+                print(message)
+        """
+        arrivals = _Arrivals()
+        self._arrivals.add(arrivals)
+        return arrivals
+
+    def _on_delivery(self, message: ReceivedMessage) -> None:
+        for arrivals in self._arrivals:
+            arrivals.add(message)
+        self._waiters.wake()
+
+    def client(self, **options: Any) -> Client:
+        """Return a client whose connections to this server are in memory; the server need not be entered.
+
+        It does what the server needs: TLS, with its throw-away authority trusted, and LMTP.
+
+        Args:
+            options: Those of `smtplite.Client`; they go before what is chosen here.
+        """
+        from smtplite.testing.outbox import client_of
+
+        return client_of(self, **options)
+
+    def in_thread(self) -> ThreadedServer:
+        """Return this server for use with `with`: it then runs in a thread of its own, with an event loop of its own.
+
+        For tests that are not asynchronous, and for those that run on any event loop::
+
+            with SMTPServer().in_thread() as server:
+                smtplib.SMTP(server.host, server.port)
+        """
+        from smtplite.testing.threaded import ThreadedServer
+
+        return ThreadedServer(self)
 
     async def connect(self) -> anyio.abc.ByteStream:
         """Open a connection in memory; the server need not be entered.
@@ -433,8 +629,12 @@ class SMTPServer:
 
     def _accept(self) -> ServedConnection:
         protocol = ServerConnection(self.config, self.mailbox, script=self.script)
-        connection = ServedConnection(protocol, lambda: self.ssl_context, is_implicit=self._is_implicit)
+        connection = ServedConnection(
+            protocol, lambda: self.ssl_context, is_implicit=self._is_implicit, keeps_transcript=self._keeps
+        )
         self.connections.append(connection)
+        if not self._keeps:
+            connection.on_end = lambda: self.connections.remove(connection)
         return connection
 
     async def __aenter__(self) -> Self:
@@ -461,6 +661,8 @@ class SMTPServer:
             raise RuntimeError("the server does not listen")
         stack, tasks = self._stack, self._tasks
         self._stack = self._tasks = self._port = None
+        for arrivals in self._arrivals:
+            arrivals.end()
         tasks.cancel_scope.cancel()
         if isinstance(exc, Exception):
             # Kept from the task group, which would put the test's own exception into a group
@@ -472,18 +674,54 @@ class SMTPServer:
         connection = self._accept()
         wire = _Wire(stream, connection)
         connection.flush = wire.flush
+        if self._tasks is not None:
+            connection.wake = wire.flush_by(self._tasks)
         try:
             connection.greet()
             while True:
                 # The next octets are taken only when the replies to the last ones are with the kernel. After our end,
                 # too: a socket closed with octets unread would reset the connection, and take our last reply with it
                 await wire.flush()
+                await _room_behind_hold(connection.protocol)
                 connection.receive(await stream.receive(MAX_RECEIVE_OCTETS))
         except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):  # OSError: trio's, from send_eof
             pass
         finally:
+            connection.wake = _do_nothing
             connection.receive(b"")
             await _close(stream)
+
+
+async def _room_behind_hold(protocol: ServerConnection) -> None:
+    """Wait until a client that goes on sending behind a held reply may be read again."""
+    while protocol.waiting_octets >= MAX_WAITING_OCTETS and protocol.held_by is not None:
+        released = anyio.Event()
+        protocol.held_by.on_release(released.set)
+        await released.wait()
+
+
+class _Arrivals(AsyncIterator[ReceivedMessage]):
+    """The messages that one iterator has still to give."""
+
+    def __init__(self) -> None:
+        self._messages: deque[ReceivedMessage] = deque()
+        self._has_ended = False
+        self._waiters = _Waiters()
+
+    def add(self, message: ReceivedMessage) -> None:
+        self._messages.append(message)
+        self._waiters.wake()
+
+    def end(self) -> None:
+        self._has_ended = True
+        self._waiters.wake()
+
+    async def __anext__(self) -> ReceivedMessage:
+        await anyio.lowlevel.checkpoint()
+        await self._waiters.wait(lambda: bool(self._messages) or self._has_ended, None)
+        if not self._messages:
+            raise StopAsyncIteration
+        return self._messages.popleft()
 
 
 class _Wire:
@@ -494,6 +732,21 @@ class _Wire:
         self._connection = connection
         self._lock = anyio.Lock()
         self._sent_eof = False
+
+    def flush_by(self, tasks: anyio.abc.TaskGroup) -> Callable[[], None]:
+        """Return what begins to flush in a task of its own."""
+
+        def begin() -> None:
+            tasks.start_soon(self.flush_if_possible)
+
+        return begin
+
+    async def flush_if_possible(self) -> None:
+        """Do as `flush`; a client that is gone is found by whoever reads from it."""
+        try:
+            await self.flush()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            pass
 
     async def flush(self) -> None:
         async with self._lock:
@@ -517,13 +770,14 @@ class _MemoryStream(anyio.abc.ByteStream):
 
     def __init__(self, connection: ServedConnection) -> None:
         self._connection = connection
-        connection.flush = self._flush
-        connection.greet()
         self._unread = connection.outgoing
         self._is_closed = False
         self._sent_eof = False
         self._readable: anyio.Event | None = None
         self._drained: anyio.Event | None = None
+        connection.flush = self._flush
+        connection.wake = self._wake
+        connection.greet()
 
     async def receive(self, max_bytes: int = MAX_RECEIVE_OCTETS) -> bytes:
         await anyio.lowlevel.checkpoint()
@@ -541,14 +795,18 @@ class _MemoryStream(anyio.abc.ByteStream):
         self._check_open()
         octets = bytes(self._unread[:max_bytes])
         del self._unread[:max_bytes]
-        if self._drained is not None and len(self._unread) < MAX_UNREAD_OCTETS:
-            self._drained.set()
+        self._wake()
         return octets
+
+    @property
+    def _is_clogged(self) -> bool:
+        waiting = self._connection.protocol.waiting_octets
+        return not self._is_closed and (len(self._unread) >= MAX_UNREAD_OCTETS or waiting >= MAX_WAITING_OCTETS)
 
     async def send(self, item: bytes) -> None:
         await anyio.lowlevel.checkpoint()
         for start in range(0, len(item), MAX_RECEIVE_OCTETS):
-            while len(self._unread) >= MAX_UNREAD_OCTETS and not self._is_closed:
+            while self._is_clogged:
                 if self._drained is not None:
                     raise anyio.BusyResourceError("sending to")
                 self._drained = anyio.Event()
@@ -587,13 +845,13 @@ class _MemoryStream(anyio.abc.ByteStream):
             self._sent_eof = True
             self._connection.receive(b"")
         self._wake()
-        if self._drained is not None:
-            self._drained.set()
 
     async def _flush(self) -> None:
         self._wake()
         await anyio.lowlevel.checkpoint()
 
     def _wake(self) -> None:
-        if self._readable is not None and (self._unread or self._is_closed or not self._connection.is_open):
+        if self._readable is not None and self.is_readable():
             self._readable.set()
+        if self._drained is not None and not self._is_clogged:
+            self._drained.set()

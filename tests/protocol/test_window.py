@@ -218,7 +218,7 @@ def test_data_where_chunks_are_not_asked_for_or_not_offered_or_the_size_is_not_k
 
 def test_where_no_size_is_offered_chunks_end_at_64_kib() -> None:
     connection = greeted()
-    connection.extensions._keywords = {}  # type: ignore[misc]
+    connection.extensions._keywords = {}
     connection.extensions.__dict__.pop("size", None)
     for size, transfer in ((MAX_ONE_CHUNK_BYTES, Transfer.PROOF), (MAX_ONE_CHUNK_BYTES + 1, Transfer.DATA)):
         one = message(size=size)
@@ -415,7 +415,7 @@ def test_the_window_shrinks_to_one_after_trouble_and_doubles_with_each_clean_mes
     client.read(b"550 no\r\n503 b\r\n503 c\r\n")
     first = b"250 r\r\n"  # a refused chunk leaves a transaction to be reset
     for allowed in (1, 2, 8, 8):
-        begun = []
+        begun: list[MailObject] = []
         while client.window.may_begin and len(begun) < 20:
             begun.append(message())
             client.write(begun[-1])

@@ -1,0 +1,314 @@
+"""``smtplite send FILE|DIR|- ...``: send messages from files, as they are, one or 100,000, by `Client.send_many`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import ssl
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from smtplite.cli.progress import Lines, Progress, Tally, show_progress
+from smtplite.cli.results import Result, Results, read_results, results_of, worth_another_try
+from smtplite.cli.server_options import add_server_options, client_options, explain, tls_context
+from smtplite.cli.terminal import HelpFormatter, UserError, count, on_stop, plural, printable, seconds
+
+if TYPE_CHECKING:
+    import anyio
+
+    from smtplite.client import Client
+    from smtplite.deliveries import Deliveries
+    from smtplite.message import Delivery, Outgoing
+
+__all__ = ["add_to"]
+
+_STOPPED: Final = 1
+_SOME_REFUSED: Final = 3
+_SOME_UNKNOWN: Final = 4
+#: Of a program that a signal ended, as shells report it: plus the signal's number.
+_SIGNALLED: Final = 128
+
+_STDIN: Final = "-"
+_SUFFIX: Final = ".eml"
+_CONNECTIONS: Final = 4
+_IN_FLIGHT: Final = 32
+#: After Ctrl-C: for the verdicts that are still owed.
+_DRAIN_SECONDS: Final = 30.0
+#: Recipients who got nothing that are named on the terminal; the results file names all.
+_SHOWN_PROBLEMS: Final = 20
+
+_EPILOG: Final = """\
+exit code: 0 all were delivered; 1 it could not go on (connection, TLS, AUTH);
+  2 wrong usage; 3 some were refused or not sent; 4 of some nobody can know;
+  130 Ctrl-C (what is under way is awaited; once more: at once)
+
+example:
+  smtplite send --server smtp://ada@mail.example.com --results log.jsonl outbox/"""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "send",
+        usage="smtplite send [options] FILE|FOLDER|- ...",
+        description="Send messages as they stand in files. Sender and recipients are those of each header section, "
+        "unless --from and --to say others.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help=f"a message; a folder: each *{_SUFFIX} in it; -: stdin"
+    )
+    parser.add_argument("--server", metavar="URL", help="see smtplite check --help (default: $SMTPLITE_URL)")
+    parser.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender of all of them; '' is <>")
+    parser.add_argument("--to", action="append", metavar="ADDRESS", help="a recipient of all of them; may be repeated")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="a JSON line for each recipient is added to it")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="results of an earlier run: send the rest alone")
+    parser.add_argument("--connections", type=count, metavar="N", help=f"at most (default: {_CONNECTIONS})")
+    parser.add_argument(
+        "--in-flight",
+        type=count,
+        default=_IN_FLIGHT,
+        metavar="N",
+        help=f"under way on each, with --chunking (default: {_IN_FLIGHT})",
+    )
+    parser.add_argument("--chunking", action="store_true", help="BDAT: faster, at servers that you trust")
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
+    add_server_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import anyio
+
+    known = {} if options.resume is None else read_results(options.resume)
+    jobs = _jobs(options.files, known, options.to)
+    arguments = client_options(options.server, options)
+    if options.connections is not None:
+        arguments["max_connections"] = options.connections
+    options.connections = arguments.setdefault("max_connections", _CONNECTIONS)  # the URL may say it, too
+    if options.chunking:
+        arguments["chunking"] = True
+    client = _client(arguments, options.ca)
+    if not jobs:
+        print("nothing is left to send")
+        return 0
+    with Results(options.results or options.resume) as results:
+        work = _Work(client, jobs, options, results)
+        return anyio.run(work.run)
+
+
+def _client(arguments: dict[str, Any], ca: Path | None) -> Client:
+    from smtplite.client import Client
+    from smtplite.errors import ConfigurationError
+
+    if ca is not None:
+        arguments = {**arguments, "tls_context": tls_context(ca, ssl.SSLContext)}
+    try:
+        return Client(**arguments)
+    except ConfigurationError as error:
+        raise UserError(explain(error)) from None
+
+
+# What is sent
+
+
+@attrs.frozen
+class _Job:
+    """A message to send.
+
+    Attributes:
+        file: where it stands.
+        recipients: None: those of its header section.
+    """
+
+    file: str
+    recipients: Sequence[str] | None
+
+    def read(self) -> bytes:
+        if self.file == _STDIN:
+            return sys.stdin.buffer.read()
+        with open(self.file, "rb") as file:
+            return file.read()
+
+
+def _jobs(arguments: Sequence[str], known: dict[str, dict[str | None, Result]], to: Sequence[str] | None) -> list[_Job]:
+    jobs = []
+    for file in dict.fromkeys(file for argument in arguments for file in _files(argument)):
+        recipients = to
+        if file in known:
+            again = worth_another_try(known[file])
+            if again is not None:
+                if not again:
+                    continue
+                recipients = again
+        jobs.append(_Job(file, recipients))
+    return jobs
+
+
+def _files(argument: str) -> Iterator[str]:
+    if argument == _STDIN:
+        yield argument
+        return
+    if not os.path.isdir(argument):
+        if not os.path.exists(argument):
+            raise UserError(f"cannot read {argument}: no such file or folder")
+        yield argument
+        return
+    found = False
+    for folder, folders, names in os.walk(argument, onerror=_raise_unreadable):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(_SUFFIX):
+                found = True
+                yield os.path.join(folder, name)
+    if not found:
+        raise UserError(f"there is no *{_SUFFIX} in {argument}")
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise UserError(f"cannot read {error.filename}: {error.strerror or error}")
+
+
+# Sending
+
+
+class _Work:
+    """One run of the command.
+
+    Args:
+        client: to the server.
+        jobs: what to send.
+        options: of the command line.
+        results: where to write down what became of each.
+    """
+
+    def __init__(self, client: Client, jobs: Sequence[_Job], options: argparse.Namespace, results: Results) -> None:
+        self._client = client
+        self._jobs = jobs
+        self._options = options
+        self._results = results
+        self._tally = Tally(len(jobs))
+        self._progress: Progress = Lines(self._tally)
+        self._problems = 0
+        self._signal: int | None = None  # the first that asked us to stop
+        self._error: Exception | None = None  # what stopped us
+
+    async def run(self) -> int:
+        """Send; return the exit code."""
+        import anyio
+
+        self._tally = Tally(len(self._jobs))  # its clock starts now
+        self._progress = show_progress(self._tally)
+        try:
+            async with anyio.create_task_group() as tasks:
+                sending = anyio.CancelScope()
+                await tasks.start(on_stop, partial(self._stop, sending))
+                with sending:
+                    await self._send()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._progress.close()
+        return self._finish()
+
+    async def _send(self) -> None:
+        """Send, and write down all outcomes. What is raised is kept: the task group would put it into a group."""
+        options = self._options
+        deliveries: Deliveries | None = None
+        try:
+            async with self._client:
+                try:
+                    async with self._client.send_many(
+                        self._outgoing(),
+                        connections=options.connections,
+                        in_flight=options.in_flight,
+                        timeout=options.timeout,
+                    ) as deliveries:
+                        async for delivery in deliveries:
+                            self._record(delivery)
+                finally:
+                    # What was cut off: by Ctrl-C, or by an error.
+                    for delivery in deliveries.rest if deliveries is not None else ():
+                        self._record(delivery)
+        except Exception as error:  # noqa: BLE001 (raised, or said, by _finish)
+            self._error = error
+
+    def _outgoing(self) -> Iterator[Outgoing]:
+        """Yield the messages, each read when it is its turn; no further one once we are to stop."""
+        from smtplite.message import Outgoing
+
+        for job in self._jobs:
+            if self._signal is not None:
+                return
+            try:
+                content = job.read()
+            except OSError as error:
+                self._decided([Result(file=job.file, recipient=None, outcome="not_sent", error=_reason(error))])
+                continue
+            yield Outgoing(content, sender=self._options.sender, recipients=job.recipients, tag=job.file)
+
+    def _record(self, delivery: Delivery) -> None:
+        from smtplite.message import Outgoing
+
+        assert isinstance(delivery.item, Outgoing)
+        error = delivery.error
+        explanation = None if error is None else explain(error)
+        self._decided(results_of(delivery.item.tag, delivery.receipt, error, explanation))
+
+    def _decided(self, results: list[Result]) -> None:
+        self._results.write(results)
+        self._tally.add(results)
+        for result in results:
+            if result.outcome != "accepted":
+                self._problems += 1
+                if self._problems <= _SHOWN_PROBLEMS:
+                    self._progress.say(_problem(result))
+                elif self._problems == _SHOWN_PROBLEMS + 1:
+                    self._progress.say("further ones are only counted; --results FILE names all")
+        self._progress.update()
+
+    def _stop(self, sending: anyio.CancelScope, number: int) -> None:
+        import anyio
+
+        if self._signal is not None:
+            sending.cancel()
+            return
+        self._signal = number
+        sending.deadline = anyio.current_time() + _DRAIN_SECONDS
+        self._progress.say("stopping: waiting for what is under way; once more: at once")
+
+    def _finish(self) -> int:
+        from smtplite.errors import SMTPError
+
+        if isinstance(self._error, (SMTPError, UserError)):
+            print(f"smtplite send: {printable(explain(self._error))}", file=sys.stderr)
+        elif self._error is not None:
+            raise self._error
+        print(self._tally.summary())
+        left = len(self._jobs) - self._tally.done
+        if left:
+            print(f"{plural(left, 'message')} not begun")
+        outcomes = self._tally.outcomes
+        if self._signal is not None:
+            return _SIGNALLED + self._signal
+        if outcomes["unknown"]:
+            return _SOME_UNKNOWN
+        if self._error is not None:
+            return _STOPPED
+        return _SOME_REFUSED if outcomes["refused"] or outcomes["not_sent"] else 0
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _problem(result: Result) -> str:
+    """Return a line for the terminal."""
+    whom = f" for {result.recipient}" if result.recipient is not None else ""
+    outcome = {"refused": "refused", "unknown": "unknown", "not_sent": "not sent"}[result.outcome]
+    return printable(f"{result.file}: {outcome}{whom}: {result.error or result.reply}")

@@ -1,0 +1,343 @@
+"""``smtplite serve``: the built-in server as a development mail catcher. It delivers to nobody."""
+
+from __future__ import annotations
+
+import argparse
+import email.policy
+import ipaddress
+import json
+import re
+import ssl
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from datetime import datetime
+from email.parser import BytesHeaderParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from smtplite.cli.server_options import PASSWORD_VARIABLE, password_of
+from smtplite.cli.terminal import HelpFormatter, Output, UserError, count, on_stop, plural, port, printable
+
+if TYPE_CHECKING:
+    from smtplite.testing import ReceivedMessage, SMTPServer
+
+__all__ = ["add_to"]
+
+_FAILED: Final = 1
+_PORT: Final = 1025
+_HOST: Final = "127.0.0.1"
+
+_NO_SUCH_USER: Final = "550 5.1.1 no such user here"
+_TRY_AGAIN: Final = "451 4.3.0 try again later"
+_EVERYBODY: Final = "*"
+_REFUSE: Final = re.compile(r"(?P<address>.+?)(?:=(?P<reply>[45][0-9]{2}(?: .*)?))?")
+
+#: Where --drop closes the connection -> the verbs whose reply is lost with it.
+_DROPS: Final = {
+    "greeting": ("GREETING",),
+    "hello": ("EHLO", "HELO", "LHLO"),
+    "mail": ("MAIL",),
+    "rcpt": ("RCPT",),
+    "data": ("DATA",),
+    "dot": ("END_OF_DATA",),
+}
+
+_ENVELOPES: Final = "envelopes.jsonl"
+_SHOWN_RECIPIENTS: Final = 3
+
+_EPILOG: Final = f"""\
+Ctrl-C ends it. The password of --auth: from {PASSWORD_VARIABLE}, or asked for.
+
+example: smtplite serve --store mail --tls starttls --refuse bob@example.org"""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "serve",
+        usage="smtplite serve [options]",
+        description="Take every message, and print or store it: a mail catcher for development. It delivers to nobody.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("--host", default=_HOST, metavar="ADDRESS", help=f"to listen on (default: {_HOST})")
+    parser.add_argument("--port", type=port, default=_PORT, metavar="N", help=f"default: {_PORT}; 0: any that is free")
+    parser.add_argument("--lmtp", action="store_true", help="speak LMTP")
+    parser.add_argument(
+        "--print",
+        choices=("summary", "headers", "full"),
+        metavar="WHAT",
+        help="summary, headers or full (default: full; with --store: summary)",
+    )
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help="each message as NUMBER.eml")
+    group = parser.add_argument_group("TLS and authentication")
+    group.add_argument(
+        "--tls",
+        choices=("none", "starttls", "implicit"),
+        default="none",
+        metavar="WHEN",
+        help="starttls or implicit; clients must (default: none)",
+    )
+    group.add_argument("--ca-file", type=Path, metavar="FILE", help="where to write the throw-away CA (PEM)")
+    group.add_argument("--cert", type=Path, metavar="FILE", help="your own certificate (PEM) instead, with --key")
+    group.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
+    group.add_argument("--auth", metavar="USER", help="take mail from this user alone")
+    group = parser.add_argument_group("faults")
+    group.add_argument(
+        "--refuse", action="append", default=[], metavar="ADDRESS[=REPLY]", help="this recipient, or * for everybody"
+    )
+    group.add_argument(
+        "--fail-after-dot", nargs="?", const=_TRY_AGAIN, metavar="REPLY", help=f"every message (default: {_TRY_AGAIN})"
+    )
+    group.add_argument(
+        "--drop",
+        choices=tuple(_DROPS),
+        metavar="AT",
+        help=f"close instead of replying: {', '.join(_DROPS)} (of a message that it took)",
+    )
+    group.add_argument("--times", type=count, metavar="N", help="each fault happens so often (default: always)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import anyio
+
+    users = {} if options.auth is None else {options.auth: password_of(options.auth)}
+    store = None if options.store is None else _Store(options.store)
+    catcher = _Catcher(store, options.print or ("full" if store is None else "summary"))
+    server = _server(options, users, catcher)
+    with ExitStack() as stack:
+        ca_file = stack.enter_context(_ca_file(options)) if options.tls != "none" and options.cert is None else None
+        return anyio.run(_serve, server, catcher, ca_file)
+
+
+async def _serve(server: SMTPServer, catcher: _Catcher, ca_file: Path | None) -> int:
+    import anyio
+
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(server)
+        except OSError as error:
+            raise UserError(f"cannot listen on {server.host}: {error.strerror or error}", _FAILED) from None
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        catcher.watch(server, tasks.cancel_scope.cancel)
+        await tasks.start(on_stop, catcher.stop)
+        catcher.say(f"listening: {server.url} (Ctrl-C ends it)")
+        if ca_file is not None:
+            catcher.say(f"clients trust it by: {ca_file}")
+        if not _is_loopback(server.host):
+            print("smtplite serve: other machines can reach it", file=sys.stderr)
+        await anyio.sleep_forever()
+    catcher.finish()
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# The server
+
+
+def _server(options: argparse.Namespace, users: dict[str, str], catcher: _Catcher) -> SMTPServer:
+    from smtplite.testing import SMTPServer
+
+    is_clear = options.tls == "none"
+    if (options.cert is None) != (options.key is None):
+        raise UserError("--cert and --key go together: one of them is missing")
+    if is_clear and (options.cert is not None or options.ca_file is not None):
+        raise UserError("--cert and --ca-file are for --tls starttls and --tls implicit")
+    try:
+        server = SMTPServer(
+            host=options.host,
+            port=options.port,
+            lmtp=options.lmtp,
+            keep=False,
+            on_message=catcher.take,
+            tls=None if is_clear else options.tls,
+            ssl_context=None if options.cert is None else _own_context(options.cert, options.key),
+            require_tls=not is_clear,
+            users=users,
+            require_auth=bool(users),
+            auth_in_clear=is_clear,  # nobody can do otherwise with a server that has no TLS
+        )
+    except ImportError as error:
+        raise UserError(f"{error}; or --cert and --key") from None
+    for verb, reply, faults in _faults(options):
+        try:
+            server.reply(verb, reply, times=options.times, **faults)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return server
+
+
+def _faults(options: argparse.Namespace) -> Iterator[tuple[str, str | bytes, dict[str, Any]]]:
+    for text in options.refuse:
+        match = _REFUSE.fullmatch(text)
+        if match is None:
+            raise UserError("--refuse takes an address, or an address, = and a reply such as 550 no such user")
+        to = None if match["address"] == _EVERYBODY else match["address"]
+        yield "RCPT", match["reply"] or _NO_SUCH_USER, {"to": to}
+    for verb in _DROPS.get(options.drop, ()):
+        yield verb, b"", {"close": True, "performs": options.drop == "dot"}
+    if options.fail_after_dot is not None:
+        if re.fullmatch("[45][0-9]{2}( .*)?", options.fail_after_dot) is None:
+            raise UserError(f"--fail-after-dot takes a reply such as {_TRY_AGAIN}")
+        yield "END_OF_DATA", options.fail_after_dot, {}
+
+
+def _own_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError:  # before OSError, of which it is one
+        raise UserError(f"{certificate} and {key} are no certificate and its key, in PEM") from None
+    except OSError as error:
+        raise UserError(f"cannot read {certificate} or {key}: {error.strerror or error}") from None
+    return context
+
+
+@contextmanager
+def _ca_file(options: argparse.Namespace) -> Iterator[Path]:
+    """Write the throw-away CA where clients can find it, and take it away in the end."""
+    from smtplite.testing.tls import authority
+
+    with ExitStack() as stack:
+        path = options.ca_file
+        if path is None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smtplite-"))) / "ca.pem"
+        try:
+            authority().cert_pem.write_to_path(path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        yield path
+
+
+# What arrives
+
+
+class _Catcher:
+    """Stores and prints the messages.
+
+    Args:
+        store: where to put them; None: nowhere.
+        style: how much to print: "summary", "headers" or "full".
+    """
+
+    def __init__(self, store: _Store | None, style: str) -> None:
+        self._store = store
+        self._style = style
+        self._count = 0
+        self._output = Output()
+        self._server: SMTPServer | None = None
+        self._stop: Callable[[], None] = lambda: None
+
+    def watch(self, server: SMTPServer, stop: Callable[[], None]) -> None:
+        """Say mistakes of this server's clients, too; call `stop` when there is no use in going on."""
+        self._server = server
+        self._stop = stop
+
+    def stop(self, number: int = 0) -> None:
+        """End the server."""
+        del number
+        self._stop()
+
+    def take(self, message: ReceivedMessage) -> str | None:
+        """Store and print a message that arrived; return the reply if it cannot be stored."""
+        place = ""
+        if self._store is not None:
+            try:
+                place = str(self._store.add(message))
+            except OSError as error:
+                print(f"smtplite serve: cannot store a message: {error}", file=sys.stderr)
+                return "452 4.3.1 message cannot be stored"
+        self._count += 1
+        for connection in self._server.connections if self._server is not None else ():
+            for violation in connection.violations:
+                self.say(f"client broke the protocol: {violation}")
+            connection.forget()
+        for line in _shown(message, self._count, place, self._style):
+            self.say(line)
+        return None
+
+    def say(self, line: str) -> None:
+        """Print a line. Where nobody reads it any more, that is the end."""
+        self._output.print(printable(line))
+        if self._output.problem is not None:
+            self._stop()
+
+    def finish(self) -> None:
+        """Say how many there were; raise what printing met, if anything."""
+        self.say(f"{plural(self._count, 'message')} taken")
+        self._output.check()
+
+
+class _Store:
+    """A folder of messages, octet for octet, and one JSON line for each envelope."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            numbers = [int(path.stem) for path in folder.glob("*.eml") if path.stem.isdecimal()]
+        except OSError as error:
+            raise UserError(f"cannot use {folder}: {error.strerror or error}") from None
+        self._number = max(numbers, default=0)
+
+    def add(self, message: ReceivedMessage) -> Path:
+        """Write a message; return where it stands.
+
+        Raises:
+            OSError: that failed.
+        """
+        self._number += 1
+        path = self._folder / f"{self._number:06}.eml"
+        with path.open("xb") as file:
+            file.write(message.content)
+        envelope = {
+            "file": path.name,
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "sender": message.sender,
+            "recipients": list(message.recipients),
+            "helo": message.helo,
+            "tls": message.tls,
+            "user": message.authenticated_as,
+        }
+        with (self._folder / _ENVELOPES).open("a", encoding="ascii") as file:
+            file.write(json.dumps(envelope) + "\n")
+        return path
+
+
+def _shown(message: ReceivedMessage, number: int, place: str, style: str) -> Iterator[str]:
+    header, _, body = message.content.partition(b"\r\n\r\n")
+    recipients = ", ".join(message.recipients[:_SHOWN_RECIPIENTS])
+    if len(message.recipients) > _SHOWN_RECIPIENTS:
+        recipients += f" and {len(message.recipients) - _SHOWN_RECIPIENTS} more"
+    facts = [
+        f"{datetime.now().astimezone():%H:%M:%S} #{number}",
+        f"{message.sender or '<>'} -> {recipients}",
+        f'"{_subject(header)}"',
+        f"{len(message.content):,} octets",
+        *([message.tls] if message.tls else []),
+        *([f"user {message.authenticated_as}"] if message.authenticated_as else []),
+        *([place] if place else []),
+    ]
+    yield "  ".join(facts)
+    if style == "summary":
+        return
+    octets = header if style == "headers" else header + b"\r\n\r\n" + body.removesuffix(b"\r\n")
+    for line in octets.split(b"\r\n"):
+        yield f"  | {line.decode('utf-8', 'replace')}".rstrip()
+
+
+def _subject(header: bytes) -> str:
+    try:
+        parsed = BytesHeaderParser(policy=email.policy.SMTP).parsebytes(header)
+        return str(parsed["Subject"] or "")
+    except Exception:  # noqa: BLE001 (whatever the stdlib's parser meets in a message that anybody may have written)
+        return "?"

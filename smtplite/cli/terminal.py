@@ -1,0 +1,129 @@
+"""What the commands share: errors that are the user's to mend, text that is safe to print, numbers, and Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
+__all__ = [
+    "WRONG_USAGE",
+    "HelpFormatter",
+    "Output",
+    "UserError",
+    "count",
+    "on_stop",
+    "plural",
+    "port",
+    "printable",
+    "seconds",
+]
+
+#: What argparse, too, exits with.
+WRONG_USAGE: Final = 2
+
+_CONTROLS: Final = {code: 0xFFFD for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+
+
+class UserError(Exception):
+    """The command cannot go on, for a reason that the user can mend: one line, no traceback.
+
+    Attributes:
+        exit_code: of the command.
+    """
+
+    def __init__(self, problem: str, exit_code: int = WRONG_USAGE) -> None:
+        super().__init__(problem)
+        self.exit_code = exit_code
+
+
+def printable(text: str) -> str:
+    """Return a line without what could steer a terminal: a server, or a message, may hold anything."""
+    return text.translate(_CONTROLS)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return such as "1 message", "2,000 messages"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+class Output:
+    """Prints lines from within hooks, where an exception would be logged, or end something else.
+
+    Attributes:
+        problem: what printing met, as when nobody reads any more; then nothing more is printed.
+    """
+
+    def __init__(self) -> None:
+        self.problem: OSError | None = None
+
+    def print(self, line: str) -> None:
+        """Print a line, if that is still possible."""
+        if self.problem is None:
+            try:
+                print(line, flush=True)
+            except OSError as error:
+                self.problem = error
+
+    def check(self) -> None:
+        """Raise what printing met, if anything."""
+        if self.problem is not None:
+            raise self.problem
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps a description, leaves the line breaks of an epilog alone, and has room for long options."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+# Types of arguments
+
+
+def count(text: str) -> int:
+    """Read a whole number, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def port(text: str) -> int:
+    """Read a port, or 0."""
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to 65535")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return number
+
+
+# Signals
+
+
+async def on_stop(call: Callable[[int], None], *, task_status: TaskStatus[None]) -> None:
+    """Call with each SIGINT (Ctrl-C) and SIGTERM, instead of what they do otherwise; until it is cancelled."""
+    import anyio
+
+    try:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                call(number)
+    except NotImplementedError:  # Windows: there Ctrl-C cancels what runs, which ends it as well
+        task_status.started()

@@ -1,0 +1,61 @@
+"""Where the testing kit meets the client: a client for a server in memory, and an outbox for tests.
+
+Nothing else of the kit knows the client, which the protocol half judges.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from smtplite.client import Client
+
+if TYPE_CHECKING:
+    from smtplite.testing.message import ReceivedMessage
+    from smtplite.testing.server import SMTPServer
+
+__all__ = ["Outbox", "client_of"]
+
+
+def client_of(server: SMTPServer, **options: Any) -> Client:
+    """Return a client whose connections to `server` are in memory.
+
+    Args:
+        server: It need not be entered.
+        options: Those of `smtplite.Client`; they go before what is chosen here.
+    """
+    chosen: dict[str, Any] = {"connect": server.connect, "tls": server.tls_mode, "lmtp": server.config.lmtp}
+    chosen |= options
+    if chosen["tls"] != "none":
+        chosen.setdefault("hostname", "localhost")
+        if chosen.get("tls_context") is None:
+            chosen["tls_context"] = server.ca_context()
+    return Client(**chosen)
+
+
+class Outbox:
+    """A client, and the messages that it sent: they go no further than this process.
+
+    It works in memory, on the event loop of whoever sends.
+
+    Args:
+        server: What takes the messages.
+        options: Those of `smtplite.Client`.
+    """
+
+    def __init__(self, server: SMTPServer, **options: Any) -> None:
+        self.server = server
+        """To script refusals and faults, and to see what happened on the wire."""
+        self.client = client_of(server, **options)
+        """For the code under test."""
+
+    @property
+    def messages(self) -> list[ReceivedMessage]:
+        """What was sent, in the order in which it was."""
+        return self.server.messages
+
+    def reset(self) -> None:
+        """Forget what was sent, and what the server was told."""
+        self.server.reset()
+
+    def __repr__(self) -> str:
+        return f"Outbox({self.messages!r})"

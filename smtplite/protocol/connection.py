@@ -283,6 +283,11 @@ class Connection:
 
     def _answer(self, command: Command, reply: Reply) -> Event:
         kind = type(command)
+        if reply.code == 250 and (kind is Rcpt or kind is Mail) and not self.lmtp:  # most replies, by far
+            self.last_reply = reply
+            self._pending.popleft()
+            self._advance(RULES[kind].after_success)
+            return Replied(command, reply)
         if kind is Auth or kind is AuthResponse:
             reply = _without_echo(reply, command)
         rule = RULES[kind]
@@ -311,8 +316,6 @@ class Connection:
             self._advance(rule.after_failure)
             return Replied(command, reply)
         self._advance(rule.after_success)
-        if kind is Rcpt or kind is Mail:  # most replies
-            return Replied(command, reply)
         if kind is Data:
             self._encoder = ContentEncoder()
         elif isinstance(command, _HELLO):

@@ -73,6 +73,8 @@ class State(Enum):
     CLOSING = "the server closes, or was told that we do"
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # each is but once; Enum's own is Python, and asked at every command
+
 
 @attrs.frozen(eq=False)
 class Rule:

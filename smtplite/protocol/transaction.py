@@ -68,6 +68,8 @@ class Outcome(Enum):
     NOT_SENT = "certainly not taken"
     UNKNOWN = "nobody can know"
 
+    __hash__ = object.__hash__  # each is but once; Enum's own is Python, and slower
+
 
 @attrs.frozen
 class RecipientOutcome:
@@ -570,6 +572,9 @@ class Transaction:
             verdict: the one reply for all who were accepted; None: LMTP's, one by one, as far as they were read.
             is_unknown: whether it is unknown for those who have no verdict.
         """
+        if verdict is not None and verdict.is_positive and self._accepted_count == len(self._recipients):
+            self._outcomes = (RecipientOutcome(Outcome.ACCEPTED, verdict),) * len(self._recipients)
+            return
         outcomes = []
         for rcpt, rcpt_reply in zip(self._recipients, self._rcpt_replies, strict=True):
             decided = verdict or self._verdicts.get(id(rcpt))

@@ -128,8 +128,9 @@ class MailObject:
         if self._may_split and limits.rcptmax is not None:
             count = min(count, limits.rcptmax)
         self._batch, self._rest = self._rest[:count], self._rest[count:]
-        # Commands are told apart by identity, and MAIL may have been sent before.
-        return attrs.evolve(self._mail), [self._rcpts[index] for index in self._batch]
+        # Commands are told apart by identity: one that was sent before must not be sent again.
+        mail = attrs.evolve(self._mail) if self._transactions else self._mail
+        return mail, [self._rcpts[index] for index in self._batch]
 
     def conclude(self, transaction: Transaction) -> None:
         """Take what became of the recipients of the transaction that is done."""

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from email import headerregistry as registry
 from email import policy as email_policy
-from email._header_value_parser import EWWhiteSpaceTerminal, TokenList
+from email._header_value_parser import TokenList
 from email.generator import BytesGenerator
 from email.headerregistry import Address, BaseHeader, Group
 from email.message import Message
@@ -411,11 +411,7 @@ def _text_of(name: str, value: Any) -> str | None:
     waiting: list[Any] = [value._parse_tree]
     while waiting:
         token = waiting.pop()
-        if isinstance(token, str):
-            if token.__class__ is EWWhiteSpaceTerminal:
-                return None
-            texts.append(token)
-        elif token.__class__.__str__ is _TOKEN_TEXT:
+        if token.__class__.__str__ is _TOKEN_TEXT:
             waiting += token[::-1]
         else:
             texts.append(str(token))
@@ -488,8 +484,8 @@ def _with_a_labels(policy: Any, name: str, value: Any) -> Any:
     ]
     wanted = [address for group in relabelled for address in group.addresses]
     header = policy.header_factory(name, relabelled)
-    # Read back: names that hold odd characters must not have become addresses.
-    again = policy.header_factory(name, str(header)).addresses
+    # Read back as others will: what stands in a display name must not have become an address.
+    again = policy.header_factory(name, unfold(header.fold(policy=policy)).partition(":")[2].strip()).addresses
     if [address.addr_spec for address in again] != [address.addr_spec for address in wanted]:
         raise MessageError(f"header {name} cannot be written with A-labels: {str(value)[:80]!r}")
     return header

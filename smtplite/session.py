@@ -392,13 +392,14 @@ class Session:
     async def _run(self, source: Source, deadline: Deadline) -> None:
         connection, window = self._connection, self.window
         has_rested = self.is_reused and time.monotonic() - self.idle_since > _MAX_REST_SECONDS
-        while True:
-            # What comes unasked comes first (rules R3, R8); and behind a failed write there is only reading (R24).
+        while len(window) or self._begin_next(source, deadline, has_rested=has_rested):
+            has_rested = False
+            # What comes unasked comes first (rules R3, R8), and concerns the message that has just begun, too; behind a
+            # failed write there is only reading (R24).
             if not self._is_read_first and not (connection.awaiting is None and await self.has_unasked()):
-                await self._write_next(source, deadline, has_rested=has_rested)
-                has_rested = False
-                if not len(window) and not self._is_read_first:
-                    return
+                await self._write_next(source, deadline)
+                if not len(window):  # the caller's content failed: nothing is owed
+                    continue
             event: tuple[Event, int] | None = await self._next_event(deadline)
             while event is not None:
                 self._receive(event, source, deadline)
@@ -410,32 +411,39 @@ class Session:
     def _is_read_first(self) -> bool:
         return bool(self._events) or self._read_error is not None or self._write_error is not None
 
-    async def _write_next(self, source: Source, deadline: Deadline, *, has_rested: bool) -> None:
+    def _begin_next(self, source: Source, deadline: Deadline, *, has_rested: bool = False) -> bool:
+        """Begin the next message, if there is one, and room for it; nothing is written yet."""
+        window = self.window
+        if not window.may_begin:
+            return False
+        parcel = source.take()
+        if parcel is None:
+            return False
+        if not window.has_room_for(parcel):
+            source.put_back(parcel)
+            return False
+        if parcel.timeout is not None:
+            parcel.limit = anyio.current_time() + parcel.timeout
+        window.begin(parcel, has_rested=has_rested)
+        if window.oldest is parcel:
+            deadline.message_limit = parcel.limit
+        return True
+
+    async def _write_next(self, source: Source, deadline: Deadline) -> None:
         """Write all that may be written now: to the message under way, and those that may begin beside it."""
         window = self.window
         owed = self._connection.owed
         flight: list[bytes] = []
-        content_bytes = 0
         newest = window.newest
-        if newest is not None:
-            content_bytes = self._add(newest, flight)
-        while window.may_begin:
-            parcel = source.take()
-            if parcel is None:
-                break
-            if not window.has_room_for(parcel):
-                source.put_back(parcel)
-                break
-            if parcel.timeout is not None:
-                parcel.limit = anyio.current_time() + parcel.timeout
-            window.begin(parcel, has_rested=has_rested and not owed)
-            if window.oldest is parcel:
-                deadline.message_limit = parcel.limit
-            newest = parcel
-            content_bytes += self._add(parcel, flight)
+        assert newest is not None
+        content_bytes = self._add(newest, flight)
+        while self._begin_next(source, deadline):
+            newest = window.newest
+            assert newest is not None
+            content_bytes += self._add(newest, flight)
         if flight:
             await self._write(b"".join(flight), owed, deadline, content_bytes=content_bytes)
-        if newest is not None and newest.transaction.wants_content:
+        if newest.transaction.wants_content:
             await self._upload(newest, source, deadline)
 
     def _add(self, parcel: Parcel, flight: list[bytes]) -> int:

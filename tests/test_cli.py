@@ -1,7 +1,11 @@
-"""The command line: `demo`, and the article's program, `job`."""
+"""The command line as such, `demo`, and the article's program, `job`; tests/cli is about the other commands."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import os
+import shlex
 import ssl
 import subprocess
 import sys
@@ -14,7 +18,7 @@ import anyio.from_thread
 import pytest
 
 from smtplite import __version__
-from smtplite.cli import main
+from smtplite.cli import main, terminal
 from smtplite.testing import SMTPServer
 
 #: The article's job file; only line 1 names the server of the test.
@@ -238,6 +242,123 @@ def test_help_and_version(arguments: list[str], capsys: pytest.CaptureFixture[st
     output = capsys.readouterr().out
     assert __version__ in output or "usage: smtplite" in output
     assert len(output.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("command", ["check", "send", "serve"])
+def test_the_help_of_a_command_fits_a_screen_and_has_an_example(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 36
+    assert max(map(len, lines)) <= 80
+    example = " ".join(lines[next(i for i, line in enumerate(lines) if line.startswith("example")) :])
+    assert f"smtplite {command} " in example
+    assert "password=" not in example
+
+
+@pytest.mark.parametrize("command", ["check", "send", "serve"])
+def test_the_example_of_a_help_is_a_command_line_that_is_understood(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    example = capsys.readouterr().out.rpartition(f"smtplite {command} ")[2]
+    monkeypatch.setattr(importlib.import_module(f"smtplite.cli.{command}"), "_run", lambda options: 77)
+    assert main([command, *shlex.split(example)]) == 77
+
+
+@pytest.mark.parametrize("command", ["demo", "job"])
+def test_the_list_of_commands_says_of_each_what_its_own_parser_says(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command's module is loaded when it is used; what is said of it before stands in a list apart."""
+    monkeypatch.setenv("COLUMNS", "120")
+    commands = argparse.ArgumentParser(prog="smtplite").add_subparsers()
+    importlib.import_module(f"smtplite.cli.{command}").add_to(commands)
+    [own] = commands._choices_actions
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert f"    {command:<10}{own.help}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["check", "--help"], ["send", "--help"], ["serve", "--help"]]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from smtplite.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "loaded = {'rich', 'trustme', 'cryptography', 'anyio', 'asyncio'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["--help"], ["send", "--help"]])
+def test_nobody_reads_the_output_any_more(arguments: list[str]) -> None:
+    """As with `smtplite demo | true`: no traceback, and no complaint of the interpreter at its end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(
+        [sys.executable, "-m", "smtplite", *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # argparse would not even notice
+        text=True,
+        timeout=60,
+    )
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("command", ["demo", "job", "check"])
+def test_nobody_reads_the_output_to_its_end(
+    command: str,
+    job: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with `smtplite demo | head -n 3`: what is met within a trace hook is neither logged nor forgotten."""
+    left = 3
+
+    def print_three(line: str, **options: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(terminal, "print", print_three, raising=False)
+    with article_server() as server:
+        arguments = {"demo": ["demo"], "job": job(server), "check": ["check", f"{server.host}:{server.port}?tls=none"]}
+        assert main(arguments[command]) == 141
+    assert left == -1
+    assert capsys.readouterr().err == ""
+    assert caplog.records == []
+
+
+def test_a_terminal_that_cannot_show_a_character_is_no_traceback(tmp_path: Path) -> None:
+    server = article_server()
+    with server as running:
+        running.script.clear()
+        running.reply("GREETING", "220 grüezi")
+        path = tmp_path / "mail.txt"
+        path.write_text(MAIL_TXT.format(server=running.host, recipients="a@b.example"))
+        run = subprocess.run(
+            [sys.executable, "-m", "smtplite", "job", str(path), "--port", str(running.port)],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("220 gr\\xfcezi\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["jobs"], ["job"], ["job", "f", "--port", "x"]])

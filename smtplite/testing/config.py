@@ -207,7 +207,8 @@ class ServerConfig:
     """
     End the first line of each reply in the number of the command that it answers: ``250 2.1.0 sender ok #3``.
 
-    The greeting is ``#0``. Content behind a 354 counts as a command of its own, a BDAT and its chunk as one.
+    The greeting is ``#0``. Content behind a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
+    and its responses as one. A 334 has no number, it would not be base64 any more; nor has what is said unasked.
     """
     require_tls: bool = False
     """Answer 530 in clear to all but what leads to TLS or to the end (RFC 3207 section 4)."""

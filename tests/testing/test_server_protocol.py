@@ -1104,12 +1104,37 @@ def test_a_message_as_email() -> None:
     assert plain.as_email().get_content() == "hi\r\n"
 
 
-def test_the_repr_of_a_message_shows_the_envelope_and_cuts_the_content() -> None:
-    message = ReceivedMessage(sender="a@b", recipients=("c@d",), content=b"x" * 100_000)
-    assert "sender='a@b', recipients=('c@d',)" in repr(message)
-    assert "(100000 octets)" in repr(message)
-    assert "content=b'hi'" in repr(attrs.evolve(message, content=b"hi"))
-    assert len(repr(message)) < 1000
+def test_the_repr_of_a_message_is_short_and_shows_envelope_and_subject() -> None:
+    message = ReceivedMessage(
+        sender="a@b", recipients=("c@d", "e@f"), content=b"To: x\r\nSUBJECT:  hi \r\n\r\nSubject: no\r\n", queue_id="Q7"
+    )
+    assert repr(message) == "<Q7: <a@b> to c@d, e@f, 'hi', 37 octets>"
+    assert repr(ReceivedMessage(sender="", recipients=())) == "<ReceivedMessage: <> to , no subject, 0 octets>"
+    huge = attrs.evolve(
+        message,
+        sender="a" * 1000,
+        recipients=tuple(f"{number}@example.org" for number in range(5000)),
+        content=b"Subject: " + b"x" * 1000 + b"\r\n\r\n" + b"y" * 100_000,
+    )
+    assert "2@example.org and 4997 more" in repr(huge)
+    assert "101013 octets" in repr(huge)
+    assert len(repr(huge)) < 300
+
+
+def test_the_differences_of_two_messages() -> None:
+    one = ReceivedMessage(sender="a@b", recipients=("c@d",), content=b"Subject: x\r\n\r\none\r\n")
+    assert one.differences(one) == []
+    other = attrs.evolve(one, sender="a@B", content=b"Subject: x\r\n\r\none\r\ntwo\r\n")
+    assert one.differences(other) == [
+        "sender: 'a@b' != 'a@B'",
+        "content: 19 and 24 octets; line 4 is the first to differ:",
+        "  None",
+        "  b'two\\r\\n'",
+    ]
+    assert other.differences(attrs.evolve(other, content=b"Subject: y\r\n"))[-2:] == [
+        "  b'Subject: x\\r\\n'",
+        "  b'Subject: y\\r\\n'",
+    ]
 
 
 def test_the_protocol_half_needs_neither_the_client_nor_an_io_library() -> None:

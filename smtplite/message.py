@@ -427,14 +427,7 @@ class Prepared:
             and self.needs_smtputf8 is None
         )
 
-    def for_server(self, extensions: Extensions, *, is_tls: bool) -> tuple[Mail, list[Rcpt], bytes]:
-        """As `body_for_server`, for content that is at hand as octets."""
-        mail, rcpts, body = self.body_for_server(extensions, is_tls=is_tls)
-        if not isinstance(body, OctetBody):
-            raise MessageError("this content is read while it is sent: it is not at hand")
-        return mail, rcpts, body.octets
-
-    def body_for_server(
+    def for_server(
         self, extensions: Extensions, *, is_tls: bool, binary_ok: bool = False
     ) -> tuple[Mail, list[Rcpt], Body]:
         """Return MAIL, the RCPTs and the content, as this server can take them.
@@ -499,6 +492,8 @@ class Prepared:
                 require_offered(extensions, parameters)
             rcpts.append(Rcpt(path, parameters))
         return mail, rcpts, body
+
+    body_for_server = for_server
 
     def _body(self, reader: ContentReader, extensions: Extensions) -> Body:
         error: Callable[[], SMTPError] | None = None

@@ -32,8 +32,17 @@ from smtplite.errors import (
 )
 from smtplite.protocol.commands import Command, Quit
 from smtplite.protocol.connection import Connection
-from smtplite.protocol.events import ConnectionClosed, ContentRefused, Event, Replied, ServiceClosing
+from smtplite.protocol.events import (
+    ChallengeReceived,
+    ConnectionClosed,
+    ContentRefused,
+    Event,
+    Replied,
+    ServiceClosing,
+    TlsReady,
+)
 from smtplite.protocol.extensions import Extensions, Limits
+from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
 from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transaction, Transfer
 from smtplite.protocol.window import MailObject, ServerTraits, Window
@@ -582,6 +591,11 @@ class Session:
     def _trace_event(self, event: Event) -> None:
         if isinstance(event, Replied):
             self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=event.reply))
+        elif isinstance(event, TlsReady):
+            self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=event.reply))
+        elif isinstance(event, ChallengeReceived):  # without what it says: it may tell of a secret
+            reply = Reply(event.reply.code, (b"[redacted]",))
+            self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=reply))
         elif isinstance(event, (ServiceClosing, ContentRefused)):
             self._tracer(ReplyReceived(connection=self.number, command=None, reply=event.reply))
 

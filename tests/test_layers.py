@@ -44,8 +44,6 @@ FURNISHED = ("smtplite.testing", "smtplite.cli")
 FOR_APPLICATIONS = {
     "smtplite.testing.outbox",
     "smtplite.testing.pytest_plugin",
-    "smtplite.testing.server",
-    "smtplite.testing.threaded",
 }
 
 #: What the sans-IO core may use beside the standard library; and what of that it may not.

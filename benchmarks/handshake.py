@@ -1,10 +1,6 @@
 """How many round trips pass before the first MAIL, through a delay line, beside aiosmtplib.
 
-Run::
-
-    python benchmarks/handshake.py            # 25 s; --quick: two rounds in place of five, 13 s
-
-It needs trustme; without aiosmtplib its lines are missing. Everything stays on loopback and on one core.
+Run: ``python -m benchmarks --rows handshake``; it needs trustme.
 
 *The trips*, for a client that wastes none:
 
@@ -34,37 +30,36 @@ PLAIN is the only mechanism offered. The TLS context is made before, the name fo
 aiosmtplib asks the DNS for it), the host is an IP address, the message is octets. What a client does before it connects
 is not measured: smtplite looks through the message then, which takes it about a millisecond.
 
-A B C A B C ..., behind one round to warm up; medians of the rounds, the lowest and the highest. With real-time priority
-where we may have it (as root), and then also on a busy machine; without it, on an idle one alone. No time is a test:
-the exit status is 0 whatever the numbers are.
+With real-time priority where we may have it (as root), and then also on a busy machine; without it, on an idle one
+alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import atexit
 import base64
-import gc
 import json
-import os
-import platform
 import selectors
 import socket
 import ssl
-import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine
+from functools import cache
+from typing import Any, Final, Literal
 
 import anyio
 import anyio.abc
 
-from smtplite import Client, __version__
+import smtplite
+from benchmarks import native
+from benchmarks.common import HOST, LOCAL_HOSTNAME, ROOT, prefer
+from benchmarks.common import versions as versions_of
+from benchmarks.worker import NotAvailable, Turn
+from smtplite import Client
 from smtplite.testing import SMTPServer, server_context
 
 try:
@@ -72,14 +67,11 @@ try:
 except ImportError:
     aiosmtplib = None  # type: ignore[assignment]
 
-ROUNDS = 5
-QUICK_ROUNDS = 2
-RTT_SECONDS = 0.050
-SPIN_SECONDS = 0.001  # a sleep ends some 0.2 ms late: the last millisecond is not slept
-LINE_SECONDS = 300  # after which the line's process ends whatever happens
+RTT_SECONDS: Final = 0.050
+SPIN_SECONDS: Final = 0.001  # a sleep ends some 0.2 ms late: the last millisecond is not slept
+LINE_SECONDS: Final = 300  # after which the line's process ends whatever happens
+ANSWER_SECONDS: Final = 30.0
 
-HOST = "127.0.0.1"
-LOCAL_HOSTNAME = "client.example.org"
 USER, PASSWORD = "me", "secret"
 SENDER, RECIPIENT = "sender@example.org", "recipient@example.com"
 MESSAGE = (
@@ -88,11 +80,6 @@ MESSAGE = (
 )
 
 Mode = Literal["none", "implicit", "starttls"]
-MODES: dict[Mode, tuple[str, float]] = {
-    "none": ("plain", 3.1),
-    "implicit": ("implicit TLS 1.3 + AUTH PLAIN", 5.1),
-    "starttls": ("STARTTLS + AUTH PLAIN", 7.2),
-}
 
 
 # --- the line, in another process ------------------------------------------------------------------------------------
@@ -202,36 +189,26 @@ async def serve() -> None:
 class DelayLine:
     """Our end of the line's process."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        self._output = process.stdout
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.handshake"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        self._buffer = bytearray()
         self.ports: dict[Mode, int]
-        self.ports, certificate = json.loads(self._output.readline())
+        self.ports, certificate = json.loads(self._read())
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.load_verify_locations(cadata=certificate)
 
+    def _read(self) -> bytes:
+        return native.read_line(self._process, ANSWER_SECONDS, self._buffer)
+
     def trips_before_mail(self, mode: Mode) -> tuple[float, int]:
         """Return the round trips before MAIL on the connection that was just used: by time, and counted."""
-        seconds, trips, tls = json.loads(self._output.readline())
+        seconds, trips, tls = json.loads(self._read())
         assert tls == (None if mode == "none" else "TLSv1.3"), tls
         return seconds / RTT_SECONDS, trips
 
-
-@contextmanager
-def line_in_another_process() -> Iterator[DelayLine]:
-    process = subprocess.Popen([sys.executable, __file__, "--line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield DelayLine(process)
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+    def close(self) -> None:
+        native.end(self._process)
 
 
 # --- the clients -----------------------------------------------------------------------------------------------------
@@ -296,81 +273,48 @@ def ask(sock: socket.socket, command: bytes) -> None:
     sock.recv(65_536)  # one reply, which the server sends whole
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------
+# --- the worker ------------------------------------------------------------------------------------------------------
+
+CLIENTS: Final[dict[str, Send]] = {
+    "smtplite": by_smtplite,
+    "aiosmtplib": by_aiosmtplib,
+    "blocking sockets": by_blocking_sockets,
+}
 
 
-def measure(mode: Mode, line: DelayLine, rounds: int, runner: asyncio.Runner) -> None:
-    """Measure A B C A B C ...; the first round only warms up."""
-    title, goal = MODES[mode]
-    clients: dict[str, Send] = {"smtplite": by_smtplite}
-    if aiosmtplib is not None:
-        clients["aiosmtplib"] = by_aiosmtplib
-    clients["blocking sockets"] = by_blocking_sockets
-    by_time: dict[str, list[float]] = {name: [] for name in clients}
-    by_count: dict[str, set[int]] = {name: set() for name in clients}
-    for number in range(rounds + 1):
-        for name, send in clients.items():
-            gc.collect()
-            runner.run(send(mode, line))
-            trips, counted = line.trips_before_mail(mode)
-            if number:
-                by_time[name].append(trips)
-                by_count[name].add(counted)
-    print(title)
-    for name in clients:
-        value = statistics.median(by_time[name])
-        spread = f"({min(by_time[name]):.3f} to {max(by_time[name]):.3f})"
-        counts = " or ".join(str(count) for count in sorted(by_count[name]))
-        judgement = f"   goal <= {goal}: {'met' if value <= goal else 'MISSED'}" if name == "smtplite" else ""
-        print(f"   {name:17} {value:.3f}  {spread}   counted: {counts}{judgement}", flush=True)
+@cache
+def the_line() -> DelayLine:
+    prefer()  # and the line with us
+    line = DelayLine()
+    atexit.register(line.close)
+    return line
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+@cache
+def the_runner() -> asyncio.Runner:
+    runner = asyncio.Runner()
+    atexit.register(runner.close)
+    return runner
 
 
-def installed(package: str) -> str:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return f"{package} (not installed)"
+def versions() -> dict[str, str]:
+    """Return what runs here."""
+    return {"smtplite": smtplite.__version__} | versions_of("anyio", "attrs", "aiosmtplib")
 
 
-def pin() -> str:
-    """Keep this process and the line's on one core, and everybody else's from it if we may."""
-    if not hasattr(os, "sched_setaffinity"):
-        return "not pinned"
-    core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:
-        return f"pinned to core {core}, normal priority"
-    return f"pinned to core {core}, real-time priority"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Round trips before the first MAIL; see the docstring.")
-    parser.add_argument("--quick", action="store_true", help="two rounds in place of five")
-    parser.add_argument("--line", action="store_true", help=argparse.SUPPRESS)  # how this command starts its line
-    arguments = parser.parse_args()
-    if arguments.line:
-        # epoll, and so asyncio's default, waits for whole milliseconds; select does not.
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-            runner.run(serve())
-        return
-    rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
-    pinned = pin()  # and the line with us
-    with line_in_another_process() as line, asyncio.Runner() as runner:
-        print(
-            f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}\n"
-            f"{pinned}; {ssl.OPENSSL_VERSION}\n"
-            f"smtplite {__version__}, {installed('anyio')}, {installed('aiosmtplib')}\n"
-            f"round trips of {RTT_SECONDS * 1000:.0f} ms until MAIL leaves the client: by time, the medians of {rounds}"
-            " rounds (lowest to highest); and counted\n"
-        )
-        for mode in MODES:
-            measure(mode, line, rounds, runner)
+def run(request: dict[str, Any], turn: Turn, option: str) -> None:  # noqa: ARG001 (it has none)
+    """Send one message by ``request["client"]`` in ``request["mode"]``; the result has the trips before MAIL."""
+    name, mode = request["client"], request["mode"]
+    if name == "aiosmtplib" and aiosmtplib is None:
+        raise NotAvailable("aiosmtplib is not installed")
+    line, runner = the_line(), the_runner()
+    turn.begin()
+    runner.run(CLIENTS[name](mode, line))
+    turn.end()
+    turn.result["round_trips"], turn.result["counted"] = line.trips_before_mail(mode)
 
 
 if __name__ == "__main__":
-    main()
+    # epoll, and so asyncio's default, waits for whole milliseconds; select does not.
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as the_loop:
+        the_loop.run(serve())

@@ -1,0 +1,639 @@
+"""What is measured: the groups, their runs, and the goals of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from benchmarks.common import MIB, QUICK_ROUNDS, ROUNDS
+from benchmarks.core import FEW, MANY
+from benchmarks.measure import CPU, PEAK, RATE, SECONDS, SPEED, STALL, TRIPS, Drawing, Goal, Group, Row, Run
+from benchmarks.native import KEYWORDS
+from benchmarks.transparency import BODIES
+from benchmarks.work import Work
+
+#: The columns of the table that compares, in this order.
+COLUMNS: Final = ("aiosmtplib", "smtpproto", "smtplib", "nodemailer", "smtp-source", "raw bytes")
+LOOPS: Final = {"asyncio": "smtplite", "uvloop": "smtplite:uvloop", "trio": "smtplite:trio"}
+SETTLE_MS: Final = 10
+LARGE_BYTES: Final = 100 * MIB
+
+AIOSMTPLIB: Final = "aiosmtplib"
+C_PROGRAM: Final = "smtp-source"
+
+
+def on(who: str, loop: str) -> str:
+    """Return the name of a run of smtplite on an event loop; asyncio is not mentioned."""
+    return who if loop == "asyncio" else f"{who}, on {loop}"
+
+
+def named(*columns: str, **others: str) -> dict[str, str]:
+    """Return column -> run, for runs that are called as their column."""
+    return {column: others.get(column.replace("-", "_").replace(" ", "_"), column) for column in columns}
+
+
+PEERS: Final = named(*COLUMNS[:-1])
+#: Run of smtplite -> itself, for the picture.
+OURS: Final = {
+    f"smtplite {name}": f"smtplite {name}" for name in ("send_many, chunking", "send_many", "send, chunking", "send")
+}
+
+
+def loopback(*, quick: bool) -> Group:
+    part = 10 if quick else 1
+
+    def work(count: int, **how: Any) -> Work:
+        return Work(count=count // part, warm=50 // part, **how)
+
+    ours = {
+        "send_many": work(6_000, way="bulk"),
+        "send_many, chunking": work(20_000, way="bulk", chunking=True),
+        "send": work(2_500, way="sequence"),
+        "send, chunking": work(3_000, way="sequence", chunking=True),
+    }
+    raw = {
+        "send_many": work(12_000, way="bulk"),
+        "send_many, chunking": work(200_000, way="bulk", chunking=True),
+        "send": work(8_000, way="sequence"),
+        "send, chunking": work(16_000, way="sequence", chunking=True),
+    }
+    runs = [
+        Run(who=on(f"smtplite {name}", loop), peer=peer, request=request)
+        for loop, peer in LOOPS.items()
+        for name, request in ours.items()
+    ]
+    runs += [Run(who=f"raw bytes, as {name}", peer="raw", request=request) for name, request in raw.items()]
+    runs += [
+        Run(who="aiosmtplib", peer="aiosmtplib", request=work(2_000, way="sequence")),
+        Run(who="smtpproto", peer="smtpproto", request=work(500, way="sequence")),
+        Run(who="smtplib", peer="smtplib", request=work(4_000, way="sequence")),
+        Run(who="nodemailer", peer="nodemailer", request=work(600, way="sequence")),
+        Run(who="nodemailer, all to its pool", peer="nodemailer", request=work(600, way="bulk")),
+        Run(who="smtp-source", peer="smtp-source", request=work(8_000, way="sequence")),
+    ]
+    objects = {
+        "smtplite send_many": ("smtplite", work(1_500, way="bulk", form="objects")),
+        "smtplite send_many, chunking": ("smtplite", work(2_000, way="bulk", chunking=True, form="objects")),
+        "smtplite send": ("smtplite", work(1_000, way="sequence", form="objects")),
+        "aiosmtplib": ("aiosmtplib", work(1_000, way="sequence", form="objects")),
+        "smtplib": ("smtplib", work(1_000, way="sequence", form="objects")),
+        "nodemailer": ("nodemailer", work(600, way="sequence", form="objects")),
+    }
+    runs += [Run(who=f"{who}, of objects", peer=peer, request=request) for who, (peer, request) in objects.items()]
+
+    def row(name: str, title: str, goals: list[Goal]) -> Row:
+        is_bulk = name.startswith("send_many")
+        return Row(
+            title=title,
+            ours=f"smtplite {name}",
+            metric=RATE,
+            goals=goals,
+            peers=PEERS
+            | ({"nodemailer": "nodemailer, all to its pool"} if is_bulk else {})
+            | {"raw bytes": f"raw bytes, as {name}"},
+            loops={loop: on(f"smtplite {name}", loop) for loop in LOOPS if loop != "asyncio"},
+        )
+
+    def against(who: str, limit: float, *, is_next: bool = False) -> Goal:
+        return Goal(limit=limit, against=who, is_next=is_next)
+
+    return Group(
+        name="loopback",
+        title="Messages of 1 KiB a second, on one warm connection over loopback",
+        metric=RATE,
+        reference=AIOSMTPLIB,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=runs,
+        rows=[
+            row(
+                "send_many",
+                "1 KiB, 1 connection: `send_many`",
+                [against(AIOSMTPLIB, 3), against(C_PROGRAM, 1, is_next=True)],
+            ),
+            row(
+                "send_many, chunking",
+                "the same with `chunking=True`",
+                [
+                    against(AIOSMTPLIB, 12),
+                    against(C_PROGRAM, 2.5),
+                    against(AIOSMTPLIB, 20, is_next=True),
+                    against(C_PROGRAM, 4, is_next=True),
+                ],
+            ),
+            row("send", "one `await send` after another", [against(AIOSMTPLIB, 1.8)]),
+            row("send, chunking", "the same with `chunking=True`", [against(AIOSMTPLIB, 2.8)]),
+            Row(
+                title="`send_many` of `EmailMessage` objects",
+                ours="smtplite send_many, of objects",
+                metric=RATE,
+                peers={
+                    "aiosmtplib": "aiosmtplib, of objects",
+                    "smtpproto": "smtpproto",
+                    "smtplib": "smtplib, of objects",
+                    "nodemailer": "nodemailer, of objects",
+                },
+            ),
+            Row(
+                title="one `await send` of an `EmailMessage` after another",
+                ours="smtplite send, of objects",
+                metric=RATE,
+                peers={
+                    "aiosmtplib": "aiosmtplib, of objects",
+                    "smtpproto": "smtpproto",
+                    "smtplib": "smtplib, of objects",
+                    "nodemailer": "nodemailer, of objects",
+                },
+            ),
+        ],
+        drawings=[
+            Drawing(
+                title="Messages a second: 1 KiB, one connection, loopback",
+                metric=RATE,
+                runs=OURS | PEERS | {"nodemailer": "nodemailer, all to its pool"},
+            )
+        ],
+        note="smtpproto takes objects only. smtp-source connects within its time, and sends one message over and over.",
+    )
+
+
+def trips(*, quick: bool) -> Group:
+    def runs_to(recipients: int, suffix: str) -> list[Run]:
+        few = 4 if quick or recipients > 1 else 20
+
+        def work(way: Any, count: int = few, **how: Any) -> Work:
+            return Work(way=way, count=count, warm=3, recipients=recipients, **how)
+
+        many = {"count": 40 if quick else 100}
+        window = {"count": 64 if quick else 320}
+        found = [
+            Run(who=f"smtplite send{suffix}", peer="smtplite", request=work("sequence")),
+            Run(who=f"smtplite send, chunking{suffix}", peer="smtplite", request=work("sequence", chunking=True)),
+            Run(who=f"smtplite send_many{suffix}", peer="smtplite", request=work("bulk", **many)),
+            Run(
+                who=f"smtplite send_many, chunking{suffix}",
+                peer="smtplite",
+                request=work("bulk", chunking=True, **window),
+            ),
+            Run(who=f"raw bytes, as send{suffix}", peer="raw", request=work("sequence")),
+            Run(who=f"raw bytes, as send, chunking{suffix}", peer="raw", request=work("sequence", chunking=True)),
+            Run(who=f"raw bytes, as send_many{suffix}", peer="raw", request=work("bulk", **many)),
+            Run(
+                who=f"raw bytes, as send_many, chunking{suffix}",
+                peer="raw",
+                request=work("bulk", chunking=True, **window),
+            ),
+        ]
+        found += [
+            Run(who=f"{name}{suffix}", peer=name, request=work("sequence"), is_lone=True)
+            for name in ("aiosmtplib", "smtpproto", "smtplib", "nodemailer")
+        ]
+        found.append(Run(who=f"smtp-source{suffix}", peer="smtp-source", request=work("sequence"), is_lone=True))
+        return found
+
+    def row(name: str, title: str, limit: float, suffix: str = "") -> Row:
+        return Row(
+            title=title,
+            ours=f"smtplite {name}{suffix}",
+            metric=TRIPS,
+            goals=[Goal(limit=limit)],
+            peers={column: f"{column}{suffix}" for column in COLUMNS[:-1]}
+            | {"raw bytes": f"raw bytes, as {name}{suffix}"},
+        )
+
+    to_50 = ", to 50"
+    return Group(
+        name="trips",
+        title="Round trips a message, counted by the server",
+        metric=TRIPS,
+        settle_ms=SETTLE_MS,
+        rounds=1 if quick else 3,
+        warms_up=False,
+        runs=runs_to(1, "") + [run for run in runs_to(50, to_50) if "send_many" not in run.who],
+        rows=[
+            row("send", "`send`", 2),
+            row("send", "`send` to 50 recipients", 2, to_50),
+            row("send, chunking", "`send` with `chunking=True`", 1),
+            row("send, chunking", "the same to 50 recipients", 1, to_50),
+            row("send_many", "`send_many`", 1.05),
+            row("send_many, chunking", "`send_many` with `chunking=True`", 0.06),
+        ],
+        drawings=[Drawing(title="Round trips a message", metric=TRIPS, runs=OURS | PEERS)],
+        note=f"The server answers once the client was silent for {SETTLE_MS} ms, and counts how often that was.",
+    )
+
+
+def _on_the_line(
+    name: str, title: str, *, count: int, recipients: int, rtt: float, limits: tuple[float, float], quick: bool
+) -> Group:
+    def work(way: Any, **how: Any) -> Work:
+        return Work(way=way, count=count, recipients=recipients, **how)
+
+    runs = []
+    for loop, peer in LOOPS.items():
+        runs.append(Run(who=on("smtplite", loop), peer=peer, request=work("bulk")))
+        runs.append(Run(who=on("smtplite, chunking", loop), peer=peer, request=work("bulk", chunking=True)))
+    runs.append(Run(who="raw bytes", peer="raw", request=work("bulk")))
+    runs.append(Run(who="raw bytes, chunking", peer="raw", request=work("bulk", chunking=True)))
+    runs.append(Run(who="smtplite, one send after another", peer="smtplite", request=work("sequence"), is_lone=True))
+    runs += [
+        Run(who=peer, peer=peer, request=work("bulk" if peer == "nodemailer" else "sequence"), is_lone=True)
+        for peer in COLUMNS[:-1]
+    ]
+
+    def row(who: str, title: str, limit: float, raw: str) -> Row:
+        return Row(
+            title=title,
+            ours=who,
+            metric=SECONDS,
+            goals=[] if quick else [Goal(limit=limit)],
+            peers=PEERS | {"raw bytes": raw},
+            loops={loop: on(who, loop) for loop in LOOPS if loop != "asyncio"},
+        )
+
+    return Group(
+        name=name,
+        title=f"{title}: seconds in all",
+        metric=SECONDS,
+        reference=AIOSMTPLIB,
+        round_trip_seconds=rtt,
+        rounds=1 if quick else ROUNDS,
+        warms_up=False,
+        are_lone_at_once=True,
+        runs=runs,
+        rows=[
+            row("smtplite", title, limits[0], "raw bytes"),
+            row("smtplite, chunking", "the same with `chunking=True`", limits[1], "raw bytes, chunking"),
+        ],
+        drawings=[
+            Drawing(
+                title=title[:1].upper() + title[1:],
+                metric=SECONDS,
+                runs={
+                    "smtplite send_many, chunking": "smtplite, chunking",
+                    "smtplite send_many": "smtplite",
+                    "smtplite send": "smtplite, one send after another",
+                }
+                | PEERS,
+            )
+        ],
+        note="From making the client to the last receipt, connecting included. The peers were measured once, all at "
+        "the same time: they do little but wait.",
+    )
+
+
+def rtt20(*, quick: bool) -> Group:
+    count = 10 if quick else 200
+    title = f"{count} messages, round trip 20 ms, 1 connection"
+    return _on_the_line("rtt20", title, count=count, recipients=1, rtt=0.02, limits=(4.5, 0.5), quick=quick)
+
+
+def rtt50(*, quick: bool) -> Group:
+    count = 2 if quick else 20
+    title = f"{count} messages to 50 recipients each, round trip 50 ms, 1 connection"
+    return _on_the_line("rtt50", title, count=count, recipients=50, rtt=0.05, limits=(1.6, 0.5), quick=quick)
+
+
+def concurrent(*, quick: bool) -> Group:
+    count = 100 if quick else 1_000
+    connections = {"": 5 if quick else 50, ", chunking": 2 if quick else 10}
+
+    def work(connections: int, **how: Any) -> Work:
+        return Work(way="concurrent", count=count, connections=connections, **how)
+
+    def who(chunking: str, loop: str = "asyncio") -> str:
+        return on(f"smtplite{chunking}, {connections[chunking]} connections", loop)
+
+    runs = [
+        Run(who=who(chunking, loop), peer=peer, request=work(connections[chunking], chunking=bool(chunking)))
+        for loop, peer in LOOPS.items()
+        for chunking in connections
+    ]
+    others = {"aiosmtplib": count, "smtpproto": connections[""], "nodemailer": 10, "smtp-source": connections[""]}
+    runs += [
+        Run(who=f"{peer}, {number:,} connections", peer=peer, request=work(number)) for peer, number in others.items()
+    ]
+
+    def row(chunking: str, limit: float) -> Row:
+        title = f"{count:,} concurrent `send()`, round trip 20 ms, {connections[chunking]} connections"
+        return Row(
+            title=title + (", `chunking=True`" if chunking else ""),
+            ours=who(chunking),
+            metric=SECONDS,
+            goals=[] if quick else [Goal(limit=limit)],
+            peers={peer: f"{peer}, {number:,} connections" for peer, number in others.items()},
+            loops={loop: who(chunking, loop) for loop in LOOPS if loop != "asyncio"},
+        )
+
+    return Group(
+        name="concurrent",
+        title=f"{count:,} concurrent `send()` at a round trip of 20 ms: seconds in all",
+        metric=SECONDS,
+        reference=f"aiosmtplib, {count:,} connections",
+        round_trip_seconds=0.02,
+        rounds=1 if quick else ROUNDS,
+        warms_up=not quick,
+        runs=runs,
+        rows=[row("", 1.3), row(", chunking", 2.4)],
+        drawings=[
+            Drawing(
+                title=f"{count:,} concurrent sends, round trip 20 ms",
+                metric=SECONDS,
+                runs={run.who: run.who for run in runs if ", on " not in run.who},
+            )
+        ],
+        note="aiosmtplib.send opens a connection for each message; smtpproto's client too, so many at a time.",
+    )
+
+
+def handshake(*, quick: bool) -> Group:
+    modes = {
+        "none": ("plain", 3.1),
+        "implicit": ("implicit TLS + AUTH PLAIN", 5.1),
+        "starttls": ("STARTTLS + AUTH PLAIN", 7.2),
+    }
+    clients = ("smtplite", "aiosmtplib", "blocking sockets")
+    return Group(
+        name="handshake",
+        title="Round trips before the first MAIL, by time",
+        metric=TRIPS,
+        keywords=None,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=[
+            Run(who=f"{client}, {title}", peer="handshake", request={"client": client, "mode": mode})
+            for mode, (title, _) in modes.items()
+            for client in clients
+        ],
+        rows=[
+            Row(
+                title=f"round trips before the first MAIL: {title}",
+                ours=f"smtplite, {title}",
+                metric=TRIPS,
+                goals=[Goal(limit=limit)],
+                peers={"aiosmtplib": f"aiosmtplib, {title}", "raw bytes": f"blocking sockets, {title}"},
+            )
+            for title, limit in modes.values()
+        ],
+        note="Here raw bytes means blocking sockets that know every octet beforehand. See `benchmarks/handshake.py`.",
+    )
+
+
+def large(*, quick: bool) -> Group:
+    size = (4 * MIB) if quick else LARGE_BYTES
+    mib = size // MIB
+
+    def work(way: Any = "large", **how: Any) -> Work:
+        return Work(way=way, size=size, **how)
+
+    runs = [
+        Run(who="smtplite", peer="smtplite", request=work()),
+        Run(who="smtplite, chunking", peer="smtplite", request=work(chunking=True)),
+        Run(who="smtplite, from a path", peer="smtplite", request=work("large-path")),
+    ]
+    runs += [Run(who=peer, peer=peer, request=work()) for peer in COLUMNS[:-1]]
+    runs.append(Run(who="raw bytes", peer="raw", request=work()))
+    runs += [
+        Run(who=f"{who}, watched", peer=peer, request=work(watch=True))
+        for who, peer in {
+            **{on("smtplite", loop): peer for loop, peer in LOOPS.items()},
+            "aiosmtplib": "aiosmtplib",
+            "smtpproto": "smtpproto",
+            "raw bytes": "raw",
+        }.items()
+    ]
+    watched = {name: f"{name}, watched" for name in ("aiosmtplib", "smtpproto", "raw bytes")}
+    return Group(
+        name="large",
+        title=f"A message of {mib} MiB: seconds",
+        metric=SECONDS,
+        reference=AIOSMTPLIB,
+        rounds=1 if quick else ROUNDS,
+        warms_up=False,
+        is_fresh=True,
+        runs=runs,
+        rows=[
+            Row(
+                title=f"{mib} MiB body from bytes: wall",
+                ours="smtplite",
+                metric=SECONDS,
+                goals=[Goal(limit=0.10, against=AIOSMTPLIB)],
+                peers=PEERS | {"raw bytes": "raw bytes"},
+            ),
+            Row(
+                title="memory above the caller's copy",
+                ours="smtplite",
+                metric=PEAK,
+                goals=[Goal(limit=8)],
+                peers=named("aiosmtplib", "smtpproto", "smtplib", "nodemailer", "raw bytes"),
+            ),
+            Row(
+                title="memory in all, from a path",
+                ours="smtplite, from a path",
+                metric=PEAK,
+                goals=[Goal(limit=8)],
+            ),
+            Row(
+                title="longest stall of the event loop meanwhile",
+                ours="smtplite, watched",
+                metric=STALL,
+                goals=[Goal(limit=20)],
+                peers=watched,
+                loops={loop: f"{on('smtplite', loop)}, watched" for loop in LOOPS if loop != "asyncio"},
+            ),
+        ],
+        drawings=[
+            Drawing(
+                title=f"A message of {mib} MiB",
+                metric=SECONDS,
+                runs={"smtplite": "smtplite", "smtplite, chunking": "smtplite, chunking"} | PEERS,
+            ),
+            Drawing(
+                title=f"A message of {mib} MiB: memory above the caller's copy",
+                metric=PEAK,
+                runs={"smtplite": "smtplite", "smtplite, chunking": "smtplite, chunking"}
+                | {peer: peer for peer in PEERS if peer != "smtp-source"},
+            ),
+        ],
+        note="Each run in a process of its own, whose memory is the growth of its high-water mark from just before the "
+        "message, on a connection that has sent a small one. smtpproto holds the message as an object. Stalls are wall "
+        "time, what the server takes of the same core included.",
+    )
+
+
+def core(*, quick: bool) -> Group:
+    count = 60 if quick else 400
+    return Group(
+        name="core",
+        title="CPU for one message of 1 KiB: the core alone, and a whole send",
+        metric=CPU,
+        reference=AIOSMTPLIB,
+        keywords=tuple(keyword for keyword in KEYWORDS if not keyword.startswith("SIZE")),
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=[
+            Run(who="the core, BDAT", peer="kernels", request={"kernel": "message by BDAT", "count": count * 20}),
+            Run(who="the core, DATA", peer="kernels", request={"kernel": "message by DATA", "count": count * 10}),
+            Run(
+                who="aiosmtplib", peer="aiosmtplib", request=Work(way="sequence", count=count, warm=20, form="objects")
+            ),
+            Run(who="aiosmtplib, of octets", peer="aiosmtplib", request=Work(way="sequence", count=count, warm=20)),
+        ],
+        rows=[
+            Row(
+                title="protocol core alone: CPU a message",
+                ours="the core, BDAT",
+                metric=CPU,
+                goals=[Goal(limit=0.10, against="aiosmtplib", name="aiosmtplib's whole send")],
+                peers={"aiosmtplib": "aiosmtplib"},
+            )
+        ],
+        note="See `benchmarks/core.py`.",
+    )
+
+
+def replies(*, quick: bool) -> Group:
+    repeat = 1 if quick else 4
+    runs, rows = [], []
+    for by in ("Transaction", "Connection"):
+        for recipients, times in ((MANY, repeat), (FEW, repeat * MANY // FEW)):
+            request = {"kernel": f"reply by {by}", "recipients": recipients, "repeat": times}
+            runs.append(Run(who=f"{by}, {recipients:,} RCPT", peer="kernels", request=request))
+        few = f"{by}, {FEW:,} RCPT"
+        rows.append(
+            Row(
+                title=f"reading one reply of {MANY:,}, by {by}",
+                ours=f"{by}, {MANY:,} RCPT",
+                metric=CPU,
+                goals=[Goal(limit=1.5, against=few, name=f"the same of {FEW:,}")],
+            )
+        )
+    return Group(
+        name="replies",
+        title="CPU for one reply to RCPT, many of which share a write",
+        metric=CPU,
+        keywords=None,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=runs,
+        rows=rows,
+        note="See `benchmarks/core.py`.",
+    )
+
+
+def transparency(*, quick: bool) -> Group:
+    def run(who: str, work: str, kind: str = "words") -> Run:
+        return Run(who=who, peer="kernels", request={"kernel": "transparency", "work": work, "kind": kind})
+
+    kinds = list(BODIES)[: 2 if quick else None]
+    runs = [run("copy", "copy"), run("sliced only", "slice"), *(run(kind, "encode", kind) for kind in kinds)]
+    if not quick:
+        runs.append(run("prose, by aiosmtplib", "aiosmtplib", "prose"))
+    return Group(
+        name="transparency",
+        title="Dot-stuffing and line endings, streamed, against copying the octets",
+        metric=SPEED,
+        reference="copy",
+        keywords=None,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=runs,
+        rows=[
+            Row(
+                title="dot-stuffing, CRLF text with 1 % dot lines",
+                ours="words",
+                metric=SPEED,
+                goals=[Goal(limit=0.6, against="copy", name="copying")],
+                peers={} if quick else {"aiosmtplib": "prose, by aiosmtplib"},
+            )
+        ],
+        note="See `benchmarks/transparency.py` for what the kinds are.",
+    )
+
+
+def flattening(*, quick: bool) -> Group:
+    counts = {"small text": 300, "beyond ASCII": 100, "alternative": 60}
+    runs = [
+        Run(
+            who=f"{kind}, by {work}",
+            peer="kernels",
+            request={"kernel": "flattening", "work": work, "kind": kind, "count": count // (10 if quick else 1)},
+        )
+        for kind, count in counts.items()
+        for work in ("wire_bytes", "as_bytes")
+    ]
+    return Group(
+        name="flattening",
+        title="CPU to make octets of an EmailMessage",
+        metric=CPU,
+        keywords=None,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=runs,
+        rows=[
+            Row(
+                title=f"EmailMessage → wire bytes, {kind}",
+                ours=f"{kind}, by wire_bytes",
+                metric=CPU,
+                goals=[Goal(limit=0.25, against=f"{kind}, by as_bytes", name="`as_bytes(policy=SMTP)`")]
+                if kind == "small text"
+                else [],
+                peers={"smtplib": f"{kind}, by as_bytes"},
+            )
+            for kind in counts
+        ],
+        note="See `benchmarks/flattening.py`. The peers flatten by `as_bytes`, which stands in the column of the "
+        "standard library.",
+    )
+
+
+def parsing(*, quick: bool) -> Group:
+    kinds = {"window": (200, "a reply of one line, 96 at once"), "EHLO": (4_000, "a reply to EHLO, of seven lines")}
+    runs = [
+        Run(
+            who=f"{title}, by {work}",
+            peer="kernels",
+            request={"kernel": "parsing", "work": work, "kind": kind, "count": count // (10 if quick else 1)},
+        )
+        for kind, (count, title) in kinds.items()
+        for work in ("ReplyParser", "smtplib")
+    ]
+    runs.append(
+        Run(
+            who="a reply of one line, octet by octet, by ReplyParser",
+            peer="kernels",
+            request={"kernel": "parsing", "work": "ReplyParser", "kind": "octets", "count": 4 if quick else 20},
+        )
+    )
+    return Group(
+        name="parsing",
+        title="CPU to read one reply",
+        metric=CPU,
+        keywords=None,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=runs,
+        rows=[
+            Row(
+                title=f"reading {title}",
+                ours=f"{title}, by ReplyParser",
+                metric=CPU,
+                peers={"smtplib": f"{title}, by smtplib"},
+            )
+            for _, title in kinds.values()
+        ],
+        note="See `benchmarks/parsing.py`.",
+    )
+
+
+#: Name for --rows -> what makes the group.
+GROUPS: Final[dict[str, Callable[..., Group]]] = {
+    made.__name__: made
+    for made in (
+        loopback,
+        trips,
+        rtt20,
+        rtt50,
+        concurrent,
+        handshake,
+        large,
+        core,
+        replies,
+        transparency,
+        flattening,
+        parsing,
+    )
+}

@@ -23,7 +23,7 @@ import anyio.to_thread
 import attrs
 
 from smtplite.errors import MessageError, SMTPError
-from smtplite.protocol.transparency import Normalizer
+from smtplite.protocol.transparency import Normalizer, normalize
 
 __all__ = [
     "MAX_HEADER_SECTION_BYTES",
@@ -42,6 +42,7 @@ __all__ = [
     "ends_within",
     "header_section",
     "in_thread",
+    "wire_form",
 ]
 
 #: A line of the content, without its CRLF (RFC 5321 4.5.3.1.6, RFC 5322 2.1.1).
@@ -207,6 +208,17 @@ def check_header_section(header: bytes, *, is_binary: bool = False) -> bool:
     return _DKIM_FIELD.search(header) is not None
 
 
+def wire_form(content: bytes, *, is_signed: bool) -> bytes:
+    """Return all of a message with each of its line endings as CRLF.
+
+    Raises:
+        MessageError: it `is_signed`, and has a bare CR, which cannot be sent unchanged.
+    """
+    if is_signed and _BARE_CR.search(content):
+        raise _signed_with_bare_cr()
+    return normalize(content)
+
+
 def check_text(content: bytes) -> bool:
     """Refuse what no server may get as text, whatever it offers; return True if all of it is ASCII.
 
@@ -216,8 +228,11 @@ def check_text(content: bytes) -> bool:
     Raises:
         MessageError: it holds a NUL, or a line of more than MAX_TEXT_LINE_BYTES.
     """
-    is_ascii = True
     lines = _LineLengths()
+    if len(content) <= PIECE_BYTES:
+        lines.check(content)
+        return _check_octets(content)
+    is_ascii = True
     for piece in _cut(content):
         is_ascii = _check_octets(piece) and is_ascii
         lines.check(piece)
@@ -716,6 +731,8 @@ class ContentReader:
         self._first = await anext(encoded, b"")
         assert checker.header is not None
         self.header = checker.header
+        if not checker.is_ascii:
+            self.is_eight_bit = True
 
     def body(
         self,

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import attrs
 
+from smtplite import flatten
 from smtplite.content import (
     MAX_TEXT_LINE_BYTES,
     Body,
     Content,
-    ContentChecker,
     ContentReader,
     OctetBody,
     check_header_section,
@@ -32,9 +32,9 @@ from smtplite.content import (
     eight_bit_field,
     ends_within,
     header_section,
+    wire_form,
 )
 from smtplite.errors import ExtensionRequired, MessageError, RecipientsRefused, SMTPError
-from smtplite import flatten
 from smtplite.flatten import ADDRESS_FIELDS, LARGE_BYTES, check_field, unfold, wire_bytes
 from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
@@ -642,7 +642,7 @@ def _prepare_octets(
     raw = octets if is_large else bytes(octets)  # what is large is not copied
     header = header_section(raw)
     is_binary = envelope is not None and envelope.body == "BINARYMIME"
-    check_header_section(header, is_binary=is_binary)
+    is_signed = check_header_section(header, is_binary=is_binary)
     if envelope is None:
         if sender is not None and recipients is not None:  # nothing to look for in the headers
             envelope = Envelope(sender, recipients)
@@ -651,18 +651,20 @@ def _prepare_octets(
     reading = _Reading.of(envelope)
     if is_large:
         return reading.prepared(envelope, reader=Content.from_bytes(raw).reader(is_binary=is_binary))
-    checker = ContentChecker(is_binary=is_binary)
-    content = checker.encode(bytes(raw))
-    content += checker.finish()
-    if envelope.body == "7BIT" and not checker.is_ascii:
-        raise _not_seven_bit()
+    content = bytes(raw)
+    is_eight_bit = False
+    if not is_binary:
+        content = wire_form(content, is_signed=is_signed)
+        is_eight_bit = not check_text(content)
+        if is_eight_bit and envelope.body == "7BIT":
+            raise _not_seven_bit()
     needs_smtputf8 = reading.needs_smtputf8
     if needs_smtputf8 is None and envelope.smtputf8 is None:
         needs_smtputf8 = eight_bit_field(header)
     return reading.prepared(
         envelope,
         content=content,
-        is_eight_bit=not checker.is_ascii,
+        is_eight_bit=is_eight_bit,
         message_id=_message_id_in(header),
         needs_smtputf8=needs_smtputf8,
     )

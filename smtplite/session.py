@@ -235,6 +235,7 @@ class Session:
         self._stream = stream
         self._timeouts = timeouts or Timeouts()
         self._tracer = tracer or Tracer()
+        self._traces = self._tracer.is_on  # asked once for many replies: it looks at the logger's level, too
         self._connection = Connection(lmtp=lmtp)
         #: The messages under way.
         self.window: Window[Parcel] = Window(
@@ -375,6 +376,7 @@ class Session:
         What became of each message the source is told. Raises only what is no error of ours.
         """
         self._replies.clear()
+        self._traces = self._tracer.is_on
         try:
             await self._run(source, deadline)
         except RemoteProtocolError as error:
@@ -409,10 +411,9 @@ class Session:
                 await self._write_next(source, deadline)
                 if not len(window):  # the caller's content failed: nothing is owed
                     continue
-            event: tuple[Event, int] | None = await self._next_event(deadline)
-            while event is not None:
+            self._receive(await self._next_event(deadline), source, deadline)
+            while (event := self._next_event_at_hand()) is not None:
                 self._receive(event, source, deadline)
-                event = self._next_event_at_hand()
             if not len(window) and (window.must_close or self._is_read_first):
                 return
 
@@ -515,13 +516,15 @@ class Session:
 
     def _receive(self, event: tuple[Event, int], source: Source, deadline: Deadline) -> None:
         happened, unsent = event
-        if isinstance(happened, ConnectionClosed):
+        if type(happened) is ConnectionClosed:
             self.abort("server closed the connection")
             unsent = self._stream.unsent
-        for parcel in self.window.receive(happened, unsent=unsent):
-            source.finished(parcel)
-        oldest = self.window.oldest
-        deadline.message_limit = math.inf if oldest is None else oldest.limit
+        done = self.window.receive(happened, unsent=unsent)
+        if done:
+            for parcel in done:
+                source.finished(parcel)
+            oldest = self.window.oldest
+            deadline.message_limit = math.inf if oldest is None else oldest.limit
 
     # Octets and time
 
@@ -534,7 +537,7 @@ class Session:
             deadline: of the whole call.
             content_bytes: octets of content in `data`.
         """
-        if self._tracer.is_on:
+        if self._traces:
             commands = tuple(str(command) for command in self._connection.pending[owed:])
             self._tracer(FlightSent(connection=self.number, commands=commands, content_bytes=content_bytes))
         try:
@@ -582,9 +585,9 @@ class Session:
             if happened is None:
                 return None
             event, unsent = happened, self._stream.unsent
-        if isinstance(event, Replied):
+        if type(event) is Replied:
             self._replies.append(event)
-        if self._tracer.is_on:
+        if self._traces:
             self._trace_event(event)
         return event, unsent
 

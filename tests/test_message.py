@@ -31,8 +31,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smtplite.content import OctetBody
 from smtplite.errors import ExtensionRequired, MessageError, RecipientsRefused
-from smtplite.message import MAX_TEXT_LINE_BYTES, Envelope, Prepared, Receipt, Recipient, prepare, wire_bytes
+from smtplite.message import (
+    MAX_TEXT_LINE_BYTES,
+    Content,
+    Delivery,
+    Envelope,
+    Outgoing,
+    Prepared,
+    Receipt,
+    Recipient,
+    prepare,
+    wire_bytes,
+)
+from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import EnhancedStatusCode, Reply
 from smtplite.protocol.transaction import Outcome, RecipientOutcome
@@ -132,6 +145,14 @@ def state(message: AnyMessage) -> object:
     parts = [state(part) for part in payload] if isinstance(payload, list) else payload
     fields = [(name, type(value), str(value)) for name, value in message.raw_items()]
     return (fields, parts, message.policy, message.preamble, message.epilogue, message.get_content_type())
+
+
+def fitted(prepared: Prepared, extensions: Extensions) -> tuple[Mail, list[Rcpt], bytes]:
+    """Return what goes to a server without TLS, the content as octets."""
+    mail, rcpts, body = prepared.for_server(extensions, is_tls=False)
+    assert isinstance(body, OctetBody)
+    assert body.is_repeatable
+    return mail, rcpts, body.octets
 
 
 # --- wire_bytes: as the stdlib flattens it
@@ -257,7 +278,7 @@ def test_bcc_and_resent_bcc_never_leave_in_the_header_section(name: str, seven_b
 def test_bcc_does_not_leave_when_a_body_is_encoded_anew_for_a_server_without_8bitmime(policy: Any) -> None:
     # The stdlib then writes a copy of the message: what is dropped must not depend on which object it is.
     prepared = prepare(parsed(EIGHT_BIT, policy))
-    _, rcpts, content = prepared.for_server(NOTHING, is_tls=False)
+    _, rcpts, content = fitted(prepared, NOTHING)
     assert b"secret" not in content
     assert content.isascii()
     assert [rcpt.forward_path.address for rcpt in rcpts] == [YOU, "secret@server.example"]
@@ -1031,7 +1052,10 @@ def test_envelope_and_sender_or_recipients_exclude_each_other() -> None:
             prepare(text_message(), envelope=Envelope(ME, YOU), **arguments)
 
 
-@pytest.mark.parametrize("field", [{"dsn": "maybe"}, {"body": "9BIT"}, {"body": "8bitmime"}])
+@pytest.mark.parametrize(
+    "field",
+    [{"dsn": "maybe"}, {"body": "9BIT"}, {"body": "8bitmime"}, {"parameters": ["XVERP"]}, {"parameters": "XVERP"}],
+)
 def test_an_envelope_refuses_values_that_it_does_not_know(field: Any) -> None:
     with pytest.raises(MessageError):
         Envelope(ME, YOU, **field)
@@ -1124,8 +1148,13 @@ def test_octets_are_sent_as_they_are_but_for_their_line_endings(raw: bytes, wire
 
 @pytest.mark.parametrize("raw", ["From: a@x\n\nbody", None, 5, [b"x"], open])
 def test_a_message_of_another_type_is_a_message_error(raw: Any) -> None:
-    with pytest.raises(MessageError, match=r"a message is an email\.message\.Message or bytes, not"):
+    with pytest.raises(MessageError, match=r"a message is an email\.message\.Message, bytes or Content, not"):
         prepare(raw, sender=ME, recipients=YOU)
+
+
+def test_a_str_in_place_of_a_message_is_a_message_error_that_says_what_to_do() -> None:
+    with pytest.raises(MessageError, match=r"not str: encode it, as with text\.encode\(\)"):
+        prepare("From: a@x\n\nbody", sender=ME, recipients=YOU)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -1302,7 +1331,7 @@ def test_message_id_and_date_are_added_without_a_look_up(sender: str, domain: st
 
 def test_message_id_and_date_are_the_same_for_every_server_and_differ_between_messages() -> None:
     prepared = prepare(parsed(EIGHT_BIT))
-    ids = {values_of(prepared.for_server(server, is_tls=False)[2], "message-id")[0] for server in (NOTHING, EVERYTHING)}
+    ids = {values_of(fitted(prepared, server)[2], "message-id")[0] for server in (NOTHING, EVERYTHING)}
     assert ids == {prepared.message_id}
     assert prepare(parsed(EIGHT_BIT)).message_id != prepared.message_id
 
@@ -1348,7 +1377,7 @@ def rcpts_of(prepared: Prepared, extensions: Extensions = EVERYTHING) -> list[by
 
 
 def test_mail_and_rcpt_are_bare_where_nothing_is_offered() -> None:
-    mail, rcpts, content = prepare(RAW).for_server(NOTHING, is_tls=False)
+    mail, rcpts, content = fitted(prepare(RAW), NOTHING)
     assert mail.to_bytes() == b"MAIL FROM:<me@client.example>\r\n"
     assert [rcpt.to_bytes() for rcpt in rcpts] == [b"RCPT TO:<you@server.example>\r\n"]
     assert content is prepare(RAW).content or content == RAW
@@ -1377,7 +1406,7 @@ def test_a_message_over_the_size_offered_is_extension_required() -> None:
 def test_the_size_of_a_message_object_is_that_of_the_form_that_is_sent() -> None:
     prepared = prepare(parsed(EIGHT_BIT + "ü" * 400))
     for server in (Extensions({"SIZE": ()}), Extensions({"SIZE": (), "8BITMIME": ()})):
-        mail, _, content = prepared.for_server(server, is_tls=False)
+        mail, _, content = fitted(prepared, server)
         assert b" SIZE=%d" % (len(content) + 2 * (not content.endswith(b"\r\n"))) in mail.to_bytes()
 
 
@@ -1403,11 +1432,11 @@ def test_an_8bit_message_object_is_encoded_anew_without_8bitmime(policy: Any) ->
     message = parsed(EIGHT_BIT, policy)
     before = state(message)
     prepared = prepare(message)
-    mail, _, content = prepared.for_server(NOTHING, is_tls=False)
+    mail, _, content = fitted(prepared, NOTHING)
     assert mail.to_bytes() == b"MAIL FROM:<me@client.example>\r\n"
     assert content.isascii()
     assert parsed(content).get_payload(decode=True) == "Grüße\n".encode()
-    assert prepared.for_server(EVERYTHING, is_tls=False)[2] == prepared.content
+    assert fitted(prepared, EVERYTHING)[2] == prepared.content
     assert "Grüße".encode() in prepared.content
     assert state(message) == before
 
@@ -1420,7 +1449,7 @@ def test_a_message_with_an_empty_header_section_is_encoded_anew_too() -> None:
     message.set_payload("ü".encode().decode("ascii", "surrogateescape"))
     for name in ("MIME-Version", "Content-Transfer-Encoding"):
         del message[name]
-    assert prepare(message, sender=ME, recipients=YOU).for_server(NOTHING, is_tls=False)[2].isascii()
+    assert fitted(prepare(message, sender=ME, recipients=YOU), NOTHING)[2].isascii()
 
 
 def test_body_7bit_is_never_said_of_8bit_content() -> None:
@@ -1428,11 +1457,13 @@ def test_body_7bit_is_never_said_of_8bit_content() -> None:
     with pytest.raises(MessageError, match="body='7BIT'"):
         prepare(RAW + b"\xff", envelope=envelope)
     prepared = prepare(parsed(EIGHT_BIT), envelope=envelope)
-    mail, _, content = prepared.for_server(EVERYTHING, is_tls=False)
+    mail, _, content = fitted(prepared, EVERYTHING)
     assert b" BODY=7BIT" in mail.to_bytes()
     assert content.isascii()
     with pytest.raises(MessageError, match=r"body='7BIT'|cannot be flattened"):
         prepare(parsed("Content-Type: application/x\n\nü\n"), envelope=envelope)
+    with pytest.raises(MessageError, match="body='7BIT'"):  # UTF-8 headers cannot be made 7-bit
+        prepare(text_message(Subject="Grüße"), envelope=Envelope(ME, "ü@x", body="7BIT"))
 
 
 @pytest.mark.parametrize(
@@ -1462,10 +1493,30 @@ def test_smtputf8_is_asked_for_when_a_local_part_needs_it_and_not_for_a_domain(
                 assert caught.value.keyword == "SMTPUTF8"
 
 
-def test_an_idn_domain_is_sent_as_its_a_label() -> None:
-    prepared = prepare(text_message(To="You <you@bücher.example>"))
+@pytest.mark.parametrize("make", [text_message, old_message])
+def test_an_idn_domain_is_sent_as_its_a_label_in_the_envelope_and_in_the_header(
+    make: Callable[..., AnyMessage],
+) -> None:
+    prepared = prepare(make(To="Jörg <you@bücher.example>", From="me@bücher.example"))
     assert rcpts_of(prepared) == [b"RCPT TO:<you@xn--bcher-kva.example>\r\n"]
     assert prepared.recipients == ("you@bücher.example",)
+    assert prepared.needs_smtputf8 is None
+    assert values_of(prepared.content, "to") == ["=?utf-8?q?J=C3=B6rg?= <you@xn--bcher-kva.example>"]
+    assert values_of(prepared.content, "from") == ["me@xn--bcher-kva.example"]
+    assert mail_of(prepared, NOTHING) == b"MAIL FROM:<me@xn--bcher-kva.example>\r\n"
+
+
+@BOTH_PARSERS
+def test_an_idn_domain_in_a_parsed_header_needs_no_smtputf8(policy: Any) -> None:
+    prepared = prepare(parsed("From: me@bücher.example\nTo: you@x\n\nx\n", policy))
+    assert prepared.needs_smtputf8 is None
+    assert prepared.content.isascii()
+    assert values_of(prepared.content, "from") == ["me@xn--bcher-kva.example"]
+
+
+def test_an_idn_domain_in_a_header_stays_as_it_is_in_a_transaction_with_smtputf8() -> None:
+    prepared = prepare(text_message(To="用户@例子.example", Cc="you@bücher.example"))
+    assert values_of(prepared.content, "cc") == ["you@bücher.example"]
 
 
 @pytest.mark.parametrize(
@@ -1566,6 +1617,16 @@ def test_dsn_parameters_where_dsn_is_not_offered_are_extension_required_or_dropp
     assert all(rcpt.parameters.wire == b"" for rcpt in rcpts)
 
 
+def test_an_orcpt_may_be_an_address_object_as_every_address_may() -> None:
+    recipient = Recipient(YOU, orcpt=Address("You", "old+you", "x.example"))
+    assert recipient.orcpt == "old+you@x.example"
+    assert rcpts_of(prepare(RAW, recipients=recipient)) == [
+        b"RCPT TO:<you@server.example> ORCPT=rfc822;old+2Byou@x.example\r\n"
+    ]
+    with pytest.raises(MessageError, match="an address is a str"):
+        Recipient(YOU, orcpt=5)  # type: ignore[arg-type]
+
+
 def test_an_orcpt_beyond_ascii_has_the_form_that_the_transaction_can_carry() -> None:
     recipients = [Recipient(YOU, orcpt="jörg@x")]
     assert b" ORCPT=utf-8;j\\x{F6}rg@x\r\n" in rcpts_of(prepare(RAW, recipients=recipients))[0]
@@ -1635,40 +1696,56 @@ SAME: list[str | Recipient] = [
     "b@x.example",
     "a@X.EXAMPLE",
     "A@x.example",
-    "a@x.example",
-    Recipient("a@x.example", notify="NEVER"),
+    Recipient("a@x.example"),
+    Recipient("c@x.example", notify={"SUCCESS", "DELAY"}, parameters={"XVERP": None, "BY": "1;R"}),
+    Recipient("c@x.example", notify=("DELAY", "SUCCESS"), parameters={"BY": "1;R", "XVERP": None}),
 ]
 
 
 def test_the_same_recipient_twice_is_one_rcpt_and_reported_for_each() -> None:
+    """Local part octet-equal, domain equal, same parameters in whatever order."""
     prepared = prepare(RAW, recipients=SAME)
-    assert rcpts_of(prepared) == [
+    assert rcpts_of(prepared, Extensions({"DSN": (), "XVERP": (), "DELIVERBY": ()})) == [
         b"RCPT TO:<a@x.example>\r\n",
         b"RCPT TO:<b@x.example>\r\n",
         b"RCPT TO:<A@x.example>\r\n",
-        b"RCPT TO:<a@x.example> NOTIFY=NEVER\r\n",
+        b"RCPT TO:<c@x.example> NOTIFY=SUCCESS,DELAY XVERP BY=1;R\r\n",
     ]
-    assert prepared.positions == (0, 1, 0, 2, 0, 3)
+    assert prepared.positions == (0, 1, 0, 2, 0, 3, 3)
     assert prepared.recipients == (
         "a@x.example",
         "b@x.example",
         "a@X.EXAMPLE",
         "A@x.example",
         "a@x.example",
-        "a@x.example",
+        "c@x.example",
+        "c@x.example",
     )
 
 
-def test_recipients_that_differ_in_parameters_or_in_the_form_of_a_domain() -> None:
-    prepared = prepare(
-        RAW, recipients=["a@bücher.example", "a@xn--bcher-kva.example", Recipient("a@bücher.example", orcpt="o@x")]
-    )
-    assert prepared.positions == (0, 0, 1)
+@pytest.mark.parametrize(
+    "again",
+    [
+        Recipient("a@X.example", notify="NEVER"),
+        Recipient("a@x.example", orcpt="o@x"),
+        Recipient("a@x.example", parameters={"XVERP": None}),
+    ],
+)
+def test_the_same_recipient_twice_with_different_parameters_is_refused(again: Recipient) -> None:
+    """Two RCPTs could get two answers, and the receipt has room for one."""
+    cases: list[list[str | Recipient]] = [["a@x.example", again], [again, "b@x.example", "a@x.example"]]
+    for recipients in cases:
+        with pytest.raises(MessageError, match=r"recipient 'a@[xX]\.example' is given twice with different parameters"):
+            prepare(RAW, recipients=recipients)
+    assert prepare(RAW, recipients=[again, again]).positions == (0, 0)
+
+
+def test_recipients_that_differ_in_the_form_of_a_domain() -> None:
+    prepared = prepare(RAW, recipients=["a@bücher.example", "a@xn--bcher-kva.example", "a@BÜCHER.example"])
+    assert prepared.positions == (0, 0, 0)
     prepared = prepare(RAW, recipients=["postmaster", "Postmaster", "postmaster@x"])
-    assert [rcpt.split(b">")[0] for rcpt in rcpts_of(prepared)] in (
-        [b"RCPT TO:<postmaster", b"RCPT TO:<postmaster@x"],
-        [b"RCPT TO:<postmaster", b"RCPT TO:<Postmaster", b"RCPT TO:<postmaster@x"],
-    )
+    assert prepared.positions == (0, 0, 1)
+    assert rcpts_of(prepared) == [b"RCPT TO:<postmaster>\r\n", b"RCPT TO:<postmaster@x>\r\n"]
 
 
 TAKEN = Reply(250, (b"ok",))
@@ -1751,3 +1828,104 @@ def test_values_are_frozen(value: Any) -> None:
 def test_the_content_of_a_prepared_message_is_not_in_its_repr() -> None:
     assert "Hello,\\n" not in repr(attrs.evolve(prepare(RAW + b"Hello,\n")))
     assert "Hello," not in repr(prepare(text_message()))
+
+
+# --- BINARYMIME
+
+
+BINARY = b"Content-Transfer-Encoding: binary\r\n" + RAW + b"\0\n\r\xff" + b"x" * 5000
+CHUNKS = Extensions({"CHUNKING": (), "BINARYMIME": (), "8BITMIME": (), "SIZE": ()})
+
+
+def test_binarymime_is_sent_octet_for_octet_and_in_chunks_alone() -> None:
+    prepared = prepare(BINARY, envelope=Envelope(ME, YOU, body="BINARYMIME"))
+    mail, _, body = prepared.for_server(CHUNKS, is_tls=False, binary_ok=True)
+    assert mail.to_bytes() == b"MAIL FROM:<me@client.example> SIZE=%d BODY=BINARYMIME\r\n" % len(BINARY)
+    assert body.whole == BINARY
+    assert body.is_binary
+    assert not prepare(RAW).for_server(CHUNKS, is_tls=False)[2].is_binary
+
+
+@pytest.mark.parametrize(
+    ("extensions", "binary_ok", "keyword"),
+    [
+        (CHUNKS, False, "CHUNKING"),
+        (Extensions({"BINARYMIME": ()}), True, "CHUNKING"),
+        (Extensions({"CHUNKING": ()}), True, "BINARYMIME"),
+        (NOTHING, True, "BINARYMIME"),
+    ],
+)
+def test_binarymime_where_it_cannot_go_is_extension_required(
+    extensions: Extensions, binary_ok: bool, keyword: str
+) -> None:
+    prepared = prepare(BINARY, envelope=Envelope(ME, YOU, body="BINARYMIME"))
+    with pytest.raises(ExtensionRequired) as caught:
+        prepared.for_server(extensions, is_tls=False, binary_ok=binary_ok)
+    assert caught.value.keyword == keyword
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"A: 1\nB: 2\r\n", b"A: 1\rB: 2\r\n", b"Bcc: x@y\r\n", b"A: \0\r\n", b"A: " + b"x" * 1000 + b"\r\n"],
+    ids=["bare LF", "bare CR", "Bcc", "NUL", "long line"],
+)
+def test_the_header_section_of_binarymime_is_still_checked(header: bytes) -> None:
+    with pytest.raises(MessageError):
+        prepare(header + BINARY, envelope=Envelope(ME, YOU, body="BINARYMIME"))
+
+
+def test_a_message_object_is_no_binarymime() -> None:
+    with pytest.raises(MessageError, match="BINARYMIME"):
+        prepare(text_message(), envelope=Envelope(ME, YOU, body="BINARYMIME"))
+
+
+# --- Outgoing and Delivery
+
+
+def test_an_outgoing_has_what_send_takes_and_a_tag() -> None:
+    outgoing = Outgoing(RAW, ME, recipients=iter([YOU, OTHER]), tag=7)
+    assert (outgoing.message, outgoing.sender, outgoing.recipients, outgoing.tag) == (RAW, ME, (YOU, OTHER), 7)
+    assert outgoing.envelope is None
+    assert Outgoing(RAW, recipients=YOU).recipients == YOU
+    assert Outgoing(RAW, recipients=5).recipients == 5  # type: ignore[arg-type] # sending says what is wrong with it
+    with pytest.raises(TypeError):
+        Outgoing(RAW, ME, YOU)  # type: ignore[call-arg]
+
+
+def test_the_result_of_a_delivery_is_the_receipt_or_the_error() -> None:
+    receipt = Receipt((YOU,))
+    assert Delivery(Outgoing(RAW), receipt).result() is receipt
+    error = RecipientsRefused("no", refused={YOU: NO})
+    delivery = Delivery(RAW, error=error)
+    assert delivery.receipt is None
+    for _ in range(2):
+        with pytest.raises(RecipientsRefused) as caught:
+            delivery.result()
+        assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "round_trip", [lambda v: pickle.loads(pickle.dumps(v)), copy.copy, copy.deepcopy], ids=["pickle", "copy", "deep"]
+)
+def test_outgoing_and_delivery_survive_pickle_and_copy(round_trip: Callable[[Any], Any]) -> None:
+    for value in (
+        Outgoing(RAW, "", recipients=[YOU, Recipient(OTHER, notify="NEVER")], tag=("a", 1)),
+        Outgoing(RAW, envelope=FULL),
+        Outgoing(Content.from_bytes(RAW), ME, recipients=YOU),
+        Outgoing(Content.from_path("message.eml"), ME, recipients=YOU),
+        Delivery(Outgoing(RAW, tag=1), Receipt((YOU,))),
+        Delivery(RAW, error=None),
+    ):
+        again = round_trip(value)
+        assert again == value
+        assert repr(again) == repr(value)
+    again = round_trip(Outgoing(text_message(), tag=1))
+    assert wire_bytes(again.message) == wire_bytes(text_message())
+    again = round_trip(Delivery(Outgoing(RAW), error=RecipientsRefused("no", refused={YOU: NO}, reply=NO)))
+    assert (type(again.error), again.error.refused, again.item) == (RecipientsRefused, {YOU: NO}, Outgoing(RAW))
+
+
+def test_outgoing_and_delivery_are_frozen() -> None:
+    for value in (Outgoing(RAW), Delivery(RAW)):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            value.tag = value.receipt = 1  # type: ignore[misc,union-attr]

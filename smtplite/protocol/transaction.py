@@ -326,9 +326,9 @@ class Transaction:
             event: a reply to a command of this transaction, or what concerns the connection as a whole.
             unsent: as in `has_left`, when the event was read.
         """
-        if self.is_done:
+        if self._outcomes is not None:
             return
-        if isinstance(event, Replied):
+        if type(event) is Replied:
             if event.is_final:
                 self._owed -= 1
             self._receive_reply(event, unsent)

@@ -347,7 +347,7 @@ class Window(Generic[M]):
             event: what `Connection.next_event` returned.
             unsent: octets at the end of all that was written to the stream that it had not taken by then.
         """
-        if not isinstance(event, Replied):  # it concerns all of them
+        if type(event) is not Replied:  # it concerns all of them
             return self._end(event, unsent)
         if not self._under_way:
             return []
@@ -355,9 +355,9 @@ class Window(Generic[M]):
         if event.reply.code == 421 and isinstance(event.command, (Mail, Rset)):
             self._note_421()
         oldest.receive(event, unsent=unsent)
-        if oldest.was_ignored:
-            self._traits.reads_behind_dot = False
         if not oldest.is_done:
+            if oldest.was_ignored:
+                self._traits.reads_behind_dot = False
             return []
         done = [self._finish()]
         if self.must_close:

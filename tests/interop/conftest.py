@@ -1,56 +1,94 @@
-"""The servers of the interop tests, each started once for the whole run."""
+"""The servers of the interop tests, each started once for the whole run, all of them at the same time."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from .launcher import Postfix, ServerError, ensure_available, running
-from .secure import SecureServer
+from .launcher import Postfix, Server, ensure_available
 
-Launch = Callable[[type[SecureServer]], SecureServer]
+Launch = Callable[[type[Server]], Server]
+
+
+class Fleet:
+    """The running servers, one of each class."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=4)
+        self._servers: dict[type[Server], Server] = {}
+        self._starts: dict[type[Server], Future[None]] = {}
+
+    def begin(self, server_class: type[Server]) -> None:
+        """Start a server, if this was not done, and do not wait for it."""
+        if server_class not in self._starts:
+            self._servers[server_class] = server = server_class()
+            self._starts[server_class] = self._executor.submit(server.start)
+
+    def launch(self, server_class: type[Server]) -> Server:
+        """Return the running server of a class; start it if nobody did.
+
+        Skips the calling test, or fails it under SMTPLITE_INTEROP=require, where the server cannot run.
+
+        Raises:
+            ServerError: it did not start. It is tried once: with a limit of 30 s, a hundred tests would take an hour.
+        """
+        ensure_available(server_class)
+        self.begin(server_class)
+        self._starts[server_class].result()
+        return self._servers[server_class]
+
+    def stop(self) -> None:
+        """Stop all of them."""
+        self._executor.shutdown(cancel_futures=True)
+        with contextlib.ExitStack() as stack:  # the rest, too, if one fails
+            for server in self._servers.values():
+                stack.callback(server.stop)
+
+
+def classes_of(items: list[pytest.Item]) -> Iterator[type[Server]]:
+    """Yield the class of every server that a test needs, as far as its parameters tell."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            server_class = item.callspec.params.get("server")
+            if isinstance(server_class, type) and issubclass(server_class, Server):
+                yield server_class
+        if "postfix" in getattr(item, "fixturenames", ()):
+            yield Postfix
 
 
 @pytest.fixture(scope="session")
-def postfix() -> Iterator[Postfix]:
-    """A running Postfix; skips the test, or fails it under SMTPLITE_INTEROP=require, where it cannot run."""
-    ensure_available(Postfix)
-    with running(Postfix) as server:
-        yield server
-
-
-@pytest.fixture(params=Postfix.services)
-def port(request: pytest.FixtureRequest, postfix: Postfix) -> int:
-    """The port of each service in turn: what holds with every extension offered must hold in lockstep, too."""
-    service: str = request.param
-    return postfix.ports[service]
-
-
-@pytest.fixture(scope="session")
-def launch() -> Iterator[Launch]:
-    """A function that returns the one running server of a class, and starts it if no test needed it before."""
-    outcomes: dict[type[SecureServer], SecureServer | ServerError] = {}
-    with contextlib.ExitStack() as stack:
-
-        def launch(server_class: type[SecureServer]) -> SecureServer:
-            ensure_available(server_class)
-            if server_class not in outcomes:
-                try:
-                    outcomes[server_class] = stack.enter_context(running(server_class))
-                except ServerError as error:  # tried once: with a limit of 30 s, a hundred tests would take an hour
-                    outcomes[server_class] = error
-            outcome = outcomes[server_class]
-            if isinstance(outcome, ServerError):
-                raise outcome
-            return outcome
-
-        yield launch
+def launch(request: pytest.FixtureRequest) -> Iterator[Launch]:
+    """A function that returns the one running server of a class. All that the run needs start at once."""
+    fleet = Fleet()
+    try:
+        for server_class in dict.fromkeys(classes_of(request.session.items)):
+            if server_class.missing() is None:
+                fleet.begin(server_class)
+        yield fleet.launch
+    finally:
+        fleet.stop()
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest, launch: Launch) -> SecureServer:
+def server(request: pytest.FixtureRequest, launch: Launch) -> Server:
     """The running server of the class that the test is parametrized with."""
-    server_class: type[SecureServer] = request.param
+    server_class: type[Server] = request.param
     return launch(server_class)
+
+
+@pytest.fixture(scope="session")
+def postfix(launch: Launch) -> Postfix:
+    """A running Postfix."""
+    server = launch(Postfix)
+    assert isinstance(server, Postfix)
+    return server
+
+
+@pytest.fixture(params=("smtp", "lockstep"))
+def port(request: pytest.FixtureRequest, postfix: Postfix) -> int:
+    """A port of Postfix: what holds with every extension offered must hold in lockstep, too."""
+    service: str = request.param
+    return postfix.ports[service]

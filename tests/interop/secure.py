@@ -18,52 +18,53 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import attrs
 import trustme
 
+from smtplite import sasl
+
 from .launcher import (
+    A_LABEL_DOMAIN,
     DOMAIN,
     HOST,
+    IDN_DOMAIN,
+    PASSWORD,
     START_SECONDS,
     STORE_USER,
+    USERNAME,
     Daemon,
     Postfix,
     Server,
+    Service,
     Stored,
     ensure_system_user,
+    queue_id_of,
     split_trace,
     tail,
+    with_last_line_ended,
 )
 
 FILES = Path(__file__).parent / "files"
 INSTALL = "bash .ci/run servers"
 
-USERNAME = "alice"
-PASSWORD = "s3cret pass"
-"""With a blank, which a server or a client may take for the end of something."""
-
 TOKEN_KEY = b"the key that signs the access tokens of the interop tests"
 TOKEN_SECONDS = 3600
 
 
-class SecureServer(Server):
-    """A server that takes mail from `USERNAME` alone, under TLS.
+WITH_PASSWORD: dict[str, type[sasl.Plain | sasl.Login | sasl.CramMd5 | sasl.ScramSha1 | sasl.ScramSha256]] = {
+    mechanism.name: mechanism for mechanism in (sasl.Plain, sasl.Login, sasl.CramMd5, sasl.ScramSha1, sasl.ScramSha256)
+}
+WITH_TOKEN: dict[str, type[sasl.TokenMechanism]] = {
+    mechanism.name: mechanism for mechanism in (sasl.XOAuth2, sasl.OAuthBearer)
+}
 
-    Services:
-        starttls: with STARTTLS.
-        implicit: with TLS from the first octet.
 
-    Its certificate is for "localhost" and 127.0.0.1, from a CA of its own, which `client_context` trusts.
-
-    Attributes:
-        mechanisms: what it offers under TLS.
-    """
-
-    services: ClassVar[tuple[str, ...]] = ("starttls", "implicit")
-    mechanisms: ClassVar[tuple[str, ...]]
+class TLSServer(Server):
+    """A server with a certificate for "localhost" and 127.0.0.1, from a CA of its own: `client_context` trusts it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,9 +78,15 @@ class SecureServer(Server):
         self._authority.configure_trust(context)
         return context
 
+    def client_options(self, service: str) -> dict[str, Any]:
+        options = super().client_options(service)
+        if options["tls"] != "none":
+            options["tls_context"] = self.client_context()
+        return options
+
     def connect(self, service: str) -> socket.socket:
         connection = super().connect(service)
-        if service != "implicit":
+        if self.services[service].tls != "implicit":
             return connection
         with connection:  # wrap_socket takes it over, or leaves it open if it fails
             return self.client_context().wrap_socket(connection, server_hostname=HOST)
@@ -91,52 +98,60 @@ class SecureServer(Server):
         issued.cert_chain_pems[0].write_to_path(self.certificate)
 
 
+class SecureServer(TLSServer):
+    """A server that takes mail from `USERNAME` alone, under TLS.
+
+    Services:
+        starttls: with STARTTLS.
+        implicit: with TLS from the first octet.
+        plain: if there is one: no TLS, and anybody may send.
+
+    Attributes:
+        mechanisms: what it offers under TLS.
+    """
+
+    services: ClassVar[Mapping[str, Service]] = {
+        "starttls": Service(tls="starttls", authenticates=True),
+        "implicit": Service(tls="implicit", authenticates=True),
+    }
+    mechanisms: ClassVar[tuple[str, ...]]
+
+    def client_options(self, service: str) -> dict[str, Any]:
+        options = super().client_options(service)
+        if self.services[service].authenticates:
+            options["auth"] = self.mechanism("PLAIN")
+        return options
+
+    @staticmethod
+    def mechanism(name: str) -> sasl.Mechanism:
+        """Return a mechanism with which the server lets us in."""
+        if name in WITH_PASSWORD:
+            return WITH_PASSWORD[name](USERNAME, PASSWORD)
+        return WITH_TOKEN[name](USERNAME, access_token())
+
+
 class Dovecot(Daemon):
     """Dovecot 2.3, as the SASL of another server: it listens on a Unix socket for that server's user alone.
 
     Attributes:
-        socket_path: where it listens.
+        sasl_path: where it listens.
     """
 
     name = "Dovecot"
-    services = ()
+    services: ClassVar[Mapping[str, Service]] = {}
     CLIENT_USER = "postfix"
 
     def __init__(self) -> None:
         super().__init__()
-        self.socket_path = self.folder / "run" / "sasl"
+        self.sasl_path = self.folder / "run" / "sasl"
 
     @classmethod
     def missing(cls) -> str | None:
-        if shutil.which("dovecot") is None:
-            return f"Dovecot is not installed: {INSTALL}"
-        version = subprocess.run(["dovecot", "--version"], capture_output=True, text=True, check=False).stdout.strip()
-        if not version.startswith("2.3."):
-            return f"Dovecot {version} is configured in another way than 2.3, which the launcher knows: use Debian 12"
-        return needs_root(cls.name)
+        return dovecot_missing("auth") or needs_root(cls.name)
 
     def configure(self) -> list[str]:
-        ensure_system_user(STORE_USER)
-        keys = self.folder / "keys" / "default" / "HS256"
-        for folder in (self.folder / "run", self.folder / "state", keys):
-            folder.mkdir(parents=True)
-        (keys / "default").write_bytes(base64.b64encode(TOKEN_KEY))
-        (self.folder / "oauth2.conf").write_text(
-            "introspection_mode = local\n"
-            f"local_validation_key_dict = fs:posix:prefix={self.folder}/keys/\n"
-            "username_attribute = sub\n"
-        )
-        (self.folder / "passwd").write_text(f"{USERNAME}:{{PLAIN}}{PASSWORD}::::::\n")
-        config = self.folder / "dovecot.conf"
-        config.write_text(
-            fill(
-                "dovecot.conf",
-                folder=self.folder,
-                instance=self.folder.name,
-                socket=self.socket_path.name,
-                client_user=self.CLIENT_USER,
-                store_user=STORE_USER,
-            )
+        config = write_dovecot_config(
+            "dovecot.conf", self.folder, socket=self.sasl_path.name, client_user=self.CLIENT_USER
         )
         return ["dovecot", "-F", "-c", os.fspath(config)]
 
@@ -146,7 +161,7 @@ class Dovecot(Daemon):
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
-            return connection.connect_ex(os.fspath(self.socket_path)) == 0
+            return connection.connect_ex(os.fspath(self.sasl_path)) == 0
 
 
 class SecurePostfix(SecureServer, Postfix):
@@ -154,11 +169,18 @@ class SecurePostfix(SecureServer, Postfix):
 
     Services:
         starttls, implicit: as every `SecureServer`.
+        submission: with STARTTLS, and in clear nothing else: 530.
         clear: AUTH without any TLS.
+        impatient: as implicit, and an idle connection is closed after a second.
     """
 
     name = "Postfix with Dovecot"
-    services = ("starttls", "implicit", "clear")
+    services: ClassVar[Mapping[str, Service]] = {
+        **SecureServer.services,
+        "submission": Service(tls="starttls", authenticates=True),
+        "clear": Service(authenticates=True),
+        "impatient": Service(tls="implicit", authenticates=True, idle_seconds=1),
+    }
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2")
 
     def __init__(self) -> None:
@@ -196,15 +218,21 @@ class SecurePostfix(SecureServer, Postfix):
             "smtpd_tls_chain_files": f"{self.key}, {self.certificate}",
             "smtpd_sasl_auth_enable": "yes",
             "smtpd_sasl_type": "dovecot",
-            "smtpd_sasl_path": self.dovecot.socket_path,
+            "smtpd_sasl_path": self.dovecot.sasl_path,
             "smtpd_sasl_security_options": "noanonymous",
         }
+
+    def client_options(self, service: str) -> dict[str, Any]:
+        options = super().client_options(service)
+        return {**options, "allow_insecure_auth": True} if service == "clear" else options
 
     def options(self) -> dict[str, str]:
         return {
             "starttls": "",
             "implicit": "-o smtpd_tls_wrappermode=yes",
+            "submission": "-o smtpd_tls_security_level=encrypt",
             "clear": "-o smtpd_tls_security_level=none -o smtpd_tls_auth_only=no",
+            "impatient": f"-o smtpd_tls_wrappermode=yes -o smtpd_timeout={self.services['impatient'].idle_seconds}s",
         }
 
 
@@ -212,9 +240,22 @@ class Exim(SecureServer):
     """Exim 4 of Debian, unpacked; PLAIN and LOGIN are offered under TLS alone.
 
     It refuses `disc421...` with 550: a 4yz with which it closes the connection cannot be configured.
+
+    Services:
+        plain, starttls, implicit: as every `SecureServer`.
+        impatient: as plain, and an idle connection is closed after a second.
     """
 
     name = "Exim"
+    services: ClassVar[Mapping[str, Service]] = {
+        "plain": Service(),
+        **SecureServer.services,
+        "impatient": Service(idle_seconds=1),
+    }
+    disc421_code = 550
+    offers_chunking = True
+    # How many messages one connection may bring; 0: any number.
+    max_messages = 0
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5")
 
     # The name is compiled in: Debian's Exim does not start where nobody is called so.
@@ -225,10 +266,7 @@ class Exim(SecureServer):
     def missing(cls) -> str | None:
         if not cls._program().exists():
             return f"Exim is not unpacked at {cls._program()}: {INSTALL}"
-        done = subprocess.run([cls._program(), "--version"], capture_output=True, text=True, check=False)
-        if done.returncode != 0 and "shared libraries" in done.stderr:
-            return f"Exim lacks a library: {done.stderr.strip()}: {INSTALL}"
-        return needs_root(cls.name)
+        return lacks_library(cls._program()) or needs_root(cls.name)
 
     @staticmethod
     def _program() -> Path:
@@ -250,27 +288,52 @@ class Exim(SecureServer):
                 "exim.conf",
                 folder=self.folder,
                 user=self.USER,
-                domain=DOMAIN,
+                domains=f"{DOMAIN} : {A_LABEL_DOMAIN}",
                 username=USERNAME,
                 password=PASSWORD,
                 certificate=self.certificate,
                 key=self.key,
-                **self.ports,
+                ports=" : ".join(map(str, self.ports.values())),
+                implicit=self.ports["implicit"],
+                plain=self.ports["plain"],
+                impatient=self.ports["impatient"],
+                idle_seconds=self.services["impatient"].idle_seconds,
+                max_messages=self.max_messages,
             )
         )
         return [os.fspath(program), "-C", os.fspath(config), "-bdf"]
+
+    def resume(self) -> None:
+        super().resume()
+        # The daemon itself does not look for what was left in the queue.
+        self._run(os.fspath(self.folder / "exim"), "-C", os.fspath(self.folder / "exim.conf"), "-qff")
 
     def log(self) -> str:
         return super().log() + "".join(tail(path) for path in sorted((self.folder / "logs").glob("*")))
 
     def is_settled(self) -> bool:
-        return not any(path.is_file() for path in (self.folder / "spool" / "input").rglob("*"))
+        return not any((self.folder / "spool" / "input").rglob("*-H"))  # a message is complete with its header file
 
-    def read_store(self) -> Iterator[Stored]:
-        for path in (self.folder / "mail" / "new").glob("*"):
-            trace, content = split_trace(path.read_bytes(), self.TRACE_FIELDS)
-            found = re.search(rb"^Envelope-to: (.*)$", trace, re.MULTILINE)
-            yield Stored(found[1].decode() if found else "", trace, content)
+    def store_files(self) -> Iterable[Path]:
+        return (self.folder / "mail" / "new").glob("*")
+
+    def read(self, path: Path) -> Iterator[Stored]:
+        trace, content = split_trace(path.read_bytes(), self.TRACE_FIELDS)
+        found = re.search(rb"^Envelope-to: ((?:.*\n[ \t])*.*)$", trace, re.MULTILINE)
+        for recipient in re.split(r",\s+", found[1].decode()) if found else ():
+            yield Stored(recipient, trace, content, queue_id_of(trace))
+
+    def as_kept(self, content: bytes) -> bytes:
+        return with_last_line_ended(content)
+
+    def version(self) -> str:
+        return self._run(os.fspath(self.folder / "exim"), "-C", os.fspath(self.folder / "exim.conf"), "-bV").split()[2]
+
+
+class LimitedExim(Exim):
+    """Exim, as `Exim`, whose connections bring no more than a few messages: then MAIL is answered 421."""
+
+    max_messages = 5
 
 
 class NodeServer(SecureServer):
@@ -312,23 +375,33 @@ class NodeServer(SecureServer):
     def arguments(self) -> list[str]:
         """Write the configuration; return the arguments of `node`."""
 
-    def is_settled(self) -> bool:
-        return not any(self.store.glob("*.part"))
+    def store_files(self) -> Iterable[Path]:
+        return self.store.glob("*.json")
 
-    def read_store(self) -> Iterator[Stored]:
-        for path in self.store.glob("*.json"):
-            stored = json.loads(path.read_bytes())
-            raw = base64.b64decode(stored["content"]).replace(b"\r\n", b"\n")
-            trace, content = split_trace(raw, self.TRACE_FIELDS)
-            for recipient in stored["recipients"]:
-                yield Stored(recipient, trace, content)
+    def read(self, path: Path) -> Iterator[Stored]:
+        return read_json(path, self.TRACE_FIELDS)
+
+    def version(self) -> str:
+        package = json.loads((self.module() / "package.json").read_bytes())
+        version: str = package["version"]
+        return version
 
 
 class Haraka(NodeServer):
-    """Haraka 3, with `files/haraka_store.js` as the plugin that takes the mail."""
+    """Haraka 3, with `files/haraka_store.js` as the plugin that takes the mail.
+
+    Services:
+        plain, starttls, implicit: as every `SecureServer`.
+        impatient: as plain, and an idle connection is closed after a second.
+    """
 
     name = "Haraka"
     package = "haraka"
+    services: ClassVar[Mapping[str, Service]] = {
+        "plain": Service(),
+        **SecureServer.services,
+        "impatient": Service(idle_seconds=1),
+    }
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5")
     TRACE_FIELDS = frozenset({b"authentication-results"})
 
@@ -336,12 +409,20 @@ class Haraka(NodeServer):
         for name in ("config", "plugins"):
             (self.folder / name).mkdir()
         shutil.copy(FILES / "haraka_store.js", self.folder / "plugins")
-        starttls, implicit = self.ports["starttls"], self.ports["implicit"]
+        (self.folder / "store.json").write_text(
+            json.dumps(
+                {
+                    "domains": [DOMAIN, A_LABEL_DOMAIN],
+                    "plain": [self.ports[name] for name, service in self.services.items() if service.tls == "none"],
+                    "idle_seconds": {self.ports[name]: each.idle_seconds for name, each in self.services.items()},
+                }
+            )
+        )
+        listeners = ",".join(f"{HOST}:{port}" for port in self.ports.values())
         files = {
             "me": "haraka.test\n",
             "plugins": "tls\nauth/flat_file\nharaka_store\n",
-            "smtp.ini": f"listen={HOST}:{starttls},{HOST}:{implicit}\nsmtps_port={implicit}\nnodes=0\n"
-            "force_shutdown_timeout=1\n",
+            "smtp.ini": f"listen={listeners}\nsmtps_port={self.ports['implicit']}\nnodes=0\nforce_shutdown_timeout=1\n",
             "tls.ini": f"key={self.key}\ncert={self.certificate}\n",
             "auth_flat_file.ini": f"[core]\nmethods={','.join(self.mechanisms)}\n[users]\n{USERNAME}={PASSWORD}\n",
             # Lines of 998 octets are left whole, their CRLF and a dot of transparency counted. What is not said here
@@ -356,10 +437,22 @@ class Haraka(NodeServer):
 
 
 class SmtpServer(NodeServer):
-    """smtp-server 3 of nodemailer, run by `files/smtp_server.js`."""
+    """smtp-server 3 of nodemailer, run by `files/smtp_server.js`.
+
+    Services:
+        plain, starttls, implicit: as every `SecureServer`.
+        impatient: as plain, and an idle connection is closed after a second.
+        lmtp: recipients whose local part begins with `late4xx` or `late5xx` are refused after the content.
+    """
 
     name = "smtp-server"
     package = "smtp-server"
+    services: ClassVar[Mapping[str, Service]] = {
+        "plain": Service(),
+        **SecureServer.services,
+        "impatient": Service(idle_seconds=1),
+        "lmtp": Service(lmtp=True),
+    }
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2")
 
     def arguments(self) -> list[str]:
@@ -368,7 +461,11 @@ class SmtpServer(NodeServer):
             json.dumps(
                 {
                     "module": os.fspath(self.module()),
-                    "ports": dict(self.ports),
+                    "services": {
+                        name: {"port": self.ports[name], **attrs.asdict(service)}
+                        for name, service in self.services.items()
+                    },
+                    "domains": [DOMAIN, A_LABEL_DOMAIN, IDN_DOMAIN],
                     "store": os.fspath(self.store),
                     "key": os.fspath(self.key),
                     "certificate": os.fspath(self.certificate),
@@ -380,9 +477,6 @@ class SmtpServer(NodeServer):
             )
         )
         return [os.fspath(FILES / "smtp_server.js"), os.fspath(settings)]
-
-
-SERVERS: tuple[type[SecureServer], ...] = (SecurePostfix, Exim, Haraka, SmtpServer)
 
 
 def servers_folder() -> Path:
@@ -403,6 +497,76 @@ def needs_root(name: str) -> str | None:
     if os.geteuid() != 0:
         return f"{name} starts only as root: run the tests with sudo"
     return None
+
+
+def needs_namespaces(name: str) -> str | None:
+    """Say what keeps a server from a namespace of its own; None: nothing."""
+    done = subprocess.run(["unshare", "--mount", "--uts", "true"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return f"{name} needs a mount namespace and a host name of its own: {done.stderr.strip()}: let root do that"
+    return None
+
+
+def lacks_library(program: Path) -> str | None:
+    """Say which library an unpacked program lacks; None: none."""
+    # By its path: Debian has it always, and a PATH may lead elsewhere.
+    done = subprocess.run(["/usr/bin/ldd", program], capture_output=True, text=True, check=False)
+    lacking = re.findall(r"(\S+) => not found", done.stdout)
+    return f"{program.name} lacks {', '.join(lacking)}: {INSTALL}" if lacking else None
+
+
+DOVECOT_PROGRAMS = Path("/usr/lib/dovecot")
+
+
+def dovecot_missing(part: str) -> str | None:
+    """Say what this machine lacks to run a part of Dovecot 2.3, such as "lmtp"; None: nothing."""
+    if shutil.which("dovecot") is None:
+        return f"Dovecot is not installed: {INSTALL}"
+    if not (DOVECOT_PROGRAMS / part).exists():
+        return f"Dovecot is installed without its {part}: {INSTALL}"
+    version = dovecot_version()
+    if not version.startswith("2.3."):
+        return f"Dovecot {version} is configured in another way than 2.3, which the launcher knows: use Debian 12"
+    return None
+
+
+def dovecot_version() -> str:
+    """Return the version of the Dovecot that is installed."""
+    done = subprocess.run(["dovecot", "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition(" ")[0].strip()
+
+
+def write_dovecot_config(file: str, folder: Path, **values: object) -> Path:
+    """Write a configuration for a Dovecot that knows `USERNAME`, by password and by token; return its path.
+
+    Args:
+        file: of `FILES`.
+        folder: the instance's.
+        values: for the names in the file, beside `folder`, `instance` and `store_user`.
+    """
+    ensure_system_user(STORE_USER)
+    keys = folder / "keys" / "default" / "HS256"
+    for each in (folder / "run", folder / "state", keys):
+        each.mkdir(parents=True)
+    (keys / "default").write_bytes(base64.b64encode(TOKEN_KEY))
+    (folder / "oauth2.conf").write_text(
+        "introspection_mode = local\n"
+        f"local_validation_key_dict = fs:posix:prefix={folder}/keys/\n"
+        "username_attribute = sub\n"
+    )
+    (folder / "passwd").write_text(f"{USERNAME}:{{PLAIN}}{PASSWORD}::::::\n")
+    config = folder / "dovecot.conf"
+    config.write_text(fill(file, folder=folder, instance=folder.name, store_user=STORE_USER, **values))
+    return config
+
+
+def read_json(path: Path, trace_fields: frozenset[bytes] = frozenset()) -> Iterator[Stored]:
+    """Yield each copy of the message in a file that one of the stores in `FILES` wrote."""
+    stored = json.loads(path.read_bytes())
+    raw = base64.b64decode(stored["content"]).replace(b"\r\n", b"\n")
+    trace, content = split_trace(raw, trace_fields)
+    for recipient in stored["recipients"]:
+        yield Stored(recipient, trace, content, path.stem)
 
 
 def fill(file: str, **values: object) -> str:

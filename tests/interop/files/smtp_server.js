@@ -1,6 +1,7 @@
 'use strict'
-// nodemailer's smtp-server: refuses the recipients that Server in launcher.py names, and whoever is not authenticated,
-// and stores each message as one file of JSON before it is answered. Run: node smtp_server.js SETTINGS.json
+// nodemailer's smtp-server: refuses what Server in launcher.py names, and stores each message as one file of JSON before
+// it is answered. In LMTP, a recipient `late4xx...` or `late5xx...` is refused after the content.
+// Run: node smtp_server.js SETTINGS.json
 
 const fs = require('node:fs')
 const path = require('node:path')
@@ -40,26 +41,40 @@ const options = {
     if (refusal) return callback(failure(Number(refusal[1]), 'refused on purpose'))
     if (/^defer/.test(user)) return callback(failure(451, 'deferred on purpose'))
     if (/^disc421/.test(user)) return callback(failure(421, 'closing on purpose'))
-    if (host !== 'example.test') return callback(failure(550, 'no delivery outside of this instance'))
+    if (!settings.domains.includes(host)) return callback(failure(550, 'no delivery outside of this instance'))
     callback()
   },
 
   onData(stream, session, callback) {
+    const { lmtp } = this.options // of the server
     const chunks = []
     stream.on('data', (chunk) => chunks.push(chunk))
     stream.on('end', () => {
-      const recipients = session.envelope.rcptTo.map(({ address }) => address)
-      const name = path.join(settings.store, String(count++))
+      const { mailFrom, rcptTo } = session.envelope
+      const refusal = /^end([45]\d\d)/.exec(mailFrom.address)
+      if (refusal) return callback(failure(Number(refusal[1]), 'refused on purpose'))
+      const late = rcptTo.map(({ address }) => /^late([45]\d\d)/.exec(address))
+      const recipients = rcptTo.map(({ address }) => address).filter((address, i) => !late[i] && !/^discard/.test(address))
+      const name = path.join(settings.store, `${process.pid}-${count++}`) // another one after a restart
       const content = Buffer.concat(chunks).toString('base64')
-      fs.writeFileSync(`${name}.part`, JSON.stringify({ recipients, content }))
+      fs.writeFileSync(`${name}.part`, JSON.stringify({ recipients, content, mailFrom, rcptTo }))
       fs.renameSync(`${name}.part`, `${name}.json`)
-      callback()
+      // In SMTP, too, it would send one reply for each.
+      const verdicts = late.map((match) => (match ? failure(Number(match[1]), 'refused on purpose') : 'stored'))
+      callback(null, lmtp ? verdicts : 'stored')
     })
   },
 }
 
-for (const [service, port] of Object.entries(settings.ports)) {
-  const server = new SMTPServer({ ...options, secure: service === 'implicit' })
+for (const [service, { port, tls, lmtp, authenticates, idle_seconds }] of Object.entries(settings.services)) {
+  const server = new SMTPServer({
+    ...options,
+    secure: tls === 'implicit',
+    lmtp,
+    authOptional: !authenticates,
+    disabledCommands: tls === 'none' ? ['STARTTLS', 'AUTH'] : [],
+    socketTimeout: 1000 * (idle_seconds ?? 300),
+  })
   server.on('error', (error) => console.log(service, error.message)) // a handshake that failed, a lost connection
   server.listen(port, '127.0.0.1')
 }

@@ -26,6 +26,7 @@ from typing import Final
 
 import attrs
 
+import smtplite.content
 import smtplite.message
 import smtplite.protocol
 import smtplite.stream
@@ -313,7 +314,7 @@ def timeouts() -> str:
 def limits() -> str:
     """Return the table of the constants MAX_*, and what stands beside each in its module."""
     names = [found.name for found in pkgutil.iter_modules(smtplite.protocol.__path__, "smtplite.protocol.")]
-    modules = [*map(importlib.import_module, names), smtplite.message, smtplite.stream]
+    modules = [*map(importlib.import_module, names), smtplite.content, smtplite.message, smtplite.stream]
     rows = (
         (code(name), f"{getattr(module, name):,}", _unit(name), remark, code(module.__name__))
         for module in modules

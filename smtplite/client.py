@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from smtplite.consignment import Consignment, Single
+from smtplite.content import in_thread
 from smtplite.deliveries import Deliveries
 from smtplite.errors import ConfigurationError, MessageError, ServiceUnavailable, SMTPError
 from smtplite.handshake import Handshake, TLSMode, reply_of
@@ -216,7 +216,7 @@ class Client:
         deadline = Deadline(self._timeout if timeout is None else _check_timeout(timeout))
         ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope)
         if is_large(message):  # else the event loop would stand still
-            prepared = await anyio.to_thread.run_sync(ready)
+            prepared = await in_thread(ready)
         else:
             prepared = ready()
         consignment = Consignment(prepared, self._tracer, require_all=require_all)
@@ -232,7 +232,7 @@ class Client:
             raise
         finally:
             if prepared.reader is not None:
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(self._timeouts.quit, shield=True):  # a stream of the caller's may hang
                     await prepared.aclose()
         return consignment.result(error)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import anyio.to_thread
-
+from smtplite.content import in_thread
 from smtplite.errors import SMTPError
 from smtplite.message import Prepared, Receipt
 from smtplite.protocol.transaction import Outcome
@@ -44,7 +43,7 @@ class Consignment(Parcel):
         Raises:
             ExtensionRequired: it cannot; nothing was sent.
         """
-        mail, rcpts, body = self._prepared.body_for_server(
+        mail, rcpts, body = self._prepared.for_server(
             session.extensions, is_tls=session.is_verified, binary_ok=session.window.may_chunk
         )
         self.body = body
@@ -54,7 +53,7 @@ class Consignment(Parcel):
     async def fit_to_in_thread(self, session: Session) -> None:
         """As `fit_to`, without keeping the event loop from others where it is much to do."""
         if self._prepared.flattens_anew(session.extensions):
-            await anyio.to_thread.run_sync(self.fit_to, session, abandon_on_cancel=True)
+            await in_thread(self.fit_to, session)
         else:
             self.fit_to(session)
 

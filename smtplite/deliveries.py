@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from smtplite.consignment import Consignment
+from smtplite.content import in_thread
 from smtplite.errors import ConnectionLost, MessageError, SMTPError
 from smtplite.message import Delivery, Outgoing, Prepared, is_large, prepare
 from smtplite.pool import Pool
@@ -146,7 +146,7 @@ class Deliveries:
         finally:
             self._collect()
             if self._to_close:
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(self._drain, shield=True):  # a stream of the caller's may hang
                     await self._close_streams()
         if failure is not None:
             raise failure
@@ -250,7 +250,7 @@ class Deliveries:
     async def _prepare_in_task(self, number: int, item: Any, prepared: Prepared | None) -> None:
         try:
             if prepared is None:
-                prepared = await anyio.to_thread.run_sync(_prepare, item, abandon_on_cancel=True)
+                prepared = await in_thread(_prepare, item)
             await prepared.check()
         except Exception as error:  # noqa: BLE001 (an SMTPError, or what the source of the content raised)
             del self._in_work[number]

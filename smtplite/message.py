@@ -407,6 +407,7 @@ class Prepared:
         if self.reader is not None:
             await self.reader.check()
             if self.reader.is_eight_bit and self.envelope.body == "7BIT":
+                await self.aclose()
                 raise _not_seven_bit()
 
     async def aclose(self) -> None:
@@ -492,8 +493,6 @@ class Prepared:
                 require_offered(extensions, parameters)
             rcpts.append(Rcpt(path, parameters))
         return mail, rcpts, body
-
-    body_for_server = for_server
 
     def _body(self, reader: ContentReader, extensions: Extensions) -> Body:
         error: Callable[[], SMTPError] | None = None

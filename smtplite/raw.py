@@ -86,7 +86,7 @@ class RawSession:
         except BaseException:
             session.abort("a command was interrupted")
             raise
-        error = deadline.error()
-        error.transcript = session.transcript
-        session.abort(str(error))
-        raise error
+        timeout = deadline.error()
+        timeout.transcript = session.transcript
+        session.abort(str(timeout))
+        raise timeout

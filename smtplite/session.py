@@ -592,9 +592,7 @@ class Session:
         return event, unsent
 
     def _trace_event(self, event: Event) -> None:
-        if isinstance(event, Replied):
-            self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=event.reply))
-        elif isinstance(event, TlsReady):
+        if isinstance(event, (Replied, TlsReady)):
             self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=event.reply))
         elif isinstance(event, ChallengeReceived):  # without what it says: it may tell of a secret
             reply = Reply(event.reply.code, (b"[redacted]",))

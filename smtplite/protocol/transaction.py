@@ -357,7 +357,7 @@ class Transaction:
             error = ConnectionLost("server closed the connection", phase=phase)
             self.fail(error, unsent=unsent, is_clean_end=not event.partial)
         else:  # pragma: no cover (a transaction sends neither AUTH nor STARTTLS)
-            raise AssertionError(event)  # noqa: TRY004
+            raise AssertionError(event)
 
     def _receive_reply(self, event: Replied, unsent: int) -> None:
         command, reply = event.command, event.reply

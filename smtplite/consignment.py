@@ -161,7 +161,9 @@ class Single:
         self._next = parcel
 
     def finished(self, parcel: Parcel) -> None:
-        """Keep the message for another transaction, if one is to come."""
+        """Keep the message for another transaction, if one is to come here: what is sent again goes elsewhere."""
         assert isinstance(parcel, Consignment)
-        if parcel.goes_on():
+        if not parcel.is_done:
             self._next = parcel
+        else:
+            parcel.goes_on()

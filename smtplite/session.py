@@ -397,6 +397,10 @@ class Session:
 
     def _cut_off(self, source: Source, error: SMTPError) -> None:
         self.abort(str(error))
+        # What was read while a write had to wait was read: a complete final reply decides, whatever comes (rule R2).
+        while (event := self._take_event()) is not None:
+            for parcel in self.window.receive(event[0], unsent=event[1]):
+                source.finished(parcel)
         for parcel in self.window.fail(error, unsent=self._stream.unsent):
             source.finished(parcel)
 
@@ -579,17 +583,26 @@ class Session:
     def _next_event_at_hand(self) -> tuple[Event, int] | None:
         """Return the next event, if it needs no more octets."""
         if self._events:
-            event, unsent = self._events.popleft()
-        else:
-            happened = self._connection.next_event()
-            if happened is None:
-                return None
-            event, unsent = happened, self._stream.unsent
+            return self._take_event()
+        event = self._connection.next_event()
+        if event is None:
+            return None
+        self._note(event)
+        return event, self._stream.unsent
+
+    def _take_event(self) -> tuple[Event, int] | None:
+        """Return the next of the events that were read while a write had to wait."""
+        if not self._events:
+            return None
+        event, unsent = self._events.popleft()
+        self._note(event)
+        return event, unsent
+
+    def _note(self, event: Event) -> None:
         if type(event) is Replied:
             self._replies.append(event)
         if self._traces:
             self._trace_event(event)
-        return event, unsent
 
     def _trace_event(self, event: Event) -> None:
         if isinstance(event, (Replied, TlsReady)):

@@ -278,7 +278,9 @@ class Daemon(abc.ABC):
             time.sleep(POLL_SECONDS)
 
     def _run(self, *command: str) -> str:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
         if done.returncode != 0:
             raise ServerError(f"{' '.join(command)} exited with {done.returncode}\n{done.stderr}{self.log()}")
         return done.stdout

@@ -501,9 +501,11 @@ def needs_root(name: str) -> str | None:
 
 def needs_namespaces(name: str) -> str | None:
     """Say what keeps a server from a namespace of its own; None: nothing."""
-    done = subprocess.run(["unshare", "--mount", "--uts", "true"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["unshare", "--mount", "--uts", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
-        return f"{name} needs a mount namespace and a host name of its own: {done.stderr.strip()}: let root do that"
+        return f"{name} needs namespaces of its own: {done.stderr.strip()}: let root do that"
     return None
 
 

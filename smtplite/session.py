@@ -504,13 +504,10 @@ class Session:
     ) -> bool:
         """Write a piece of the content once it may be; return False if no more of it is wanted."""
         while True:
-            if self._write_error is not None:
+            if self._write_error is not None or not transaction.is_open:
                 return False
-            if not (self._is_read_first or await self.has_unasked()):
-                if transaction.wants_content:
-                    break
-                if not transaction.is_open:
-                    return False
+            if not (self._is_read_first or await self.has_unasked()) and transaction.wants_content:
+                break
             self._receive(await self._next_event(deadline), source, deadline)
         owed = self._connection.owed
         octets = transaction.send_content(piece, last=last)
@@ -576,8 +573,11 @@ class Session:
             # From here, whatever arrives: octets of a reply that does not end do not move its deadline.
             self._arm_for_reply(deadline)
             while event is None:
-                self._connection.receive_data(await self._stream.receive())
+                data = await self._stream.receive()
+                self._connection.receive_data(data)
                 event = self._next_event_at_hand()
+                if event is None and not data:  # its end was reported before: nothing more will come
+                    raise ConnectionLost("server closed the connection")
         return event
 
     def _next_event_at_hand(self) -> tuple[Event, int] | None:

@@ -119,7 +119,7 @@ class Client:
             is_local=is_local,
             allow_insecure_auth=allow_insecure_auth,
         )
-        self._hostname = hostname
+        self._hostname = _host(hostname)
         self._port = port if port is not None else _default_port(mode, lmtp=lmtp)
         _check_number("port", self._port, 0, 65535, whole=True)
         self._socket_path = socket_path
@@ -461,6 +461,13 @@ def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContex
     if context is not None and mode == "none":
         raise ConfigurationError('tls_context is given and tls is "none": leave one of them out')
     return context
+
+
+def _host(hostname: str | None) -> str | None:
+    if hostname is not None and (not hostname or not hostname.isprintable() or " " in hostname):
+        # A resolver may cut it short there, and find another host.
+        raise ConfigurationError(f"hostname is a host's name or address, without spaces, not {hostname[:80]!r}")
+    return hostname
 
 
 def _mechanisms(

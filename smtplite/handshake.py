@@ -116,6 +116,7 @@ class Handshake:
         except BaseException as error:
             if isinstance(error, SMTPError):
                 error.transcript = session.transcript
+                error.phase = error.phase or session.phase
             await session.discard(str(error) or type(error).__name__)
             raise
 

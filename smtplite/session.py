@@ -305,6 +305,14 @@ class Session:
         )
 
     @property
+    def phase(self) -> str:
+        """Where the dialogue stands, for errors."""
+        awaiting = self._connection.awaiting
+        if awaiting is not None:
+            return RULES[type(awaiting)].phase
+        return "hello" if not self.extensions else "command"
+
+    @property
     def is_in_sync(self) -> bool:
         """True if nothing is owed and nothing unread: both sides know where they are (rule R9)."""
         connection = self._connection

@@ -60,6 +60,17 @@ _OPEN: Final = frozenset({State.MAIL, State.RCPT, State.FAILED, State.CHUNK, Sta
 _NO_CHUNKS: Final = frozenset({500, 502, 521, 530})
 
 
+def _is_x_5_3(reply: Reply) -> bool:
+    return reply.enhanced is not None and (reply.enhanced.subject, reply.enhanced.detail) == (5, 3)
+
+
+def _is_too_many(reply: Reply) -> bool:
+    """Return True if RCPT was refused because the transaction has enough (RFC 5321 4.5.3.1.10)."""
+    if reply.code in (452, 552) and reply.enhanced is None:
+        return True
+    return (reply.is_transient or reply.code == 552) and _is_x_5_3(reply)  # OpenSMTPD says 451 4.5.3
+
+
 class Outcome(Enum):
     """What became of one recipient of one message."""
 
@@ -102,6 +113,7 @@ class Transaction:
         require_all: send to nobody unless every recipient is accepted.
         pipelining: False: one command at a time, whatever the server offers.
         transfer: how the content travels; anything but DATA needs PIPELINING and CHUNKING.
+        resets: begin with RSET, although the last transaction is over as far as its replies tell.
     """
 
     def __init__(
@@ -113,6 +125,7 @@ class Transaction:
         require_all: bool = False,
         pipelining: bool = True,
         transfer: Transfer = Transfer.DATA,
+        resets: bool = False,
     ) -> None:
         self._connection = connection
         self._mail = mail
@@ -125,13 +138,13 @@ class Transaction:
         self.was_ignored = False
         #: True if BDAT does not do at this server: DATA, on another connection.
         self.refuses_chunks = False
-        self._begin(pipelining=pipelining)
+        self._begin(pipelining=pipelining, resets=resets)
 
-    def _begin(self, *, pipelining: bool) -> None:
+    def _begin(self, *, pipelining: bool, resets: bool) -> None:
         connection, mail = self._connection, self._mail
         self._pipelining = pipelining and connection.extensions.pipelining
         to_send: list[Command] = []
-        if connection.assumed_state in _OPEN or self.was_ignored:
+        if resets or connection.assumed_state in _OPEN:
             to_send.append(Rset())
         self._proof: Rset | None = None
         if self.transfer is Transfer.PROOF:
@@ -226,12 +239,14 @@ class Transaction:
         if self.error is not None or self._accepted_count == 0 or (self.reply is not None and self.reply.is_negative):
             return ()
         return tuple(
-            index
-            for index, reply in enumerate(self._rcpt_replies)
-            if reply is not None
-            and reply.code in (452, 552)
-            and (reply.enhanced is None or (reply.enhanced.subject, reply.enhanced.detail) == (5, 3))
+            index for index, reply in enumerate(self._rcpt_replies) if reply is not None and _is_too_many(reply)
         )
+
+    @property
+    def met_message_limit(self) -> bool:
+        """True if MAIL was refused because the connection has carried enough (OpenSMTPD: 452 4.5.3)."""
+        reply = self._mail_reply
+        return reply is not None and reply.is_transient and _is_x_5_3(reply)
 
     # What to write
 
@@ -415,7 +430,7 @@ class Transaction:
         if not self.is_behind_dot or self.was_ignored or any(reply is None or reply.code != 503 for reply in replies):
             return False
         self.was_ignored = True
-        self._begin(pipelining=False)
+        self._begin(pipelining=False, resets=True)
         return True
 
     @property
@@ -445,9 +460,21 @@ class Transaction:
                 self._to_send.append(self._end)
                 return
             self.must_close = True
+            if self.is_behind_dot and self._mail_reply is not None and self._mail_reply.code == 503:
+                self._conclude_joined()
+                return
         elif self._begin_again():
             return
         self._conclude(self._refusal())
+
+    def _conclude_joined(self) -> None:
+        """End a transaction whose commands joined the one before it, which the server had refused and kept open.
+
+        Postfix does so where a policy refused the end of data. Nothing was sent, and none of the replies is about us.
+        """
+        self._mail_reply = None
+        self._rcpt_replies = [None] * len(self._recipients)
+        self._conclude(ConnectionLost("server kept the transaction before this one open", phase="mail"))
 
     def _receive_acknowledgement(self, reply: Reply, unsent: int) -> None:
         """Take the reply to a chunk that is not the last."""

@@ -23,6 +23,7 @@ import attrs
 from smtplite.errors import (
     ConnectionLost,
     DeliveryUnknown,
+    MessageRefused,
     RecipientsRefused,
     RemoteProtocolError,
     SenderRefused,
@@ -62,8 +63,8 @@ class ServerTraits:
     max_transactions: int | None = None
     _kept: int = attrs.field(default=0, init=False)  # connections that ended at that number, of our own accord
 
-    def note_421(self, transactions: int) -> None:
-        """Remember that a connection was closed after so many."""
+    def note_limit(self, transactions: int) -> None:
+        """Remember that a connection was closed, or of no more use, after so many."""
         self.max_transactions = transactions
         self._kept = 0
 
@@ -217,6 +218,8 @@ class Window(Generic[M]):
         self.begun = 0
         self._mails = 0  # ... and MAIL commands: the proof has one of its own
         self._finished = 0
+        self._has_met_limit = False
+        self._was_refused = False  # the content of the message that was done last
         #: True if nothing more may begin here: to be closed once nothing is under way.
         self.must_close = False
         #: Why, for people.
@@ -315,6 +318,8 @@ class Window(Generic[M]):
             require_all=mail_object.require_all,
             pipelining=self._pipelining,
             transfer=self._transfer(mail_object, has_rested=has_rested),
+            # Postfix keeps a transaction open whose end of data a policy refused.
+            resets=self._was_refused and not self._under_way,
         )
         mail_object.begin(transaction)
         self._under_way.append(mail_object)
@@ -353,10 +358,10 @@ class Window(Generic[M]):
             return []
         oldest = self._under_way[0].transaction
         if event.reply.code == 421 and isinstance(event.command, (Mail, Rset)):
-            self._note_421()
+            self._note_limit()
         oldest.receive(event, unsent=unsent)
         if not oldest.is_done:
-            if oldest.was_ignored:
+            if oldest.was_ignored and not self._was_refused:
                 self._traits.reads_behind_dot = False
             return []
         done = [self._finish()]
@@ -366,7 +371,7 @@ class Window(Generic[M]):
 
     def _end(self, event: Event, unsent: int) -> list[M]:
         if isinstance(event, ServiceClosing):
-            self._note_421()
+            self._note_limit()
         done = []
         while self._under_way:
             self._under_way[0].transaction.receive(event, unsent=unsent)
@@ -401,6 +406,11 @@ class Window(Generic[M]):
         elif transaction.transfer is Transfer.PROOF and not transaction.must_close:
             self._is_proved = True
         error = transaction.error
+        self._was_refused = isinstance(error, MessageRefused)
+        if transaction.met_message_limit and self._finished > 1:
+            self._finished -= 1
+            self._note_limit()
+            self._close("server takes no more messages on this connection")
         if error is None:
             self._allowed = min(self._allowed * 2, self.in_flight)
         elif transaction.transfer is not Transfer.DATA or isinstance(error, SenderRefused):
@@ -409,9 +419,10 @@ class Window(Generic[M]):
             self._close(str(transaction.reply or error or "the dialogue cannot go on"))
         return mail_object
 
-    def _note_421(self) -> None:
-        if self._finished:
-            self._traits.note_421(self._finished)
+    def _note_limit(self) -> None:
+        if self._finished and not self._has_met_limit:  # Exim says it to each MAIL of a window
+            self._has_met_limit = True
+            self._traits.note_limit(self._finished)
 
     def refuse_content(self) -> list[M]:
         """Say that the content of the newest cannot be sent after all; nothing else is under way then."""

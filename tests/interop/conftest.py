@@ -9,8 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from .launcher import Postfix, Server, ensure_available
+from .table import Recorder
 
 Launch = Callable[[type[Server]], Server]
+
+
+_RECORDER = pytest.StashKey[Recorder]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-servers-table", action="store_true", help="write docs/reference/servers.md, from what the run finds"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quirk(server, does, handled): the test meets a peculiarity of a server")
+    if config.getoption("write_servers_table", default=False):
+        config.stash[_RECORDER] = recorder = Recorder()
+        config.pluginmanager.register(recorder)
 
 
 class Fleet:
@@ -40,6 +57,11 @@ class Fleet:
         self._starts[server_class].result()
         return self._servers[server_class]
 
+    @property
+    def running(self) -> dict[type[Server], Server]:
+        """The servers that started, by their classes."""
+        return {each: server for each, server in self._servers.items() if self._starts[each].exception() is None}
+
     def stop(self) -> None:
         """Stop all of them."""
         self._executor.shutdown(cancel_futures=True)
@@ -68,6 +90,8 @@ def launch(request: pytest.FixtureRequest) -> Iterator[Launch]:
             if server_class.missing() is None:
                 fleet.begin(server_class)
         yield fleet.launch
+        if (recorder := request.config.stash.get(_RECORDER, None)) is not None:
+            recorder.write(fleet.running)
     finally:
         fleet.stop()
 

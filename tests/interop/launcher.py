@@ -385,10 +385,17 @@ class Server(Daemon):
         Raises:
             ServerError: the server still holds something after `SETTLE_SECONDS`.
         """
+        return self.stored_of([message_id])[message_id]
+
+    def stored_of(self, message_ids: Iterable[str]) -> dict[str, list[Stored]]:
+        """Return Message-ID -> copies, as `stored` does for one; waits and looks once for all of them."""
         self.settle()
         self._look_for_files()
-        copies = [copy for path in self._files.get(message_id.encode(), ()) for copy in self.read(path)]
-        return sorted(copies, key=lambda copy: copy.recipient)
+        found: dict[str, list[Stored]] = {}
+        for message_id in message_ids:
+            copies = (copy for path in self._files.get(message_id.encode(), ()) for copy in self.read(path))
+            found[message_id] = sorted(copies, key=lambda copy: copy.recipient)
+        return found
 
     def stored_with(self, octets: bytes) -> list[Stored]:
         """Return the copies of all messages that hold these octets; waits as `stored` does."""

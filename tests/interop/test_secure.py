@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from .conftest import Launch
-from .launcher import HOST, PASSWORD, USERNAME, ensure_available, running
-from .matrix import SECURE_SERVERS
+from .launcher import HOST, PASSWORD, USERNAME, Daemon, Server, ensure_available, running
+from .matrix import SECURE_SERVERS, SERVERS, first_service
 from .messages import SENDER, as_stored, nasty_message, new_message_id
+from .others import DovecotLMTP, DovecotSubmission, OpenSMTPD, Sendmail
 from .secure import (
     Dovecot,
     Exim,
@@ -26,7 +27,6 @@ from .secure import (
 
 pytestmark = pytest.mark.interop
 
-each_class = pytest.mark.parametrize("server_class", SECURE_SERVERS)
 each_server = pytest.mark.parametrize("server", SECURE_SERVERS, indirect=True)
 each_service = pytest.mark.parametrize("service", SecureServer.services)
 
@@ -120,18 +120,33 @@ def test_a_message_that_was_not_sent_is_not_found(server: SecureServer) -> None:
     assert server.stored(new_message_id()) == []
 
 
-@each_class
-def test_a_failure_inside_the_block_leaves_no_process_and_no_file(server_class: type[SecureServer]) -> None:
+@pytest.mark.parametrize("server_class", SERVERS)
+def test_a_failure_inside_the_block_leaves_no_process_and_no_file(server_class: type[Server]) -> None:
     ensure_available(server_class)
     with pytest.raises(ZeroDivisionError), running(server_class) as server:
         raise ZeroDivisionError
-    folders = [server.folder, server.dovecot.folder] if isinstance(server, SecurePostfix) else [server.folder]
-    assert not server.alive()
-    assert not any(folder.exists() for folder in folders)
+    parts = [server, *(part for part in vars(server).values() if isinstance(part, Daemon))]
+    for part in parts:
+        assert not part.alive()
+        assert not part.folder.exists()
+        assert str(part.folder) not in commands_that_run()
     for service in server.services:
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
             server.connect(service)
-    assert not any(str(folder) in commands_that_run() for folder in folders)
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+def test_chunking_is_offered_where_the_matrix_says_so(server: Server) -> None:
+    if not server.services[first_service(type(server))].lmtp:
+        port = server.ports[first_service(type(server))]
+        with smtplib.SMTP(HOST, port) as client:
+            client.ehlo()
+            offered = client.has_extn("chunking")
+    else:
+        with smtplib.LMTP(HOST, server.ports["lmtp"]) as lmtp:
+            lmtp.ehlo()
+            offered = lmtp.has_extn("chunking")
+    assert offered == server.offers_chunking
 
 
 def test_a_server_that_cannot_be_started_is_tried_once(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,15 +164,17 @@ def test_a_server_that_cannot_be_started_is_tried_once(launch: Launch, monkeypat
     assert Broken.starts == 1
 
 
-@pytest.mark.parametrize("server_class", [Dovecot, Exim, Haraka, SmtpServer])
+@pytest.mark.parametrize(
+    "server_class", [Dovecot, DovecotLMTP, DovecotSubmission, Exim, Haraka, OpenSMTPD, Sendmail, SmtpServer]
+)
 def test_a_missing_server_is_named_with_the_command_that_installs_it(
-    server_class: type[Dovecot | Exim | NodeServer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server_class: type[Daemon], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SMTPLITE_SERVERS", str(tmp_path))
     missing = server_class.missing()
     assert missing is not None
-    assert ("Node.js" if issubclass(server_class, NodeServer) else server_class.name) in missing
+    assert ("Node.js" if issubclass(server_class, NodeServer) else server_class.name.partition(" ")[0]) in missing
     assert missing.endswith("bash .ci/run servers")
 
 

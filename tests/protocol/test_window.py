@@ -677,6 +677,60 @@ def test_the_callers_content_fails() -> None:
     assert client.window.must_close
 
 
+def test_postfix_keeps_a_refused_transaction_open_and_what_joined_it_goes_again_elsewhere() -> None:
+    """Its end of data was refused by a policy: MAIL is nested, RCPT and DATA are taken, for another message."""
+    client = Client(chunking=False)
+    first, second = message(), message()
+    client.write(first)
+    client.read(b"250 a\r\n250 b\r\n354 go\r\n")
+    client.write(second)
+    assert client.read(b"550 policy\r\n503 nested MAIL\r\n250 b\r\n354 go\r\n") == [first, second]
+    assert seen(second) == [(N, None)]
+    assert second.transaction.was_cut
+    assert client.window.must_close
+    assert client.traits.reads_behind_dot
+
+
+def test_rset_comes_behind_a_refused_end_of_data() -> None:
+    client = Client(chunking=False)
+    mail_one(client, b"550 policy\r\n")
+    assert client.write(message()).startswith(b"RSET\r\n" + MAIL)
+
+
+def test_503_to_all_behind_a_refused_end_of_data_goes_again_and_says_nothing_of_the_server() -> None:
+    client = Client(chunking=False)
+    client.write(message())
+    client.read(b"250 a\r\n250 b\r\n354 go\r\n")
+    client.write(message())
+    client.read(b"550 policy\r\n503 a\r\n503 b\r\n503 c\r\n")
+    assert client.write() == b"RSET\r\n"
+    assert client.traits.reads_behind_dot
+
+
+def test_a_connection_that_has_carried_enough_is_closed_and_the_number_remembered() -> None:
+    """OpenSMTPD: 452 4.5.3 to MAIL."""
+    client = Client(chunking=False)
+    mail_one(client)
+    mail_one(client)
+    refused = message()
+    client.write(refused)
+    assert client.read(b"452 4.5.3 too many messages\r\n503 b\r\n503 c\r\n") == [refused]
+    assert isinstance(refused.error, SenderRefused)
+    assert refused.error.retryable
+    assert client.window.must_close
+    assert client.traits.max_transactions == 2
+
+
+def test_exims_421_to_each_mail_of_a_window_is_one_limit() -> None:
+    client = Client()
+    client.prove()
+    first, second, third = message(), message(), message()
+    client.write(first, second, third)
+    client.read(b"250 a\r\n250 b\r\n250 one\r\n" + b"250 r\r\n421 enough\r\n503 b\r\n503 c\r\n" * 2)
+    assert client.traits.max_transactions == 2
+    assert seen(second) == seen(third) == [(N, None)]
+
+
 # Several transactions for one message
 
 
@@ -695,7 +749,9 @@ def batches(client: Client, one: MailObject, *replies: bytes) -> list[bytes]:
     return written
 
 
-@pytest.mark.parametrize("deferral", [b"452 too many\r\n", b"452 4.5.3 too many\r\n", b"552 5.5.3 x\r\n", b"552 x\r\n"])
+@pytest.mark.parametrize(
+    "deferral", [b"452 too many\r\n", b"452 4.5.3 too many\r\n", b"552 5.5.3 x\r\n", b"552 x\r\n", b"451 4.5.3 x\r\n"]
+)
 def test_recipients_that_are_too_many_go_into_a_further_transaction(deferral: bytes) -> None:
     """RFC 5321 4.5.3.1.10; Postfix at 1,000."""
     one = message(3)
@@ -713,7 +769,9 @@ def test_recipients_that_are_too_many_go_into_a_further_transaction(deferral: by
     assert one.transactions == 3
 
 
-@pytest.mark.parametrize("refusal", [b"452 4.2.2 full\r\n", b"552 5.2.2 full\r\n", b"450 x\r\n", b"451 4.5.3 x\r\n"])
+@pytest.mark.parametrize(
+    "refusal", [b"452 4.2.2 full\r\n", b"552 5.2.2 full\r\n", b"450 x\r\n", b"451 4.4.3 x\r\n", b"550 5.5.3 x\r\n"]
+)
 def test_other_refusals_are_final(refusal: bytes) -> None:
     one = message(2)
     assert batches(Client(chunking=False), one, b"250 a\r\n250 b\r\n" + refusal + b"354 go\r\n") == [rcpt(0, 1)]

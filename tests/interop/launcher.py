@@ -503,7 +503,7 @@ class Postfix(Server):
         return [os.path.join(daemons, "master"), "-c", os.fspath(self.config), "-s"]
 
     def is_settled(self) -> bool:
-        return not any(is_executable(path) for queue in self.QUEUES for path in (self.queue / queue).rglob("*"))
+        return not any(is_executable(path) for queue in self.QUEUES for path in files_below(self.queue / queue))
 
     def store_files(self) -> Iterable[Path]:
         return (self.maildir / "new").glob("*")
@@ -727,6 +727,12 @@ def split_trace(raw: bytes, names: frozenset[bytes]) -> tuple[bytes, bytes]:
     return raw[:end], raw[end:]
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and in the folders below, whatever vanishes meanwhile."""
+    for path, _, names in os.walk(folder):  # Path.rglob fails when a folder vanishes
+        yield from (Path(path, name) for name in names)
+
+
 def is_executable(path: Path) -> bool:
     """Tell whether a path leads to a regular file that its owner may execute."""
     try:
@@ -766,8 +772,11 @@ def tail(path: Path, lines: int = 40) -> str:
 def ensure_available(server_class: type[Daemon]) -> None:
     """Skip the calling test, with the reason, when the server cannot run on this machine.
 
-    With SMTPLITE_INTEROP=require, as in CI, that is a failure: there a skip would hide that nothing was tested.
+    With SMTPLITE_INTEROP=require, as in CI, that is a failure: there a skip would hide that nothing was tested. With
+    SMTPLITE_INTEROP=skip none is started at all: CI has a step of its own for them.
     """
+    if os.environ.get("SMTPLITE_INTEROP") == "skip":
+        pytest.skip("SMTPLITE_INTEROP=skip")
     missing = server_class.missing()
     if missing is None:
         return

@@ -42,6 +42,7 @@ from .launcher import (
     Service,
     Stored,
     ensure_system_user,
+    files_below,
     queue_id_of,
     split_trace,
     tail,
@@ -312,7 +313,9 @@ class Exim(SecureServer):
         return super().log() + "".join(tail(path) for path in sorted((self.folder / "logs").glob("*")))
 
     def is_settled(self) -> bool:
-        return not any((self.folder / "spool" / "input").rglob("*-H"))  # a message is complete with its header file
+        # A message is two files. The header comes last and goes last.
+        names = {path.name for path in files_below(self.folder / "spool" / "input")}
+        return not any(name.endswith("-D") and f"{name.removesuffix('-D')}-H" in names for name in names)
 
     def store_files(self) -> Iterable[Path]:
         return (self.folder / "mail" / "new").glob("*")

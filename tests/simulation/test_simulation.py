@@ -1,0 +1,131 @@
+"""Whatever befalls a conversation, what the client says of each recipient is true (the invariants I1 to I7).
+
+A test is one kind of fault in one conversation; it makes many runs, and names each that failed: ``pytest -k "window and
+RST"``. The rules are in `judge`, what must hold where in `plans`, which conversations are run whole in `suite`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from . import judge
+from .conversations import CONVERSATIONS, Conversation
+from .office import Office
+from .plans import base_of
+from .suite import KINDS, MIN_RUNS, WHOLE, cases
+
+_SHOWN = 5
+
+#: What fails as long as the library, or the server's half, has these faults.
+_REFUSAL_FORGOTTEN = "a chunk's refusal that was read is forgotten if the session ends with another chunk's reply owed"
+_OPEN_RESET = "a chunk is written together with RSET though the transaction before is open: the RSET may be refused"
+_UNSAFE_RESET = "a chunk is written together with RSET behind a refused chunk: surplus replies may answer that RSET"
+_NOBODY = "behind a 2yz to a chunk for nobody the connection is used on without RSET, and the server goes on with it"
+_TOO_MANY = "behind a 421 that answers nothing, the replies of a group are counted on"
+_FAULTS = {
+    ("replies cut by EOF, and late", "chunks, a large one refused"): _REFUSAL_FORGOTTEN,
+    ("replies edited", "chunks, a large one refused"): _REFUSAL_FORGOTTEN,
+    ("replies split", "chunks, 552 and executed"): _UNSAFE_RESET,
+    ("RSET refused", "window of chunks, require_all between"): _OPEN_RESET,
+    ("chunks for nobody taken", "chunks, one chunk, RR"): _NOBODY,
+    ("chunks for nobody taken", "chunks, refused at each place"): _NOBODY,
+    ("chunks for nobody taken", "LMTP, chunks, RR"): _NOBODY,
+}
+
+
+def _tests(*kinds: str) -> pytest.MarkDecorator:
+    """Parametrise a test: each kind of fault in each conversation."""
+    parameters = []
+    for kind in kinds:
+        for conversation in CONVERSATIONS:
+            fault = _FAULTS.get((kind, conversation.name))
+            marks = [] if fault is None else [pytest.mark.xfail(strict=True, reason=fault)]
+            parameters.append(pytest.param(kind, conversation, marks=marks, id=f"{conversation}-{kind}"))
+    return pytest.mark.parametrize(("kind", "conversation"), parameters)
+
+
+def _check(kind: str, *conversations: Conversation) -> None:
+    before = judge.tried[kind]
+    planned = [(conversation, case) for conversation in conversations for case in cases(kind, conversation)]
+    failed = [
+        f"{conversation}, {case.plan}: {wrong}"
+        for conversation, case in planned
+        if (wrong := judge.verdict(conversation, case, kind))
+    ]
+    assert judge.tried[kind] - before == len(planned)
+    if failed:
+        pytest.fail(
+            "\n".join((f"{len(failed)} of {len(planned)} runs failed ({kind})", *failed[:_SHOWN])), pytrace=False
+        )
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS, ids=str)
+def test_nothing_befalls_it(conversation: Conversation) -> None:
+    """What the server was told to refuse is refused, all else is delivered; and the server finds no fault in us."""
+    base = base_of(conversation)
+    assert judge.initials(base) == conversation.expected
+    assert list(judge.faults(base)) == []
+    assert len(base.clients) == conversation.connections
+    assert not any(client.wire.is_starved for client in base.clients) or conversation.config.quirks.hangs_on_bdat
+
+
+def test_a_run_is_the_same_each_time() -> None:
+    for conversation in CONVERSATIONS:
+        again = Office(conversation).run()
+        assert [bytes(client.wire.said) for client in again.clients] == [
+            bytes(client.wire.said) for client in base_of(conversation).clients
+        ]
+
+
+@_tests(*(kind for kind in KINDS if " cut " in kind))
+def test_it_is_cut(kind: str, conversation: Conversation) -> None:
+    """I1 to I7, R1, R2: at each octet, in both directions; and R11: what is sent again is delivered once."""
+    _check(kind, conversation)
+
+
+@_tests("replies split")
+def test_the_replies_are_split(kind: str, conversation: Conversation) -> None:
+    """What happens is the same, however the replies are cut into pieces."""
+    _check(kind, conversation)
+
+
+@_tests("writes that wait")
+def test_a_write_waits_and_replies_are_read_meanwhile(kind: str, conversation: Conversation) -> None:
+    """R3, R24: what happens is the same, wherever a write has to wait."""
+    _check(kind, conversation)
+
+
+@_tests("replies recoded")
+def test_a_reply_is_recoded(kind: str, conversation: Conversation) -> None:
+    """I1 to I7: everywhere, for the count is kept."""
+    _check(kind, conversation)
+
+
+@_tests("RSET refused")
+def test_a_reset_is_refused(kind: str, conversation: Conversation) -> None:
+    """I1 to I7, R9: what stands behind it in the same write must not go to the recipients of the letter before."""
+    _check(kind, conversation)
+
+
+@_tests("chunks for nobody taken")
+def test_chunks_for_nobody_are_taken(kind: str, conversation: Conversation) -> None:
+    """I1, I5: a server that takes a message for nobody contradicts itself; what follows on that connection is safe."""
+    _check(kind, conversation)
+
+
+@_tests("replies edited")
+def test_replies_are_truncated_doubled_deleted_swapped_and_inserted(kind: str, conversation: Conversation) -> None:
+    """I1 to I7 where counting can tell; elsewhere I4, I5, I7, and the first surplus ends it."""
+    _check(kind, conversation)
+
+
+@pytest.mark.xfail(strict=True, reason=_TOO_MANY)
+@pytest.mark.parametrize("beginning", dict.fromkeys(str(each).split(maxsplit=1)[0] for each in CONVERSATIONS))
+def test_there_is_a_421_too_many(beginning: str) -> None:
+    """I1 to I5, I7: it may answer any command, so nothing that follows it can be trusted."""
+    _check("a 421 too many", *(each for each in CONVERSATIONS if each.name.startswith(beginning)))
+
+
+def test_there_are_enough_runs() -> None:
+    assert {conversation.name for conversation in CONVERSATIONS} >= WHOLE
+    assert sum(1 for kind in KINDS for conversation in CONVERSATIONS for _ in cases(kind, conversation)) >= MIN_RUNS

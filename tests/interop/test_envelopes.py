@@ -24,7 +24,7 @@ from .matrix import (
     first_service,
 )
 from .messages import SENDER, as_stored, nasty_message, new_message_id, raw_message
-from .others import DovecotLMTP, DovecotSubmission, OpenSMTPD, Sendmail
+from .others import DovecotLMTP, Sendmail
 from .secure import Exim, SmtpServer
 
 pytestmark = pytest.mark.interop
@@ -175,11 +175,6 @@ async def test_a_message_refused_at_the_end_of_data_is_refused_for_all(
     server: Server, service: str, mode: str, way: str, code: int, request: pytest.FixtureRequest
 ) -> None:
     expect_known_bugs(request, server, mode, way)
-    if isinstance(server, (Postfix, DovecotSubmission)) and mode != "bdat":
-        reason = (
-            "Postfix leaves the transaction open when it refuses the end of data, and the next MAIL is answered 503"
-        )
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     recipients = ("a@example.test", "reject550@example.test", "b@example.test")
     refused, after = message_for(*recipients, sender=f"end{code}@client.test"), message_for(ANYONE)
     dialogue = Dialogue()
@@ -262,10 +257,7 @@ async def test_who_is_discarded_was_accepted(server: Server, service: str) -> No
 @each_server_and_lmtp
 @pytest.mark.asyncio
 async def test_1500_recipients_have_one_copy_each(server: Server, service: str, request: pytest.FixtureRequest) -> None:
-    """Beyond a server's limit, which it says with "452 4.5.3", the rest goes into a further transaction."""
-    if isinstance(server, OpenSMTPD):
-        reason = "OpenSMTPD says 451 4.5.3, which does not count as a limit"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    """Beyond a server's limit, which it says with 452 or 451 and 4.5.3, the rest goes into a further transaction."""
     recipients = [f"reader{number:04}@example.test" for number in range(MANY)]
     message_id, item = message_for(*recipients)
     dialogue = Dialogue()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections.abc import AsyncIterator
 
 import anyio
+import attrs
 import pytest
 
 import smtplite
-from smtplite import Delivery, Outgoing
+from smtplite import Client, Delivery, Outgoing
 from smtplite.trace import FlightSent, MessageFinished, TraceEvent
 
 from .launcher import Postfix, Server
 from .matrix import (
     MODES,
     SERVERS,
+    WAYS,
     Claim,
     Dialogue,
     Ledger,
@@ -22,7 +26,6 @@ from .matrix import (
     claims,
     each_mode,
     each_server,
-    each_service,
     each_way,
     expect_known_bugs,
     first_service,
@@ -48,6 +51,9 @@ each_server_with_each_way_to_travel = pytest.mark.parametrize(
     ],
     indirect=["server"],
 )
+
+
+ACCEPTED = Claim(accepted=(ANYONE,), refused={}, unknown=(), not_sent=())
 
 
 def messages(count: int, *recipients: str) -> dict[str, Outgoing]:
@@ -83,58 +89,79 @@ def noted(server: Server, items: dict[str, Outgoing], said: dict[str, Claim]) ->
 # Idle
 
 
-@each_service(lambda service: service.idle_seconds is not None)
-@each_mode
-@each_way
+@attrs.frozen(eq=False)
+class Pair:
+    """A client that sends two messages, one before and one after something happens to its connection."""
+
+    client: Client
+    way: str
+    dialogue: Dialogue
+    items: dict[str, Outgoing]
+
+    async def send(self, number: int) -> None:
+        """Send one of the two; somebody must be accepted."""
+        [said] = await claims(self.client, self.way, [list(self.items.values())[number]])
+        assert said.accepted == (ANYONE,), f"{self.way}: {said}\n{self.dialogue}"
+
+
+@contextlib.asynccontextmanager
+async def pairs(server: Server, service: str) -> AsyncIterator[list[Pair]]:
+    """Give a pair for each way to send and each way to travel; in the end each message must be stored, once."""
+    made = []
+    async with contextlib.AsyncExitStack() as stack:
+        for way, mode in itertools.product(WAYS, MODES):
+            dialogue = Dialogue()
+            client = server.client(service, trace=dialogue, max_connections=1, **MODES[mode])
+            made.append(Pair(await stack.enter_async_context(client), way, dialogue, messages(2)))
+        yield made
+    for pair in made:
+        assert pair.dialogue.connections == 2, pair.dialogue
+        ledger = Ledger(server)
+        for message_id, item in pair.items.items():
+            assert isinstance(item.message, bytes)
+            ledger.note(message_id, ACCEPTED, as_stored(item.message))
+        ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("server", "service"),
+    [
+        pytest.param(server, name, id=f"{server.__name__}-{name}")
+        for server in SERVERS
+        for name, service in server.services.items()
+        if service.idle_seconds is not None
+    ],
+    indirect=["server"],
+)
 @pytest.mark.asyncio
-async def test_an_idle_connection_that_the_server_closed_costs_no_message(
-    server: Server, service: str, mode: str, way: str
-) -> None:
+async def test_an_idle_connection_that_the_server_closed_costs_no_message(server: Server, service: str) -> None:
     """Whether it closes with a 421 (Postfix, Exim, Haraka) or without a word (smtp-server, aiosmtpd)."""
-    items = messages(2)
-    (first, first_item), (second, second_item) = items.items()
-    dialogue = Dialogue()
-    async with server.client(service, trace=dialogue, max_connections=1, **MODES[mode]) as client:
-        [before] = await claims(client, way, [first_item])
+    async with pairs(server, service) as made:
+        for pair in made:
+            await pair.send(0)
         server.wait_until_idle_connections_end(service)
-        [after] = await claims(client, way, [second_item])
-    assert before.accepted == after.accepted == (ANYONE,), dialogue
-    assert dialogue.connections == 2
-    noted(server, items, {first: before, second: after}).check()
-
-
-@each_server()
-@each_way
-@pytest.mark.asyncio
-async def test_a_server_restarted_between_two_messages_costs_none(server: Server, service: str, way: str) -> None:
-    items = messages(2)
-    (first, first_item), (second, second_item) = items.items()
-    dialogue = Dialogue()
-    async with server.client(service, trace=dialogue, max_connections=1) as client:
-        [before] = await claims(client, way, [first_item])
-        server.halt()
-        server.resume()
-        [after] = await claims(client, way, [second_item])
-    assert before.accepted == after.accepted == (ANYONE,), dialogue
-    assert dialogue.connections == 2
-    noted(server, items, {first: before, second: after}).check()
+        for pair in made:
+            await pair.send(1)
 
 
 @each_server()
 @pytest.mark.asyncio
-async def test_a_server_that_is_gone_is_a_connect_error_and_the_message_may_be_sent_later(
-    server: Server, service: str
-) -> None:
+async def test_a_server_restarted_between_two_messages_costs_none(server: Server, service: str) -> None:
+    """While it is gone there is a ConnectError, and the message may be sent later."""
     items = messages(1)
     [(message_id, item)] = items.items()
-    async with server.client(service, max_connections=1) as client:
-        await client.check()
-        server.halt()
-        try:
-            [gone] = await claims(client, "send", [item])
-        finally:
-            server.resume()
-        [back] = await claims(client, "send", [item])
+    async with server.client(service) as other:
+        async with pairs(server, service) as made:
+            for pair in made:
+                await pair.send(0)
+            server.halt()
+            try:
+                [gone] = await claims(other, "send", [item])
+            finally:
+                server.resume()
+            for pair in made:
+                await pair.send(1)
+        [back] = await claims(other, "send", [item])
     assert isinstance(gone.error, smtplite.ConnectError)
     assert gone.not_sent == (ANYONE,)
     assert gone.error.retryable
@@ -207,9 +234,9 @@ async def test_a_server_killed_among_many_messages_has_what_we_say_it_has(
 ) -> None:
     """What is not known to have arrived is unknown, or sent again when the server is back: none is lost or doubled."""
     expect_known_bugs(request, server, mode, "send_many")
-    items = messages(300, ANYONE, REFUSED)
+    items = messages(200, ANYONE, REFUSED)
     said: dict[str, Claim] = {}
-    killer = Killer(server, outcomes=40)
+    killer = Killer(server, outcomes=30)
     try:
         async with server.client(service, trace=killer, **MODES[mode]) as client:
             async with client.send_many(items.values(), connections=3) as deliveries:
@@ -221,7 +248,7 @@ async def test_a_server_killed_among_many_messages_has_what_we_say_it_has(
     finally:
         server.resume()
     assert killer.has_struck
-    assert 40 <= sum(ANYONE in what.accepted for what in said.values()) < 300
+    assert 30 <= sum(ANYONE in what.accepted for what in said.values()) < 200
     noted(server, items, said).check()
     # Sent again: what was certainly not, and what was never taken from the iterable.
     again = {key: item for key, item in items.items() if key not in said or ANYONE in said[key].not_sent}
@@ -266,10 +293,10 @@ async def test_a_limit_of_messages_for_each_connection_costs_none(
     server: Server, service: str, count: int, mode: str, way: str, request: pytest.FixtureRequest
 ) -> None:
     if isinstance(server, OpenSMTPD):
-        request.applymarker(pytest.mark.xfail(strict=True, reason=MESSAGES_PER_CONNECTION))
-    if isinstance(server, LimitedExim) and mode == "bdat":
-        reason = "Exim answers 421 to each MAIL of the window, and the next connection is not spared its limit"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+        request.applymarker(pytest.mark.xfail(strict=False, reason=MESSAGES_PER_CONNECTION))
+    if isinstance(server, LimitedExim) and (way, mode) == ("send", "bdat"):
+        reason = "the 421 that answers the MAIL of a message already handed over refuses it, although it is certainly not sent"
+        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
     items = messages(count)
     dialogue = Dialogue()
     async with server.client(service, trace=dialogue, max_connections=1, **MODES[mode]) as client:
@@ -309,7 +336,7 @@ async def test_of_1000_messages_none_is_lost_and_none_doubled(
     """Over four connections; every tenth has a recipient who is refused, too."""
     expect_known_bugs(request, server, mode, "send_many")
     if isinstance(server, OpenSMTPD):
-        request.applymarker(pytest.mark.xfail(strict=True, reason=MESSAGES_PER_CONNECTION))
+        request.applymarker(pytest.mark.xfail(strict=False, reason=MESSAGES_PER_CONNECTION))
     items = {**messages(900), **messages(100, ANYONE, REFUSED)}
     said: dict[str, Claim] = {}
     async with server.client(service, **MODES[mode]) as client:

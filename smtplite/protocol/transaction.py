@@ -224,14 +224,20 @@ class Transaction:
         if self._mail_reply is not None and self._mail_reply.code != 421:
             status = self._mail_reply.enhanced
             return self._mail_reply.code == 451 and status is not None and (status.subject, status.detail) == (4, 2)
-        return isinstance(self.error, ConnectionLost) or (self.reply is not None and self.reply.code == 421)
+        return self._was_cut_off or (self.reply is not None and self.reply.code == 421)
 
     @property
     def was_cut(self) -> bool:
         """True if it is certainly not sent because the connection ended, without a refusal of it (rule R11 b)."""
-        return isinstance(self.error, (ConnectionLost, ServiceUnavailable)) and all(
+        return (self._was_cut_off or isinstance(self.error, ServiceUnavailable)) and all(
             outcome.outcome is Outcome.NOT_SENT for outcome in self.outcomes
         )
+
+    @property
+    def _was_cut_off(self) -> bool:
+        # A refused RSET ends the session before anything of ours was looked at (Exim: "554 Too many nonmail commands").
+        error = self.error
+        return isinstance(error, ConnectionLost) or (isinstance(error, RemoteProtocolError) and error.phase == "rset")
 
     @property
     def deferred(self) -> tuple[int, ...]:
@@ -547,7 +553,8 @@ class Transaction:
             else:
                 self._conclude_refused_chunk()
             return True
-        if self._accepted_count == 0:  # whatever it says, a 2yz too
+        if self._accepted_count == 0:
+            self.must_close = self.must_close or reply.is_positive  # it went to nobody; what it now has open who knows
             self._conclude(self._refusal())
             return True
         return False
@@ -576,7 +583,10 @@ class Transaction:
         if self._is_mail_refused or self._is_everyone_refused:
             self._conclude(self._refusal())
         elif not self._is_handed_over:
-            self._conclude(error)
+            if self._chunk_refusal is not None and not is_421:
+                self._conclude_refused_chunk()
+            else:
+                self._conclude(error)
         elif is_421 and is_clean_end:
             assert last is not None
             self.reply = last

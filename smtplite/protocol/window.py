@@ -220,6 +220,7 @@ class Window(Generic[M]):
         self._finished = 0
         self._has_met_limit = False
         self._was_refused = False  # the content of the message that was done last
+        self._is_in_trouble = False  # that message failed, in whatever way
         #: True if nothing more may begin here: to be closed once nothing is under way.
         self.must_close = False
         #: Why, for people.
@@ -311,13 +312,15 @@ class Window(Generic[M]):
                 for the replies to its envelope, so that what is lost is certainly not sent.
         """
         mail, rcpts = mail_object.next_transaction(self._connection.extensions.limits)
+        # Behind a failure, too: servers count them, and end the session after some (Exim: at the tenth RSET).
+        is_cautious = has_rested or self._is_in_trouble
         transaction = Transaction(
             self._connection,
             mail,
             rcpts,
             require_all=mail_object.require_all,
             pipelining=self._pipelining,
-            transfer=self._transfer(mail_object, has_rested=has_rested),
+            transfer=self._transfer(mail_object, is_cautious=is_cautious),
             # Postfix keeps a transaction open whose end of data a policy refused.
             resets=self._was_refused and not self._under_way,
         )
@@ -333,7 +336,7 @@ class Window(Generic[M]):
         # What exceeds the size that the server announced, it may refuse without swallowing it.
         return size is not None and size <= (self._connection.extensions.size or MAX_ONE_CHUNK_BYTES)
 
-    def _transfer(self, mail_object: MailObject, *, has_rested: bool) -> Transfer:
+    def _transfer(self, mail_object: MailObject, *, is_cautious: bool) -> Transfer:
         if not self.may_chunk or not (mail_object.is_binary or self._fits_chunks(mail_object.size)):
             return Transfer.DATA
         if not self._is_proved:
@@ -341,7 +344,7 @@ class Window(Generic[M]):
             return Transfer.PROOF if mailmax is None or self._mails + 2 <= mailmax else Transfer.DATA
         assert mail_object.size is not None
         is_large = mail_object.size > MAX_ONE_CHUNK_BYTES
-        return Transfer.CHUNKS if is_large or has_rested else Transfer.ONE_CHUNK
+        return Transfer.CHUNKS if is_large or is_cautious else Transfer.ONE_CHUNK
 
     # What comes back
 
@@ -407,6 +410,7 @@ class Window(Generic[M]):
             self._is_proved = True
         error = transaction.error
         self._was_refused = isinstance(error, MessageRefused)
+        self._is_in_trouble = error is not None
         if transaction.met_message_limit and self._finished > 1:
             self._finished -= 1
             self._note_limit()

@@ -198,6 +198,10 @@ def test_a_refused_envelope_behind_a_good_proof_is_a_refusal_and_the_proof_stand
     assert isinstance(first.error, SenderRefused)
     assert client.window.is_proved
     assert not client.window.must_close
+    assert client.write(message()) == MAIL + rcpt(0)  # the content waits, as after every failure
+    assert client.read(b"250 a\r\n250 b\r\n") == []
+    assert client.write() == b"BDAT 5 LAST\r\nxxxxx"
+    assert len(client.read(b"250 taken\r\n")) == 1
     assert client.write(message()) == MAIL + rcpt(0) + b"BDAT 5 LAST\r\nxxxxx"
 
 
@@ -346,6 +350,15 @@ def test_a_chunk_that_is_acknowledged_before_it_left_breaks_the_protocol() -> No
     assert client.window.must_close
 
 
+@pytest.mark.parametrize("end", [b"", b"2"])
+def test_a_chunk_that_was_refused_stays_so_if_the_connection_ends(end: bytes) -> None:
+    """Section 4: a refusal that was read stays a refusal."""
+    client, large = with_chunks_owed(552)
+    assert client.read(end) + client.read(b"") == [large]
+    assert isinstance(large.error, MessageRefused)
+    assert seen(large) == [(R, 552)]
+
+
 def test_a_chunk_that_is_refused_before_it_left_closes_the_connection() -> None:
     client, large = with_chunks_owed()
     client.read(b"250 ten\r\n")
@@ -392,7 +405,6 @@ CLEAN = b"250 reset\r\n250 a\r\n250 b\r\n250 taken\r\n"
     [
         (b"550 no\r\n503 b\r\n503 c\r\n", R, SenderRefused),
         (b"250 a\r\n550 b\r\n503 c\r\n", R, RecipientsRefused),
-        (b"250 a\r\n550 b\r\n250 taken, for nobody\r\n", R, RecipientsRefused),
         (b"250 a\r\n250 b\r\n552 c\r\n", R, MessageRefused),
     ],
 )
@@ -408,21 +420,51 @@ def test_a_refused_message_touches_none_behind_it_and_the_window_shrinks(
     assert not client.window.must_close
 
 
+def test_a_chunk_that_is_taken_for_nobody_is_the_last_thing_that_is_begun_there() -> None:
+    """RFC 3030 2: it must be refused. Whether a transaction is open at this server now, nobody knows."""
+    first, second = message(), message()
+    client = ready(first, second)
+    assert client.read(b"250 a\r\n550 b\r\n250 taken\r\n" + CLEAN) == [first, second]
+    assert seen(first) == [(R, 550)]
+    assert seen(second) == [(A, 250)]  # RSET came before it
+    assert client.window.must_close
+
+
 def test_the_window_shrinks_to_one_after_trouble_and_doubles_with_each_clean_message() -> None:
     """Section 4: Exim ends the session at the fourth command that fails."""
     bad = message()
     client = ready(bad)
     client.read(b"550 no\r\n503 b\r\n503 c\r\n")
-    first = b"250 r\r\n"  # a refused chunk leaves a transaction to be reset
-    for allowed in (1, 2, 8, 8):
+    one = message()
+    assert client.write(one) == b"RSET\r\n" + MAIL + rcpt(0)
+    assert not client.window.may_begin
+    client.read(b"250 r\r\n250 a\r\n250 b\r\n")
+    client.write()
+    assert not client.window.may_begin
+    client.read(b"250 c\r\n")
+    assert seen(one) == [(A, 250)]
+    for allowed in (2, 8, 8):
         begun: list[MailObject] = []
         while client.window.may_begin and len(begun) < 20:
             begun.append(message())
             client.write(begun[-1])
         assert len(begun) == allowed
-        client.read(first + b"250 a\r\n250 b\r\n250 c\r\n" + CLEAN * (allowed - 1))
+        client.read(b"250 a\r\n250 b\r\n250 c\r\n" + CLEAN * (allowed - 1))
         assert all(seen(one) == [(A, 250)] for one in begun)
-        first = b""
+
+
+def test_a_message_behind_failures_is_certainly_not_sent_where_the_server_has_had_enough_of_them() -> None:
+    """R1, R11: Exim answers the tenth RSET of messages that failed with 554, and closes."""
+    bad, one = message(), message()
+    client = ready(bad)
+    client.read(b"250 a\r\n550 b\r\n503 c\r\n")
+    assert client.write(one) == b"RSET\r\n" + MAIL + rcpt(0)
+    with pytest.raises(RemoteProtocolError, match="RSET") as caught:
+        client.read(b"554 Too many nonmail commands\r\n")
+    assert client.window.fail(caught.value) == [one]
+    assert seen(one) == [(N, None)]
+    assert one.transaction.died_idle
+    assert one.transaction.was_cut
 
 
 def test_mail_refused_and_the_message_taken_is_nothing_that_anybody_can_know() -> None:

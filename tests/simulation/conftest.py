@@ -9,7 +9,7 @@ import pytest
 from . import judge, office
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def _simulating() -> Iterator[None]:
     with office.simulating():
         yield

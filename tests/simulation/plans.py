@@ -14,8 +14,10 @@ from smtplite.protocol.commands import (
     AuthCancel,
     AuthResponse,
     Bdat,
+    BdatLast,
     Command,
     Data,
+    EndOfData,
     Greeting,
     Mail,
     Quit,
@@ -285,8 +287,15 @@ def _demand(heard: list[Heard], index: int, said: bytes) -> Demand:
     if not said.endswith(b"\n") and any(b"%d" % each.reply.code == said[:3] for each in heard):
         return "what counting can tell"  # the beginning of one reply, and the end of another
     if said.startswith(b"421"):
-        return "all but I6"
+        # It may be the answer to anything, a verdict too: then it is one, for all that counting can tell.
+        is_verdict_owed = any(isinstance(each.command, (BdatLast, EndOfData)) for each in _pending(heard, index))
+        return "what counting can tell" if is_verdict_owed else "all but I6"
     return "all" if _is_out_of_class(heard[index].command, said) else "what counting can tell"
+
+
+def _pending(heard: list[Heard], index: int) -> list[Heard]:
+    """Return what is answered by a reply and by those that are owed behind it."""
+    return heard[index : index + heard[index].owed + 1]
 
 
 def _is_out_of_class(command: Command, said: bytes) -> bool:

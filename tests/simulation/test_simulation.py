@@ -16,31 +16,14 @@ from .suite import KINDS, MIN_RUNS, WHOLE, cases
 
 _SHOWN = 5
 
-#: What fails as long as the library, or the server's half, has these faults.
-_REFUSAL_FORGOTTEN = "a chunk's refusal that was read is forgotten if the session ends with another chunk's reply owed"
-_OPEN_RESET = "a chunk is written together with RSET though the transaction before is open: the RSET may be refused"
-_UNSAFE_RESET = "a chunk is written together with RSET behind a refused chunk: surplus replies may answer that RSET"
-_NOBODY = "behind a 2yz to a chunk for nobody the connection is used on without RSET, and the server goes on with it"
-_TOO_MANY = "behind a 421 that answers nothing, the replies of a group are counted on"
-_FAULTS = {
-    ("replies cut by EOF, and late", "chunks, a large one refused"): _REFUSAL_FORGOTTEN,
-    ("replies edited", "chunks, a large one refused"): _REFUSAL_FORGOTTEN,
-    ("replies split", "chunks, 552 and executed"): _UNSAFE_RESET,
-    ("RSET refused", "window of chunks, require_all between"): _OPEN_RESET,
-    ("chunks for nobody taken", "chunks, one chunk, RR"): _NOBODY,
-    ("chunks for nobody taken", "chunks, refused at each place"): _NOBODY,
-    ("chunks for nobody taken", "LMTP, chunks, RR"): _NOBODY,
-}
-
 
 def _tests(*kinds: str) -> pytest.MarkDecorator:
     """Parametrise a test: each kind of fault in each conversation."""
-    parameters = []
-    for kind in kinds:
-        for conversation in CONVERSATIONS:
-            fault = _FAULTS.get((kind, conversation.name))
-            marks = [] if fault is None else [pytest.mark.xfail(strict=True, reason=fault)]
-            parameters.append(pytest.param(kind, conversation, marks=marks, id=f"{conversation}-{kind}"))
+    parameters = [
+        pytest.param(kind, conversation, id=f"{conversation}-{kind}")
+        for kind in kinds
+        for conversation in CONVERSATIONS
+    ]
     return pytest.mark.parametrize(("kind", "conversation"), parameters)
 
 
@@ -119,10 +102,9 @@ def test_replies_are_truncated_doubled_deleted_swapped_and_inserted(kind: str, c
     _check(kind, conversation)
 
 
-@pytest.mark.xfail(strict=True, reason=_TOO_MANY)
 @pytest.mark.parametrize("beginning", dict.fromkeys(str(each).split(maxsplit=1)[0] for each in CONVERSATIONS))
 def test_there_is_a_421_too_many(beginning: str) -> None:
-    """I1 to I5, I7: it may answer any command, so nothing that follows it can be trusted."""
+    """I1 to I5, I7, where no verdict is owed: it may answer any command, and nothing that follows can be trusted."""
     _check("a 421 too many", *(each for each in CONVERSATIONS if each.name.startswith(beginning)))
 
 

@@ -302,7 +302,9 @@ class Connection:
                 or (rule.code is not None and code != rule.code and code != 334)
             )
         ):
-            raise RemoteProtocolError(f"server answered {str(reply)[:80]!r} to {rule.verb}")
+            raise RemoteProtocolError(
+                f"server answered {str(reply)[:80]!r} to {rule.verb}", reply=reply, phase=rule.phase
+            )
         if self._chunk_left and command is self._pending[-1]:
             return self._answer_to_unfinished_chunk(command, reply)
         if self.lmtp:

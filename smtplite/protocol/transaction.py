@@ -237,7 +237,12 @@ class Transaction:
     def _was_cut_off(self) -> bool:
         # A refused RSET ends the session before anything of ours was looked at (Exim: "554 Too many nonmail commands").
         error = self.error
-        return isinstance(error, ConnectionLost) or (isinstance(error, RemoteProtocolError) and error.phase == "rset")
+        return isinstance(error, ConnectionLost) or (
+            isinstance(error, RemoteProtocolError)
+            and error.phase == "rset"
+            and error.reply is not None
+            and error.reply.is_negative
+        )
 
     @property
     def deferred(self) -> tuple[int, ...]:
@@ -390,6 +395,9 @@ class Transaction:
             self.fail(self._unavailable(command, reply))
         elif command is self._mail:
             self._mail_reply = reply
+            if reply.code == 503 and self.transfer is Transfer.PROOF:
+                # Behind RSET it cannot be out of sequence: Dovecot's submission server does not pass on that RSET.
+                self.refuses_chunks = True
             if reply.is_negative:
                 self.reply = reply
                 self._to_send.clear()
@@ -417,7 +425,12 @@ class Transaction:
         """End the transaction if nothing more is owed and nobody, or not everybody, was accepted."""
         if self._owed:
             return  # the rest of the group
-        if self._is_mail_refused or self._accepted_count == 0 or self._lacks_someone:
+        mail_reply = self._mail_reply
+        if self.transfer is Transfer.PROOF and mail_reply is not None and mail_reply.code == 503:
+            # Behind RSET it cannot be out of sequence: Dovecot's submission server does not pass that RSET on in time.
+            self.refuses_chunks = self.must_close = True
+            self._conclude_unheard("server takes no chunks: the connection was closed")
+        elif self._is_mail_refused or self._accepted_count == 0 or self._lacks_someone:
             if not self._begin_again():
                 self._conclude(self._refusal())
         elif self.refuses_chunks:
@@ -467,20 +480,18 @@ class Transaction:
                 return
             self.must_close = True
             if self.is_behind_dot and self._mail_reply is not None and self._mail_reply.code == 503:
-                self._conclude_joined()
+                # Postfix keeps a transaction open whose end of data a policy refused: our commands joined that one.
+                self._conclude_unheard("server kept the transaction before this one open")
                 return
         elif self._begin_again():
             return
         self._conclude(self._refusal())
 
-    def _conclude_joined(self) -> None:
-        """End a transaction whose commands joined the one before it, which the server had refused and kept open.
-
-        Postfix does so where a policy refused the end of data. Nothing was sent, and none of the replies is about us.
-        """
+    def _conclude_unheard(self, why: str) -> None:
+        """End a transaction of which nothing was sent, and whose replies say nothing about it."""
         self._mail_reply = None
         self._rcpt_replies = [None] * len(self._recipients)
-        self._conclude(ConnectionLost("server kept the transaction before this one open", phase="mail"))
+        self._conclude(ConnectionLost(why, phase="mail"))
 
     def _receive_acknowledgement(self, reply: Reply, unsent: int) -> None:
         """Take the reply to a chunk that is not the last."""

@@ -29,9 +29,9 @@ from smtplite.errors import (
     SenderRefused,
     SMTPError,
 )
-from smtplite.protocol.commands import BdatLast, Mail, Rcpt, Rset
+from smtplite.protocol.commands import BdatLast, Command, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.connection import Connection
-from smtplite.protocol.events import Event, Replied, ServiceClosing
+from smtplite.protocol.events import ConnectionClosed, Event, Replied, ServiceClosing
 from smtplite.protocol.extensions import Limits
 from smtplite.protocol.state import State
 from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction, Transfer
@@ -45,6 +45,10 @@ MAX_UNACKNOWLEDGED_BYTES: Final = 262_144
 
 _CONNECTIONS_UNTIL_FORGOTTEN: Final = 16
 
+#: Offered by Dovecot's submission server alone, as far as is known. It crashes on what stands behind an end of data,
+#: and does not pass on the RSET of the proof in time.
+_FRAGILE: Final = "BURL"
+
 _NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
 
 
@@ -54,12 +58,13 @@ class ServerTraits:
 
     Attributes:
         takes_chunks: False once BDAT failed there in a way that says: never again.
-        reads_behind_dot: False once it ignored what was written behind an end of data.
+        reads_behind_dot: False once it ignored what was written behind an end of data, or went away over it; True once
+            it took a message there; None: nothing is known yet, and it is trusted.
         max_transactions: after how many it closed the connection with a 421; None: it never did.
     """
 
     takes_chunks: bool = True
-    reads_behind_dot: bool = True
+    reads_behind_dot: bool | None = None
     max_transactions: int | None = None
     _kept: int = attrs.field(default=0, init=False)  # connections that ended at that number, of our own accord
 
@@ -262,6 +267,7 @@ class Window(Generic[M]):
             and self._pipelining
             and extensions.chunking
             and extensions.pipelining
+            and _FRAGILE not in extensions
         )
 
     @property
@@ -279,7 +285,9 @@ class Window(Generic[M]):
         if isinstance(connection.newest, BdatLast):
             return len(self._under_way) < min(self._allowed, self.in_flight)
         # Behind a dot: what stands there has content of its own only once the dot's reply is read.
-        return self._traits.reads_behind_dot and self.in_flight > 1
+        return (
+            self.in_flight > 1 and self._traits.reads_behind_dot is not False and _FRAGILE not in connection.extensions
+        )
 
     @property
     def _may_pipeline(self) -> bool:
@@ -367,6 +375,8 @@ class Window(Generic[M]):
             if oldest.was_ignored and not self._was_refused:
                 self._traits.reads_behind_dot = False
             return []
+        if oldest.is_behind_dot and oldest.error is None and not oldest.was_ignored:
+            self._traits.reads_behind_dot = True
         done = [self._finish()]
         if self.must_close:
             done += self._clear_up(oldest.error, unsent)
@@ -375,6 +385,8 @@ class Window(Generic[M]):
     def _end(self, event: Event, unsent: int) -> list[M]:
         if isinstance(event, ServiceClosing):
             self._note_limit()
+        elif isinstance(event, ConnectionClosed) and event.unanswered:
+            self._note_end(event.unanswered[0])
         done = []
         while self._under_way:
             self._under_way[0].transaction.receive(event, unsent=unsent)
@@ -428,6 +440,11 @@ class Window(Generic[M]):
             self._has_met_limit = True
             self._traits.note_limit(self._finished)
 
+    def _note_end(self, awaiting: Command | None) -> None:
+        """Remember it if the first thing that was ever written behind an end of data ended the connection."""
+        if self._traits.reads_behind_dot is None and isinstance(awaiting, EndOfData) and len(self._under_way) > 1:
+            self._traits.reads_behind_dot = False
+
     def refuse_content(self) -> list[M]:
         """Say that the content of the newest cannot be sent after all; nothing else is under way then."""
         self._under_way[-1].transaction.refuse_content()
@@ -449,6 +466,7 @@ class Window(Generic[M]):
         return self._fail(error, unsent)
 
     def _fail(self, error: SMTPError, unsent: int, *, is_clean_end: bool = True) -> list[M]:
+        self._note_end(self._connection.awaiting)
         is_clean_end = is_clean_end and not self._connection.has_unread and not isinstance(error, RemoteProtocolError)
         done = []
         while self._under_way:

@@ -81,18 +81,6 @@ def each_server(
     )
 
 
-def is_known_bug(server: Server, mode: str, way: str = "send") -> bool:
-    """Tell whether smtplite is known to be wrong with a server, where messages travel so."""
-    return isinstance(server, DovecotSubmission) and (mode == "bdat" or (way, mode) == ("send_many", "data"))
-
-
-def expect_known_bugs(request: pytest.FixtureRequest, server: Server, mode: str, way: str = "send") -> None:
-    """Mark the calling test as one that fails, where smtplite is known to be wrong."""
-    if is_known_bug(server, mode, way):
-        reason = "Dovecot's submission server crashes on what stands behind an end of data, and on the proof of BDAT"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-
-
 class Dialogue:
     """What was said, from the events of a trace."""
 
@@ -140,9 +128,14 @@ class Dialogue:
         return len({event.connection for event in self.events if isinstance(event, FlightSent)})
 
 
+def takes_chunks(extensions: Extensions) -> bool:
+    """Tell whether messages go to a server in chunks, if asked to. Dovecot's submission server offers BURL."""
+    return extensions.chunking and extensions.pipelining and "BURL" not in extensions
+
+
 def check_travelled(dialogue: Dialogue, extensions: Extensions, mode: str) -> None:
     """Assert that messages travelled as the mode says and the server allows."""
-    if mode == "bdat" and extensions.chunking and extensions.pipelining:
+    if mode == "bdat" and takes_chunks(extensions):
         assert "BDAT" in dialogue.verbs
     else:
         assert "BDAT" not in dialogue.verbs

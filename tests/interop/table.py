@@ -16,6 +16,7 @@ import pytest
 from smtplite.protocol.extensions import Extensions
 
 from .launcher import Server, Service
+from .matrix import takes_chunks
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "servers.md"
 COMMAND = "SMTPLITE_INTEROP=require pytest -m interop tests/interop --write-servers-table"
@@ -125,7 +126,7 @@ def _reached(service: Service) -> str:
 def _can(mode: str, offers: Iterable[Extensions]) -> bool:
     # Where CHUNKING or PIPELINING is not offered, a message that was to travel so travelled in another way.
     if mode == "bdat":
-        return any(each.chunking and each.pipelining for each in offers)
+        return any(takes_chunks(each) for each in offers)
     return mode == "lockstep" or any(each.pipelining for each in offers)
 
 

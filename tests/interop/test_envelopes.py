@@ -20,7 +20,6 @@ from .matrix import (
     each_mode,
     each_server,
     each_way,
-    expect_known_bugs,
     first_service,
 )
 from .messages import SENDER, as_stored, nasty_message, new_message_id, raw_message
@@ -80,9 +79,8 @@ async def test_each_refusal_stands_beside_its_recipient(server: Server, service:
 @each_way
 @pytest.mark.asyncio
 async def test_after_a_message_for_nobody_the_connection_goes_on(
-    server: Server, service: str, mode: str, way: str, request: pytest.FixtureRequest
+    server: Server, service: str, mode: str, way: str
 ) -> None:
-    expect_known_bugs(request, server, mode, way)
     before, refused, after = (
         message_for(ANYONE),
         message_for("reject550@example.test", "defer@example.test"),
@@ -116,11 +114,10 @@ async def test_a_refusal_for_good_is_not_to_be_retried_and_one_for_now_is(server
 @each_way
 @pytest.mark.asyncio
 async def test_a_421_in_the_middle_leaves_nobody_with_the_message(
-    server: Server, service: str, mode: str, way: str, request: pytest.FixtureRequest
+    server: Server, service: str, mode: str, way: str
 ) -> None:
     if server.disc421_code is None:
         pytest.skip(f"{server.name} cannot be made to close the connection at RCPT")
-    expect_known_bugs(request, server, mode)
     cut, after = message_for("a@example.test", "disc421@example.test", "b@example.test"), message_for(ANYONE)
     async with server.client(service, max_connections=1, **MODES[mode]) as client:
         said = await claims(client, way, [cut[1], after[1]])
@@ -140,10 +137,7 @@ async def test_a_421_in_the_middle_leaves_nobody_with_the_message(
 @each_mode
 @each_way
 @pytest.mark.asyncio
-async def test_require_all_sends_to_all_or_to_nobody(
-    server: Server, service: str, mode: str, way: str, request: pytest.FixtureRequest
-) -> None:
-    expect_known_bugs(request, server, mode)
+async def test_require_all_sends_to_all_or_to_nobody(server: Server, service: str, mode: str, way: str) -> None:
     some, all_ = (
         message_for("a@example.test", "reject550@example.test", "b@example.test"),
         message_for("a@example.test", "b@example.test"),
@@ -172,9 +166,8 @@ async def test_require_all_sends_to_all_or_to_nobody(
 @pytest.mark.parametrize("code", [451, 550])
 @pytest.mark.asyncio
 async def test_a_message_refused_at_the_end_of_data_is_refused_for_all(
-    server: Server, service: str, mode: str, way: str, code: int, request: pytest.FixtureRequest
+    server: Server, service: str, mode: str, way: str, code: int
 ) -> None:
-    expect_known_bugs(request, server, mode, way)
     recipients = ("a@example.test", "reject550@example.test", "b@example.test")
     refused, after = message_for(*recipients, sender=f"end{code}@client.test"), message_for(ANYONE)
     dialogue = Dialogue()
@@ -256,7 +249,7 @@ async def test_who_is_discarded_was_accepted(server: Server, service: str) -> No
 )
 @each_server_and_lmtp
 @pytest.mark.asyncio
-async def test_1500_recipients_have_one_copy_each(server: Server, service: str, request: pytest.FixtureRequest) -> None:
+async def test_1500_recipients_have_one_copy_each(server: Server, service: str) -> None:
     """Beyond a server's limit, which it says with 452 or 451 and 4.5.3, the rest goes into a further transaction."""
     recipients = [f"reader{number:04}@example.test" for number in range(MANY)]
     message_id, item = message_for(*recipients)

@@ -19,7 +19,6 @@ from .matrix import (
     each_mode,
     each_service,
     each_way,
-    expect_known_bugs,
 )
 from .messages import SENDER, as_stored, nasty_message, new_message_id, simple_message
 from .secure import SecureServer
@@ -34,10 +33,9 @@ ANYONE = "anyone@example.test"
 @each_way
 @pytest.mark.asyncio
 async def test_what_is_said_of_each_message_is_what_the_mailboxes_hold(
-    server: Server, service: str, mode: str, way: str, request: pytest.FixtureRequest
+    server: Server, service: str, mode: str, way: str
 ) -> None:
     """Over one connection: a message for several, one for nobody, one for some; and one more, as if nothing was."""
-    expect_known_bugs(request, server, mode, way)
     nasty, refused, mixed, simple = (new_message_id() for _ in range(4))
     some = ["a@example.test", "reject550@example.test", "b@example.test", "defer@example.test"]
     items = {
@@ -78,10 +76,7 @@ async def test_what_is_said_of_each_message_is_what_the_mailboxes_hold(
 @each_mode
 @each_way
 @pytest.mark.asyncio
-async def test_who_is_authenticated_sends(
-    server: SecureServer, service: str, name: str, mode: str, way: str, request: pytest.FixtureRequest
-) -> None:
-    expect_known_bugs(request, server, mode, way)
+async def test_who_is_authenticated_sends(server: SecureServer, service: str, name: str, mode: str, way: str) -> None:
     ids = [new_message_id() for _ in range(2)]
     items = [Outgoing(nasty_message(message_id), SENDER, recipients=[ANYONE]) for message_id in ids]
     dialogue = Dialogue()

@@ -14,7 +14,7 @@ import smtplite
 from smtplite import Envelope, Outgoing, Recipient, Timeouts
 
 from .launcher import Server
-from .matrix import MODES, SECURE_SERVERS, Dialogue, Ledger, claim, claims, each_mode, expect_known_bugs
+from .matrix import MODES, SECURE_SERVERS, Dialogue, Ledger, claim, claims, each_mode
 from .messages import SENDER, as_stored, nasty_message, new_message_id, raw_message
 from .others import Aiosmtpd, DovecotSubmission, OpenSMTPD, Sendmail
 from .secure import Exim, Haraka, SecurePostfix, SecureServer, SmtpServer
@@ -205,11 +205,6 @@ async def test_a_verdict_that_is_missing_leaves_its_recipient_unknown(server: Se
     "answers 530 to MAIL and BDAT while TLS or authentication is still to come, and runs the chunk as commands",
     "sends eight harmless octets first, and the message only when those were swallowed",
 )
-@pytest.mark.quirk(
-    "Dovecot submission",
-    "answers 530 to BDAT before authentication, and runs the chunk as commands",
-    "sends eight harmless octets first, and the message only when those were swallowed",
-)
 @pytest.mark.parametrize(
     ("server", "service", "options"),
     [
@@ -240,12 +235,9 @@ async def test_a_message_full_of_commands_that_nobody_may_send_is_refused_and_no
 @pytest.mark.parametrize("server", SECURE_SERVERS, indirect=True)
 @each_mode
 @pytest.mark.asyncio
-async def test_a_message_full_of_commands_is_a_message(
-    server: SecureServer, mode: str, request: pytest.FixtureRequest
-) -> None:
+async def test_a_message_full_of_commands_is_a_message(server: SecureServer, mode: str) -> None:
     message_id, injected = new_message_id(), new_message_id()
     message = with_commands(message_id, injected)
-    expect_known_bugs(request, server, mode)
     async with server.client("starttls", **MODES[mode]) as client:
         said = [
             await claim(client, message, sender=SENDER, recipients=[recipient])

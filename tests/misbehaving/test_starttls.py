@@ -327,7 +327,7 @@ def expected_of(verb: str, code: int) -> type[SMTPError] | None:
     if verb == "starttls":
         return TLSError
     if verb == "rset":
-        return None if code == 421 else RemoteProtocolError  # a 421 in front of MAIL: once more, elsewhere (R11)
+        return None if code >= 400 else RemoteProtocolError  # refused in front of MAIL: once more, elsewhere (R11)
     if verb == "helo" or (verb == "ehlo" and code in (500, 502, 504)):
         return TLSError  # the EHLO before it was refused, and HELO offers no STARTTLS
     return smtplite.ServiceUnavailable if code >= 400 else RemoteProtocolError

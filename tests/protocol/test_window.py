@@ -64,9 +64,16 @@ def rcpt(*numbers: int) -> bytes:
 class Client:
     """Drives a window as its docstring says, with a server whose octets are given by hand."""
 
-    def __init__(self, connection: Connection | None = None, *, chunking: bool = True, **options: object) -> None:
+    def __init__(
+        self,
+        connection: Connection | None = None,
+        *,
+        chunking: bool = True,
+        traits: ServerTraits | None = None,
+        **options: object,
+    ) -> None:
         self.connection = connection or greeted()
-        self.traits = ServerTraits()
+        self.traits = traits or ServerTraits()
         self.window: Window[MailObject] = Window(
             self.connection,
             chunking=chunking,
@@ -212,6 +219,7 @@ def test_data_where_chunks_are_not_asked_for_or_not_offered_or_the_size_is_not_k
     for client, one in (
         (Client(chunking=False), message()),
         (Client(pipelining=False), message()),
+        (Client(greeted("BURL imap")), message()),  # Dovecot's submission server
         (Client(greeted("LIMITS MAILMAX=1")), message()),  # the proof has a MAIL of its own
         (Client(), message(size=None)),
         (Client(), message(size=1_000_001)),
@@ -467,6 +475,19 @@ def test_a_message_behind_failures_is_certainly_not_sent_where_the_server_has_ha
     assert one.transaction.was_cut
 
 
+def test_a_reply_to_rset_that_is_none_is_no_refusal_and_nothing_goes_again() -> None:
+    """R4, R11."""
+    bad, one = message(), message()
+    client = ready(bad)
+    client.read(b"250 a\r\n550 b\r\n503 c\r\n")
+    client.write(one)
+    with pytest.raises(RemoteProtocolError, match="RSET") as caught:
+        client.read(b"354 go\r\n")
+    assert client.window.fail(caught.value) == [one]
+    assert not one.transaction.died_idle
+    assert not one.transaction.was_cut
+
+
 def test_mail_refused_and_the_message_taken_is_nothing_that_anybody_can_know() -> None:
     """Section 4, "Windows"; and what is still to be read cannot be trusted."""
     for replies in (b"550 no\r\n250 b\r\n250 c\r\n", b"550 no\r\n503 b\r\n250 c\r\n", b"550 no\r\n250 b\r\n554 c\r\n"):
@@ -587,7 +608,66 @@ def test_bdat_refused_as_a_command_ends_the_connection_after_the_replies_that_ar
     assert not client.traits.takes_chunks
 
 
+def test_mail_out_of_sequence_behind_the_proof_is_a_proof_that_failed() -> None:
+    """R11 (c): Dovecot's submission server says 250 to RSET, and the server behind it does not hear of it in time."""
+    client = Client()
+    one = message()
+    client.write(one)
+    assert client.read(PROVED + b"503 nested MAIL\r\n503 MAIL first\r\n") == [one]
+    assert one.transaction.refuses_chunks
+    assert seen(one) == [(N, None)]
+    assert isinstance(one.error, ConnectionLost)
+    assert client.window.must_close
+    assert not client.traits.takes_chunks
+
+
 # DATA
+
+
+def up_to_the_next_envelope(traits: ServerTraits | None = None) -> tuple[Client, MailObject, MailObject]:
+    client = Client(chunking=False, traits=traits)
+    first, second = message(), message()
+    client.write(first)
+    client.read(b"250 a\r\n250 b\r\n354 go\r\n")
+    client.write(second)
+    return client, first, second
+
+
+@pytest.mark.parametrize("how", ["end", "error"])
+def test_a_server_that_goes_away_over_the_first_thing_behind_a_dot_gets_nothing_there_any_more(how: str) -> None:
+    """A proxy that crashes on it must not make each message unknown."""
+    client, first, second = up_to_the_next_envelope()
+    done = client.read(b"") if how == "end" else client.window.fail(ConnectionLost("reset"))
+    assert done == [first, second]
+    assert seen(first) == [(U, None)]
+    assert seen(second) == [(N, None)]
+    assert client.traits.reads_behind_dot is False
+    another = Client(chunking=False, traits=client.traits)
+    another.write(message())
+    another.read(b"250 a\r\n250 b\r\n354 go\r\n")
+    another.write()
+    assert not another.window.may_begin
+
+
+def test_a_server_that_has_read_behind_a_dot_once_is_trusted_with_it() -> None:
+    client, first, second = up_to_the_next_envelope()
+    client.read(b"250 taken\r\n250 a\r\n250 b\r\n354 go\r\n")
+    client.write()
+    assert client.read(b"250 taken\r\n") == [second]
+    assert client.traits.reads_behind_dot is True
+    another, third, fourth = up_to_the_next_envelope(client.traits)
+    assert another.read(b"") == [third, fourth]
+    assert client.traits.reads_behind_dot is True
+    assert first.error is None
+
+
+def test_an_end_in_front_of_the_dot_says_nothing_of_what_stands_behind_it() -> None:
+    client = Client(chunking=False)
+    client.write(message())
+    client.read(b"250 a\r\n250 b\r\n354 go\r\n")
+    client.write()
+    client.read(b"")
+    assert client.traits.reads_behind_dot is None
 
 
 def test_content_dot_and_the_next_envelope_share_a_write() -> None:
@@ -606,10 +686,11 @@ def test_content_dot_and_the_next_envelope_share_a_write() -> None:
     "client",
     [
         Client(chunking=False, in_flight=1),
+        Client(greeted("BURL imap"), chunking=False),
         Client(chunking=False, pipelining=False),
         Client(greeted(lmtp=True), chunking=False),
     ],
-    ids=["in_flight=1", "lockstep", "LMTP"],
+    ids=["in_flight=1", "Dovecot submission", "lockstep", "LMTP"],
 )
 def test_where_nothing_may_stand_behind_the_dot(client: Client) -> None:
     first = message()
@@ -669,7 +750,7 @@ def test_other_refusals_behind_a_dot_are_refusals(replies: bytes) -> None:
     client.write(second)
     client.read(b"250 taken\r\n" + replies)
     assert isinstance(second.error, SenderRefused)
-    assert client.traits.reads_behind_dot
+    assert client.traits.reads_behind_dot is not False
 
 
 def test_503_to_all_is_a_refusal_where_it_did_not_stand_behind_a_dot() -> None:
@@ -730,7 +811,7 @@ def test_postfix_keeps_a_refused_transaction_open_and_what_joined_it_goes_again_
     assert seen(second) == [(N, None)]
     assert second.transaction.was_cut
     assert client.window.must_close
-    assert client.traits.reads_behind_dot
+    assert client.traits.reads_behind_dot is not False
 
 
 def test_rset_comes_behind_a_refused_end_of_data() -> None:
@@ -746,7 +827,7 @@ def test_503_to_all_behind_a_refused_end_of_data_goes_again_and_says_nothing_of_
     client.write(message())
     client.read(b"550 policy\r\n503 a\r\n503 b\r\n503 c\r\n")
     assert client.write() == b"RSET\r\n"
-    assert client.traits.reads_behind_dot
+    assert client.traits.reads_behind_dot is not False
 
 
 def test_a_connection_that_has_carried_enough_is_closed_and_the_number_remembered() -> None:

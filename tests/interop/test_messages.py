@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 import smtplite
-from smtplite import Client
 from smtplite.protocol.window import MAX_ONE_CHUNK_BYTES
 
 from .launcher import Server

@@ -29,6 +29,7 @@ from smtplite.protocol.window import ServerTraits
 from smtplite.raw import RawSession
 from smtplite.sasl import Mechanism, password_mechanisms
 from smtplite.session import Deadline, ServerInfo, Session, Timeouts
+from smtplite.signing import Sign
 from smtplite.stream import Stream, connect_foreign, connect_tcp, connect_unix
 from smtplite.trace import Trace, Tracer
 from smtplite.url import options_of
@@ -71,6 +72,10 @@ class Client:
         max_age: seconds after which a connection is not used again; None: never.
         timeouts: for each phase.
         timeout: default of `send`'s own: seconds for a whole call; None: no limit beside `timeouts`.
+        rate_limit: an async context manager, such as an ``aiolimiter.AsyncLimiter``: entered and left before the first
+            octet of each message, by `send` and `send_many`.
+        sign: ``(octets) -> header fields``, to sign messages with DKIM: called with the octets as they will travel,
+            returns what to put in front of them. In a worker thread where they are many. A Content is read as a whole.
         trace: is told what happens, by typed events without secrets.
 
     Raises:
@@ -102,6 +107,8 @@ class Client:
         max_age: float | None = None,
         timeouts: Timeouts | None = None,
         timeout: float | None = None,
+        rate_limit: AbstractAsyncContextManager[object] | None = None,
+        sign: Sign | None = None,
         trace: Trace | None = None,
     ) -> None:
         if hostname is None and socket_path is None and connect is None:
@@ -131,6 +138,10 @@ class Client:
         self._source_address = _source(source_address)
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._timeout = _check_timeout(timeout)
+        self._rate_limit = _check_rate_limit(rate_limit)
+        if sign is not None and not callable(sign):
+            raise ConfigurationError(f"sign is a function of a message's octets, not {type(sign).__name__}")
+        self._sign = sign
         self._tracer = Tracer(trace)
         _check_number("max_connections", max_connections, 1, math.inf, whole=True)
         self._max_connections = max_connections
@@ -214,7 +225,7 @@ class Client:
             ProtocolError: one side broke the protocol; certainly nothing was delivered.
         """
         deadline = Deadline(self._timeout if timeout is None else _check_timeout(timeout))
-        ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope)
+        ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope, sign=self._sign)
         if is_large(message):  # else the event loop would stand still
             prepared = await in_thread(ready)
         else:
@@ -223,6 +234,10 @@ class Client:
         try:
             with deadline.scope:
                 await prepared.check()
+                if self._rate_limit is not None:
+                    deadline.arm(math.inf, "", "rate limit")
+                    async with self._rate_limit:
+                        pass
                 await self._deliver(consignment, deadline)
             error: SMTPError | None = deadline.error() if deadline.has_expired else None
         except SMTPError as raised:
@@ -291,6 +306,8 @@ class Client:
             in_flight=in_flight,
             timeout=self._timeout if timeout is None else _check_timeout(timeout),
             drain=drain,
+            rate_limit=self._rate_limit,
+            sign=self._sign,
         ).running()
 
     @asynccontextmanager
@@ -528,6 +545,12 @@ def _check_number(name: str, value: object, least: float, most: float, *, whole:
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
         limit = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
         raise ConfigurationError(f"{name} is a {'whole ' if whole else ''}number, {limit}, not {value!r}")
+
+
+def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | None:
+    if limit is not None and not isinstance(limit, AbstractAsyncContextManager):
+        raise ConfigurationError(f"rate_limit is an async context manager, not {type(limit).__name__}")
+    return limit
 
 
 def _check_timeout(timeout: float | None) -> float | None:

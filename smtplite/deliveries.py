@@ -11,7 +11,7 @@ import copy
 import itertools
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import anyio
@@ -23,6 +23,7 @@ from smtplite.errors import ConnectionLost, MessageError, SMTPError
 from smtplite.message import Delivery, Outgoing, Prepared, is_large, prepare
 from smtplite.pool import Pool
 from smtplite.session import Deadline, Parcel, Session
+from smtplite.signing import Sign
 
 __all__ = ["Deliveries"]
 
@@ -52,6 +53,8 @@ class Deliveries:
         in_flight: the most messages under way on one of them, where they travel in chunks.
         timeout: seconds for each message, from its first octet to its verdict.
         drain: seconds to wait for outcomes when the block is left early.
+        rate_limit: entered and left before an item is taken.
+        sign: signs each message.
     """
 
     def __init__(
@@ -64,18 +67,26 @@ class Deliveries:
         in_flight: int,
         timeout: float | None,
         drain: float,
+        rate_limit: AbstractAsyncContextManager[object] | None = None,
+        sign: Sign | None = None,
     ) -> None:
         self._items = items
+        self._rate_limit = rate_limit
+        self._sign = sign
         self._consign = consign
         self._pool = pool
         self._connections = connections
         self._in_flight = in_flight
         self._timeout = timeout
         self._drain = drain
-        self._iterator: Iterator[Any] | None = None if isinstance(items, AsyncIterable) else iter(items)
+        # What must be waited for is taken by a task of its own: the items, or leave to send them.
+        self._iterator: Iterator[Any] | None = (
+            None if isinstance(items, AsyncIterable) or rate_limit is not None else iter(items)
+        )
         self._is_exhausted = False  # nothing more is taken from the caller's iterable
         self._is_leaving = False  # nothing more is begun
         self._fetched: deque[Any] = deque()  # taken from an asynchronous iterable, not yet looked at
+        self._at_limit: list[Any] = []  # the item that waits for the caller's rate limit
         self._waiting: deque[_Shipment] = deque()  # sent before, in part or in vain; these come first
         self._in_work: dict[int, Any] = {}  # items that are being read and checked, by a number of their own
         self._shipments: dict[Parcel, _Shipment] = {}  # taken and undecided
@@ -164,9 +175,10 @@ class Deliveries:
         """Make an outcome of everything that was taken."""
         for shipment in list(self._shipments.values()):
             self._decide(shipment, self._left)
-        for item in [*self._in_work.values(), *self._fetched]:
+        for item in [*self._in_work.values(), *self._fetched, *self._at_limit]:
             self._outcomes.append(Delivery(item, error=_copy(self._left)))
         self._in_work.clear()
+        self._at_limit.clear()
         self._fetched.clear()
         self._rest = list(self._outcomes)
         self._outcomes.clear()
@@ -178,11 +190,16 @@ class Deliveries:
         return self._connections * max(_OUTCOMES_PER_CONNECTION, self._in_flight)
 
     async def _fetch(self) -> None:
-        """Take items from an asynchronous iterable, a few ahead."""
-        assert isinstance(self._items, AsyncIterable)
-        ahead = self._connections * max(2, self._in_flight)
+        """Take items for which has to be waited, a few ahead."""
+        limit = self._rate_limit
+        ahead = self._connections * (max(2, self._in_flight) if limit is None else 1)
         try:
-            async for item in self._items:
+            async for item in self._items if isinstance(self._items, AsyncIterable) else _Each(self._items):
+                self._at_limit.append(item)  # taken, and nowhere else yet
+                if limit is not None:
+                    async with limit:
+                        pass
+                self._at_limit.clear()
                 self._fetched.append(item)
                 self._call_workers()
                 while len(self._fetched) >= ahead:
@@ -226,7 +243,7 @@ class Deliveries:
                 self._prepare_slowly(item, None)
                 continue
             try:
-                prepared = _prepare(item)
+                prepared = _prepare(item, self._sign)
             except SMTPError as error:
                 self._add(Delivery(item, error=error))
                 continue
@@ -250,7 +267,7 @@ class Deliveries:
     async def _prepare_in_task(self, number: int, item: Any, prepared: Prepared | None) -> None:
         try:
             if prepared is None:
-                prepared = await in_thread(_prepare, item)
+                prepared = await in_thread(_prepare, item, self._sign)
             await prepared.check()
         except Exception as error:  # noqa: BLE001 (an SMTPError, or what the source of the content raised)
             del self._in_work[number]
@@ -386,6 +403,22 @@ class Deliveries:
         return self._pool.is_wanted_beside(self)
 
 
+class _Each:
+    """The items of an iterable, to a loop that has to wait between them."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._iterator = iter(items)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
 class _Lane:
     """The source of one session."""
 
@@ -420,11 +453,13 @@ class _Lane:
         self._deliveries.finished(parcel)
 
 
-def _prepare(item: Any) -> Prepared:
+def _prepare(item: Any, sign: Sign | None) -> Prepared:
     try:
         if isinstance(item, Outgoing):
-            return prepare(item.message, sender=item.sender, recipients=item.recipients, envelope=item.envelope)
-        return prepare(item)
+            return prepare(
+                item.message, sender=item.sender, recipients=item.recipients, envelope=item.envelope, sign=sign
+            )
+        return prepare(item, sign=sign)
     except SMTPError:
         raise
     except Exception as error:  # an object that is no message, whatever it does

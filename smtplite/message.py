@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from email import policy as email_policy
 from email.errors import InvalidHeaderDefect, NonPrintableDefect
 from email.header import Header
@@ -32,6 +33,7 @@ from smtplite.content import (
     eight_bit_field,
     ends_within,
     header_section,
+    in_thread,
     wire_form,
 )
 from smtplite.errors import ExtensionRequired, MessageError, RecipientsRefused, SMTPError
@@ -42,6 +44,7 @@ from smtplite.protocol.parameters import NO_PARAMETERS, Parameters, extension_re
 from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.transaction import Outcome, RecipientOutcome
+from smtplite.signing import Sign, Signing
 
 __all__ = [
     "MAX_TEXT_LINE_BYTES",
@@ -359,6 +362,7 @@ class Prepared:
         positions: for each of `recipients`, its index in `forward_paths`.
         is_eight_bit: whether `content` holds an octet above 127.
         reader: reads the content, if it is not at hand; None: it is.
+        signing: puts a signature in front; None: there is none.
     """
 
     envelope: Envelope
@@ -373,6 +377,7 @@ class Prepared:
     _message_id: str | None
     _needs_smtputf8: str | None
     reader: ContentReader | None = attrs.field(default=None, repr=False)
+    signing: Signing | None = attrs.field(default=None, repr=False)
 
     @property
     def message_id(self) -> str | None:
@@ -391,6 +396,8 @@ class Prepared:
     @property
     def is_checked(self) -> bool:
         """True if `check` has nothing to do."""
+        if self.signing is not None and (self.reader is not None or len(self.content) >= LARGE_BYTES):
+            return False
         return self.reader is None or self.reader.is_checked
 
     @property
@@ -409,6 +416,22 @@ class Prepared:
             if self.reader.is_eight_bit and self.envelope.body == "7BIT":
                 await self.aclose()
                 raise _not_seven_bit()
+            if self.signing is not None and self.signing.gathered is None:
+                await self._gather(self.reader, self.signing)
+        if self.signing is not None and len(self._octets) >= LARGE_BYTES:
+            await in_thread(self.signing.signed, self._octets)
+
+    async def _gather(self, reader: ContentReader, signing: Signing) -> None:
+        """Read all of the content: what is signed must be at hand as a whole."""
+        eight_bit_error = _not_seven_bit if self.envelope.body == "7BIT" else None
+        async with aclosing(reader.body(eight_bit_error=eight_bit_error, limit=None).pieces()) as pieces:
+            signing.gathered = b"".join([piece async for piece in pieces])
+
+    @property
+    def _octets(self) -> bytes:
+        """The content, if it is at hand as a whole."""
+        gathered = None if self.signing is None else self.signing.gathered
+        return self.content if gathered is None else gathered
 
     async def aclose(self) -> None:
         """Close the caller's stream, if it was begun and not read to its end."""
@@ -445,9 +468,12 @@ class Prepared:
         is_eight_bit = self.is_eight_bit
         kind = envelope.body
         body: Body
-        if self.reader is None:
-            content = self.content
-            if self._must_be_narrowed(extensions):
+        if self.reader is None or self.signing is not None:
+            content = self._octets
+            if self.reader is not None and kind != "BINARYMIME":
+                is_eight_bit = not content.isascii()
+            is_narrowed = self._must_be_narrowed(extensions)
+            if is_narrowed:
                 assert self.message is not None
                 try:
                     content = wire_bytes(self.message, seven_bit=True, _added=self.added)
@@ -455,6 +481,8 @@ class Prepared:
                     pass  # a text of no known charset, which the stdlib cannot encode: only 8BITMIME can carry it
                 else:
                     is_eight_bit = not check_text(content)
+            if self.signing is not None:
+                content = self.signing.signed(content, is_narrowed=is_narrowed)
             body = OctetBody(content, is_binary=kind == "BINARYMIME")
             ends_line = not content or content.endswith(b"\n")
         else:
@@ -564,6 +592,7 @@ def prepare(
     sender: str | Address | None = None,
     recipients: AnyRecipients | None = None,
     envelope: Envelope | None = None,
+    sign: Sign | None = None,
 ) -> Prepared:
     """Read and check a message and its envelope, before anything is sent.
 
@@ -574,10 +603,21 @@ def prepare(
         sender: the reverse-path; None: from the headers.
         recipients: None: from the headers.
         envelope: in place of both.
+        sign: gives the header fields that are put in front of it.
 
     Raises:
         MessageError: it cannot be sent; says what to change.
     """
+    prepared = _prepare(message, sender, recipients, envelope)
+    return prepared if sign is None else attrs.evolve(prepared, signing=Signing(sign))
+
+
+def _prepare(
+    message: AnyMessage,
+    sender: str | Address | None,
+    recipients: AnyRecipients | None,
+    envelope: Envelope | None,
+) -> Prepared:
     if envelope is not None and (sender is not None or recipients is not None):
         raise MessageError("pass either envelope= or sender= and recipients=, not both")
     if isinstance(message, Message):

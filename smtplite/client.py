@@ -361,7 +361,9 @@ class Client:
         while not consignment.is_done:
             session = await self._pool.acquire(deadline, fresh=consignment.was_tried)
             try:
-                await consignment.fit_to_in_thread(session)
+                if consignment.flattens_anew(session):
+                    await consignment.narrow()
+                consignment.fit_to(session)
                 await session.run(Single(consignment), deadline)
             finally:
                 await self._pool.release(session)

@@ -50,12 +50,13 @@ class Consignment(Parcel):
         self.fit(mail, rcpts, body.size, is_binary=body.is_binary)
         self._session = session
 
-    async def fit_to_in_thread(self, session: Session) -> None:
-        """As `fit_to`, without keeping the event loop from others where it is much to do."""
-        if self._prepared.flattens_anew(session.extensions):
-            await in_thread(self.fit_to, session)
-        else:
-            self.fit_to(session)
+    def flattens_anew(self, session: Session) -> bool:
+        """Return True if `fit_to` would keep the event loop from others: await `narrow` before."""
+        return self._prepared.flattens_anew(session.extensions)
+
+    async def narrow(self) -> None:
+        """Make the 7-bit form of a large message, in a worker thread."""
+        await in_thread(self._prepared.narrow)
 
     def goes_on(self) -> bool:
         """Decide, once a transaction of it is done, whether another one is to come."""

@@ -89,6 +89,7 @@ class Deliveries:
         self._at_limit: list[Any] = []  # the item that waits for the caller's rate limit
         self._waiting: deque[_Shipment] = deque()  # sent before, in part or in vain; these come first
         self._in_work: dict[int, Any] = {}  # items that are being read and checked, by a number of their own
+        self._narrowing = 0  # shipments that are made 7-bit
         self._shipments: dict[Parcel, _Shipment] = {}  # taken and undecided
         self._to_close: list[Prepared] = []  # whose caller's stream may still be open
         self._outcomes: deque[Delivery] = deque()
@@ -279,6 +280,21 @@ class Deliveries:
             self._waiting.append(self._ship(item, prepared))
         self._call_workers()
 
+    def narrow(self, shipment: _Shipment) -> None:
+        """Have a large message made 7-bit in a task of its own; then it comes first."""
+        self._narrowing += 1
+        self._tasks.start_soon(self._narrow_in_task, shipment)
+
+    async def _narrow_in_task(self, shipment: _Shipment) -> None:
+        try:
+            await shipment.consignment.narrow()
+        except SMTPError as error:
+            self._decide(shipment, error)
+        else:
+            self._waiting.append(shipment)
+        self._narrowing -= 1
+        self._call_workers()
+
     async def _close_streams(self) -> None:
         while self._to_close:
             await self._to_close.pop().aclose()
@@ -354,7 +370,7 @@ class Deliveries:
 
     @property
     def _is_dry(self) -> bool:
-        return self._is_exhausted and not self._fetched and not self._in_work
+        return self._is_exhausted and not self._fetched and not self._in_work and not self._narrowing
 
     async def _send_some(self) -> bool:
         """Borrow a session and send; return False if none can be had."""
@@ -434,6 +450,9 @@ class _Lane:
             shipment = deliveries.next_shipment()
             if shipment is None:
                 break
+            if shipment.consignment.flattens_anew(self._session):
+                deliveries.narrow(shipment)
+                continue
             try:
                 shipment.consignment.fit_to(self._session)
             except SMTPError as error:

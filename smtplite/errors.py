@@ -87,12 +87,12 @@ class SMTPError(Exception):
     ) -> None:
         super().__init__(message)
         self.phase = phase
-        self.accepted = tuple(accepted)
+        self.accepted: tuple[str, ...] = tuple(accepted)
         self.refused: dict[str, Reply] = dict(refused or {})
-        self.unknown = tuple(unknown)
-        self.not_sent = tuple(not_sent)
+        self.unknown: tuple[str, ...] = tuple(unknown)
+        self.not_sent: tuple[str, ...] = tuple(not_sent)
         self.reply = reply
-        self.transcript = tuple(transcript)
+        self.transcript: tuple[str, ...] = tuple(transcript)
 
     @property
     def delivered(self) -> bool | None:

@@ -378,6 +378,7 @@ class Prepared:
     _needs_smtputf8: str | None
     reader: ContentReader | None = attrs.field(default=None, repr=False)
     signing: Signing | None = attrs.field(default=None, repr=False)
+    _narrowed: list[bytes] = attrs.field(factory=list, init=False, repr=False)  # the 7-bit form, once it was made
 
     @property
     def message_id(self) -> str | None:
@@ -439,8 +440,23 @@ class Prepared:
             await self.reader.aclose()
 
     def flattens_anew(self, extensions: Extensions) -> bool:
-        """Return True if `for_server` has much to do for this server: then call it in a worker thread."""
-        return len(self.content) >= LARGE_BYTES and self._must_be_narrowed(extensions)
+        """Return True if `for_server` has much to do for this server: call `narrow` before, in a worker thread."""
+        return len(self.content) >= LARGE_BYTES and not self._narrowed and self._must_be_narrowed(extensions)
+
+    def narrow(self) -> bytes:
+        """Return the content in its 7-bit form, which is made once (RFC 6152 3).
+
+        Where that cannot be, for a text has no charset that the standard library could encode, it is the 8-bit one.
+        """
+        if not self._narrowed:
+            assert self.message is not None
+            try:
+                self._narrowed.append(wire_bytes(self.message, seven_bit=True, _added=self.added))
+            except MessageError:
+                self._narrowed.append(self.content)
+            if self.signing is not None:
+                self.signing.signed(self._narrowed[0], is_narrowed=True)
+        return self._narrowed[0]
 
     def _must_be_narrowed(self, extensions: Extensions) -> bool:
         # UTF-8 headers cannot be made 7-bit.
@@ -474,13 +490,8 @@ class Prepared:
                 is_eight_bit = not content.isascii()
             is_narrowed = self._must_be_narrowed(extensions)
             if is_narrowed:
-                assert self.message is not None
-                try:
-                    content = wire_bytes(self.message, seven_bit=True, _added=self.added)
-                except MessageError:
-                    pass  # a text of no known charset, which the stdlib cannot encode: only 8BITMIME can carry it
-                else:
-                    is_eight_bit = not check_text(content)
+                content = self.narrow()
+                is_eight_bit = not check_text(content)
             if self.signing is not None:
                 content = self.signing.signed(content, is_narrowed=is_narrowed)
             body = OctetBody(content, is_binary=kind == "BINARYMIME")

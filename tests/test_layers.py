@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
     {"smtplite.protocol.window"},
     {"smtplite.protocol"},
     {"smtplite.content", "smtplite.flatten", "smtplite.trace", "smtplite.stream", "smtplite.sasl", "smtplite.url"},
+    {"smtplite.signing"},
     {"smtplite.message"},
     {"smtplite.session"},
     {"smtplite.handshake", "smtplite.pool", "smtplite.consignment"},
@@ -33,12 +34,12 @@ FLOORS: list[set[str]] = [
     {"smtplite.client"},
     {"smtplite"},
     {"smtplite.testing"},
-    {"smtplite.cli"},
+    {"smtplite.cli", "smtplite.contrib"},
     {"smtplite.__main__"},
 ]
 
 #: Rooms whose inner order is their own affair.
-FURNISHED = ("smtplite.testing", "smtplite.cli")
+FURNISHED = ("smtplite.testing", "smtplite.cli", "smtplite.contrib")
 
 #: Rooms of the testing kit that hand out a client; the server shares nothing with it, or both would be wrong alike.
 FOR_APPLICATIONS = {

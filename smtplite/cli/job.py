@@ -64,6 +64,8 @@ class Job:
         server, domain, sender, recipients = head
         if not server:
             raise ValueError("line 1 (server) is empty")
+        if server.count(":") == 1:
+            raise ValueError(f"line 1 (server) is a host name alone, not {server!r}: the port is given by --port")
         for number, check in ((2, lambda: Domain.parse(domain)), (3, lambda: ReversePath.parse(sender))):
             try:
                 check()

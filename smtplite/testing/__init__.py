@@ -66,9 +66,11 @@ _MODULE_OF = {
 """Only these need anyio, ssl or the client: whoever drives the protocol half alone does not load them."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
-        return getattr(import_module(f"smtplite.testing.{_MODULE_OF[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _MODULE_OF:
+            from importlib import import_module
+
+            return getattr(import_module(f"smtplite.testing.{_MODULE_OF[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -712,3 +712,19 @@ async def test_a_task_cancelled_by_asyncio_itself(anyio_backend: tuple[str, obje
             assert kept[0].rest
             hold.release()
             assert (await client.send(RAW)).complete
+
+
+async def test_a_large_message_is_made_seven_bit_in_a_thread_and_the_others_go_on() -> None:
+    """RFC 6152 3: where 8BITMIME is not offered."""
+    large = EmailMessage()
+    large["From"], large["To"], large["Message-ID"] = "me@example.org", "you@example.org", "<large@x>"
+    large.set_content("Grüße\n" * 60_000, cte="8bit")
+    async with SMTPServer(extensions=ServerExtensions(eight_bit_mime=False)) as server:
+        async with client_of(server) as client:
+            async with client.send_many([large, *outgoing(3)], connections=1) as deliveries:
+                outcomes = await all_of(deliveries)
+    assert all(outcome.result().complete for outcome in outcomes)
+    assert sorted(arrived(server)) == ["<0@x>", "<1@x>", "<2@x>", "<large@x>"]
+    (stored,) = [message for message in server.messages if len(message.content) > 1000]
+    assert stored.content.isascii()
+    assert stored.as_email().get_content().replace("\r\n", "\n") == "Grüße\n" * 60_000

@@ -544,4 +544,4 @@ def test_the_public_names() -> None:
     for name in smtplite.testing.__all__:
         assert getattr(smtplite.testing, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = smtplite.testing.nothing
+        _ = smtplite.testing.nothing  # type: ignore[attr-defined]

@@ -750,6 +750,9 @@ def _complete(
     return Envelope(sender, recipients)
 
 
+_NOTHING_ASKED: Final[frozenset[bytes]] = frozenset()
+
+
 @attrs.frozen(eq=False)
 class _Reading:
     """An envelope whose addresses and parameters were validated."""
@@ -766,8 +769,9 @@ class _Reading:
             raise MessageError("message has no recipients")
         sender = ReversePath.parse(envelope.sender)
         # Validated now, all of them, although the server decides later which of them are sent (rule R20).
-        Parameters.mail(ret=envelope.ret, envid=envelope.envid)
-        Parameters.custom(envelope.parameters)
+        if envelope.ret is not None or envelope.envid is not None or envelope.parameters:
+            Parameters.mail(ret=envelope.ret, envid=envelope.envid)
+            Parameters.custom(envelope.parameters)
         needs = f"address {sender.address!r}" if sender.needs_smtputf8 else None
         paths: list[tuple[ForwardPath, Recipient, Parameters]] = []
         index: dict[bytes, tuple[int, frozenset[bytes]]] = {}
@@ -775,7 +779,9 @@ class _Reading:
         for recipient in envelope.recipients:
             path = ForwardPath.parse(recipient.address)
             custom = Parameters.custom(recipient.parameters) if recipient.parameters else NO_PARAMETERS
-            asked = frozenset((_dsn(recipient, smtputf8=False).wire + custom.wire).split())
+            asked = _NOTHING_ASKED
+            if recipient.notify is not None or recipient.orcpt is not None or custom.keywords:
+                asked = frozenset((_dsn(recipient, smtputf8=False).wire + custom.wire).split())
             position, asked_before = index.setdefault(path.mailbox, (len(paths), asked))
             if asked != asked_before:  # two RCPTs, and the server could give two answers to one question
                 raise MessageError(f"recipient {path.address!r} is given twice with different parameters")

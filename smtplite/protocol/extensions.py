@@ -48,6 +48,7 @@ class Extensions(Mapping[str, tuple[str, ...]]):
         self.pipelining: bool = "PIPELINING" in self._keywords
         self.chunking: bool = "CHUNKING" in self._keywords
         self.enhanced_status_codes: bool = "ENHANCEDSTATUSCODES" in self._keywords
+        self.burl: bool = "BURL" in self._keywords
 
     @classmethod
     def from_reply(cls, reply: Reply) -> Extensions:

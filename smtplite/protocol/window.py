@@ -45,10 +45,6 @@ MAX_UNACKNOWLEDGED_BYTES: Final = 262_144
 
 _CONNECTIONS_UNTIL_FORGOTTEN: Final = 16
 
-#: Offered by Dovecot's submission server alone, as far as is known. It crashes on what stands behind an end of data,
-#: and does not pass on the RSET of the proof in time.
-_FRAGILE: Final = "BURL"
-
 _NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
 
 
@@ -267,7 +263,7 @@ class Window(Generic[M]):
             and self._pipelining
             and extensions.chunking
             and extensions.pipelining
-            and _FRAGILE not in extensions
+            and not extensions.burl  # Dovecot's submission server does not pass on the RSET of the proof in time
         )
 
     @property
@@ -285,9 +281,8 @@ class Window(Generic[M]):
         if isinstance(connection.newest, BdatLast):
             return len(self._under_way) < min(self._allowed, self.in_flight)
         # Behind a dot: what stands there has content of its own only once the dot's reply is read.
-        return (
-            self.in_flight > 1 and self._traits.reads_behind_dot is not False and _FRAGILE not in connection.extensions
-        )
+        # BURL is offered by Dovecot's submission server alone, as far as is known: it crashes on what stands there.
+        return self.in_flight > 1 and self._traits.reads_behind_dot is not False and not connection.extensions.burl
 
     @property
     def _may_pipeline(self) -> bool:

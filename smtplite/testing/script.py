@@ -134,7 +134,7 @@ class ScriptedReply:
             raise ValueError(f"{self.verb!r} is not a verb, GREETING or END_OF_DATA")
         if isinstance(self.reply, str) and _STATUS_LINE.fullmatch(self.reply.partition("\n")[0]) is None:
             raise ValueError(
-                f"{self.reply!r} is not a reply, such as '550 5.1.1 no such user'; give bytes to send octets as they are"
+                f"{self.reply!r} is not a reply, such as '550 5.1.1 no such user'; bytes are sent as they are"
             )
 
     @property

@@ -1,7 +1,8 @@
-"""Regenerates the generated parts of the documentation from the code, in place.
+"""Regenerates the generated parts of the documentation from the code, in place; and builds it for a browser.
 
 ``python docs/build.py`` writes; ``python docs/build.py --check`` writes nothing, names each page that is out of date
-and exits 1 if there is one. A generated part stands between two comments::
+and exits 1 if there is one. ``python docs/build.py html`` builds docs/_build/html with Sphinx, every warning an error;
+it needs ``pip install -e '.[docs]'``. A generated part stands between two comments::
 
     <!-- generated: NAME -->
     ...
@@ -226,6 +227,117 @@ def diagram() -> str:
     return "```mermaid\n" + "\n".join(lines) + "\n```\n"
 
 
+#: Where each state stands in the picture: the middle of its box.
+PLACES: Final[dict[str, tuple[int, int]]] = {
+    "GREETING": (250, 60),
+    "HELLO": (250, 210),
+    "TLS": (180, 480),
+    "READY": (430, 350),
+    "AUTH": (430, 570),
+    "MAIL": (640, 190),
+    "RCPT": (860, 350),
+    "DATA": (662, 350),
+    "CHUNK": (1040, 350),
+    "VERDICT": (820, 560),
+    "FAILED": (1060, 720),
+    "CLOSING": (250, 720),
+    "CLOSED": (250, 860),
+}
+#: How far an arrow swings out to its right, so that it keeps clear of other boxes.
+BENDS: Final[dict[tuple[str, str], int]] = {
+    ("GREETING", "CLOSING"): 320,
+    ("READY", "AUTH"): 140,
+    ("AUTH", "READY"): 140,
+    ("RCPT", "FAILED"): 50,
+    ("MAIL", "FAILED"): -660,
+}
+#: States whose own arrow hangs below them.
+HANGING: Final = frozenset({"AUTH"})
+_HALF_WIDTH, _HALF_HEIGHT = 52, 17
+#: Labels that say the same in every state: each state has its own, and a caption says so once.
+_EVERYWHERE: Final = frozenset({"NOOP", "VRFY", "EXPN", "HELP", "(any other)", "QUIT"})
+_RESETS: Final = frozenset({"EHLO", "HELO", "LHLO", "RSET"})
+
+
+def picture() -> str:
+    """Return the state diagram as a picture in SVG, from the same transitions as `diagram`.
+
+    What leads from many states to one place would cover all else: a caption says it, where the rules allow it.
+    """
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for edge in edges():
+        if edge.label in _EVERYWHERE or (edge.label in _RESETS and edge.source != State.HELLO.name):
+            continue
+        grouped.setdefault((edge.source, edge.target), []).append(edge.label)
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 940" font-family="sans-serif" font-size="14">',
+        "<title>The states of a connection, and what leads from one to another</title>",
+        '<rect width="1180" height="940" fill="#ffffff"/>',
+        '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" orient="auto">'
+        '<path d="M0 0L10 5L0 10z" fill="#45556c"/></marker></defs>',
+    ]
+    texts = []
+    for (source, target), labels in grouped.items():
+        path, (x, y) = _arrow(source, target)
+        parts.append(f'<path d="{path}" fill="none" stroke="#45556c" stroke-width="1.4" marker-end="url(#head)"/>')
+        top = y - 8 * (len(labels) - 1)
+        for row, label in enumerate(labels):
+            texts.append(
+                f'<text x="{x:.0f}" y="{top + 16 * row:.0f}" text-anchor="middle" dominant-baseline="middle"'
+                f' stroke="#ffffff" stroke-width="5" paint-order="stroke" fill="#1d293d">{label}</text>'
+            )
+    parts += texts
+    for state in State:
+        x, y = PLACES[state.name]
+        parts.append(
+            f'<rect x="{x - _HALF_WIDTH}" y="{y - _HALF_HEIGHT}" width="{2 * _HALF_WIDTH}" height="{2 * _HALF_HEIGHT}"'
+            f' rx="8" fill="#e0f2fe" stroke="#0369a1"/><text x="{x}" y="{y}" text-anchor="middle"'
+            f' dominant-baseline="central" font-weight="bold" fill="#0c4a6e">{state.name}</text>'
+        )
+    resets = _states_of({"RSET"}, State.READY)
+    quits = _states_of({"QUIT"}, State.CLOSING)
+    stays = sorted({edge.label for edge in edges() if edge.label in _EVERYWHERE and edge.source == edge.target})
+    for row, caption in enumerate(
+        (
+            f"Not drawn: RSET, or EHLO and its kind, leads back to READY from {resets}.",
+            f"QUIT leads to CLOSING from {quits}.",
+            f"{', '.join(stays)} leave the state as it is.",
+            "A 421 leads to CLOSING and the end of the octets to CLOSED, from every state.",
+        )
+    ):
+        parts.append(f'<text x="330" y="{820 + 24 * row}" fill="#45556c">{caption}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _states_of(labels: Iterable[str], target: State) -> str:
+    found = dict.fromkeys(edge.source for edge in edges() if edge.label in labels and edge.target == target.name)
+    return ", ".join(found)
+
+
+def _arrow(source: str, target: str) -> tuple[str, tuple[float, float]]:
+    """Return the path of an arrow, and where its label stands."""
+    (x1, y1), (x2, y2) = PLACES[source], PLACES[target]
+    if source == target:
+        sign = 1 if source in HANGING else -1
+        begin, out = y1 + sign * _HALF_HEIGHT, y1 + sign * (_HALF_HEIGHT + 52)
+        return f"M{x1 - 22} {begin}C{x1 - 50} {out} {x1 + 50} {out} {x1 + 22} {begin}", (x1, out)
+    dx, dy = x2 - x1, y2 - y1
+    length = (dx * dx + dy * dy) ** 0.5
+    bend = BENDS.get((source, target), 0)
+    middle = ((x1 + x2) / 2 - dy / length * bend, (y1 + y2) / 2 + dx / length * bend)
+    (ax, ay), (bx, by) = _edge_of(source, middle), _edge_of(target, middle)
+    label = ((ax + bx) / 4 + middle[0] / 2, (ay + by) / 4 + middle[1] / 2)
+    return f"M{ax:.0f} {ay:.0f}Q{middle[0]:.0f} {middle[1]:.0f} {bx:.0f} {by:.0f}", label
+
+
+def _edge_of(state: str, towards: tuple[float, float]) -> tuple[float, float]:
+    """Return where a line from a state's middle leaves its box."""
+    x, y = PLACES[state]
+    dx, dy = towards[0] - x, towards[1] - y
+    scale = min(_HALF_WIDTH / abs(dx) if dx else 1e9, _HALF_HEIGHT / abs(dy) if dy else 1e9)
+    return x + dx * scale, y + dy * scale
+
+
 def reserved_codes() -> str:
     """Return the table of the codes that are believed as the reply to some commands alone."""
     return table(
@@ -405,6 +517,46 @@ def refused_addresses() -> str:
     return table(("Address, as a Python literal", "Why it is refused"), rows)
 
 
+# Measurements
+
+#: The benchmarks' own page; `python -m benchmarks` writes it.
+RESULTS: Final = DOCS / "benchmarks" / "results.md"
+_PEERS: Final = ("aiosmtplib", "smtpproto", "smtplib", "nodemailer")
+
+
+def _medians(heading: str) -> dict[str, str]:
+    """Return who -> median, of the table below a heading of the benchmarks' page."""
+    _, found, section = RESULTS.read_text(encoding="utf-8").partition(f"\n### {heading}\n")
+    if not found:
+        raise ValueError(f"{RESULTS.name} has no table {heading!r}")
+    return dict(re.findall(r"^\| ([^|]+?) \| ([\d.,]+) \|", section.partition("\n### ")[0], re.MULTILINE))
+
+
+def measured() -> str:
+    """Return the table of what a message costs, ours beside the peers', as the benchmarks found it."""
+    trips = _medians("Round trips a message, counted by the server")
+    seconds = _medians("200 messages, round trip 20 ms, 1 connection: seconds in all")
+    rows = [
+        ("round trips a message", trips["smtplite send"], trips["smtplite send_many"], *(trips[who] for who in _PEERS)),
+        ("the same, to 50 recipients", trips["smtplite send, to 50"], "–", *(trips[f"{who}, to 50"] for who in _PEERS)),
+        (
+            "200 messages at a round trip of 20 ms, 1 connection",
+            *(f"{seconds[who]} s" for who in ("smtplite, one send after another", "smtplite", *_PEERS)),
+        ),
+    ]
+    return table(("", "smtplite `send`", "`send_many`", *_PEERS), rows)
+
+
+# Examples
+
+
+def examples() -> str:
+    """Return the list of the example projects, by the titles of their pages."""
+    pages = [*sorted(DOCS.glob("examples/*.md")), *sorted(DOCS.glob("examples/*/README.md"))]
+    titles = {page: page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for page in pages}
+    return "".join(f"- [{title}]({page.relative_to(DOCS).as_posix()})\n" for page, title in titles.items())
+
+
 #: Every generated part: NAME -> what makes it.
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "reply-classes": reply_classes,
@@ -421,6 +573,8 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "limits": limits,
     "accepted-addresses": accepted_addresses,
     "refused-addresses": refused_addresses,
+    "measured": measured,
+    "examples": examples,
 }
 
 
@@ -454,26 +608,49 @@ def outdated(docs: Path = DOCS) -> dict[Path, str]:
     """
     pages: dict[Path, str] = {}
     names: set[str] = set()
-    for path in sorted(docs.rglob("*.md")):
+    readme = docs.parent / "README.md"
+    for path in [*([readme] if readme.exists() else []), *sorted(docs.rglob("*.md"))]:
+        if docs / "_build" in path.parents:
+            continue
         page = path.read_text(encoding="utf-8")
         try:
             made = regenerate(page)
         except ValueError as error:
-            raise ValueError(f"{path.relative_to(docs)}: {error}") from error
+            raise ValueError(f"{path.relative_to(docs.parent)}: {error}") from error
         names.update(match["name"] for match in _PART.finditer(page))
         if made != page:
             pages[path] = made
+    made_picture = picture()
+    place = docs / "reference" / "states.svg"
+    if not place.exists() or place.read_text(encoding="utf-8") != made_picture:
+        pages[place] = made_picture
     missing = [name for name in PARTS if name not in names]
     if missing:
         raise ValueError(f"no page has the generated part {', '.join(missing)}")
     return pages
 
 
+def build_html(docs: Path = DOCS) -> int:
+    """Build docs/_build/html with Sphinx, anew; return the exit status."""
+    from sphinx.cmd.build import main as sphinx
+
+    built = docs / "_build"
+    status = sphinx(
+        ["-b", "html", "-W", "--keep-going", "-q", "-E", "-d", str(built / "doctrees"), str(docs), str(built / "html")]
+    )
+    if not status:
+        print(f"built {(built / 'html' / 'index.html').relative_to(docs.parent)}")
+    return status
+
+
 def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
     """Write what is out of date, or only say so; return the exit status."""
     parser = argparse.ArgumentParser(description="Regenerates the generated parts of the documentation.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    parser.add_argument("what", nargs="?", choices=("html",), help="build the pages for a browser: docs/_build/html")
     options = parser.parse_args(arguments)
+    if options.what == "html":
+        return build_html(docs)
     pages = outdated(docs)
     for path, made in pages.items():
         name = path.relative_to(docs.parent).as_posix()

@@ -42,6 +42,8 @@ from smtplite.protocol import (
     Rule,
     State,
 )
+from smtplite.protocol.parameters import KNOWN_PARAMETERS
+from smtplite.protocol.reply import ENHANCED_STATUS_CODES
 from smtplite.protocol.state import RESERVED_CODES
 
 DOCS: Final = Path(__file__).resolve().parent
@@ -124,6 +126,25 @@ def _code_rows(codes: Iterable[int]) -> Iterable[Sequence[str]]:
 def reply_codes() -> str:
     """Return the table of all codes that the code knows by name."""
     return table(("Code", "Meaning", "Class"), _code_rows(sorted(REPLY_CODES)))
+
+
+def enhanced_codes() -> str:
+    """Return a table of the enhanced status codes without their class, and what each means."""
+    rows = [(code(f"X.{subject}.{detail}"), text) for (subject, detail), text in ENHANCED_STATUS_CODES.items()]
+    return table(("Code", "Meaning"), rows)
+
+
+def parameters() -> str:
+    """Return a table of the parameters that are known, and who sets each."""
+    rows = [
+        (code(known.keyword), known.extension, known.commands, _setter(known.set_by), known.meaning, known.rfc)
+        for known in KNOWN_PARAMETERS
+    ]
+    return table(("Parameter", "Extension", "Of", "Set by", "Meaning", "Defined in"), rows)
+
+
+def _setter(set_by: str) -> str:
+    return set_by if set_by in ("the client", "never") else code(set_by)
 
 
 def article_codes() -> str:
@@ -561,6 +582,8 @@ def examples() -> str:
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "reply-classes": reply_classes,
     "reply-codes": reply_codes,
+    "enhanced-codes": enhanced_codes,
+    "parameters": parameters,
     "article-codes": article_codes,
     "states": states,
     "rules": rules,

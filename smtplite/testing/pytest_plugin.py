@@ -13,7 +13,7 @@ or, for all tests below a folder or a module, a fixture there that is called `sm
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ __all__ = ["smtp_outbox", "smtp_outbox_options", "smtp_server", "smtp_server_opt
 MAX_REPORTED = 20
 """Messages, and mistakes of clients, that the report of a failed test shows."""
 
-_servers = pytest.StashKey[list[SMTPServer]]()
+_servers = pytest.StashKey[list[tuple[str, SMTPServer]]]()  # with the name of the fixture
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,16 +93,27 @@ def _server(request: pytest.FixtureRequest, options: dict[str, Any]) -> SMTPServ
         if marker.args:
             raise pytest.UsageError(f"smtp_server takes keyword arguments, those of SMTPServer; not {marker.args!r}")
         options = {**options, **marker.kwargs}
-    server = SMTPServer(**options)
-    request.node.stash.setdefault(_servers, []).append(server)
+    try:
+        server = SMTPServer(**options)
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(
+            f"smtp_server: {error}; its arguments, and those of its options, are SMTPServer's"
+        ) from None
+    request.node.stash.setdefault(_servers, []).append((request.fixturename or "smtp_server", server))
     return server
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Say in which parts two messages differ."""
-    if op != "==" or not (isinstance(left, ReceivedMessage) and isinstance(right, ReceivedMessage)):
+    if op != "==":
         return None
-    return [f"{left!r} == {right!r}", *left.differences(right)]
+    if isinstance(left, ReceivedMessage) and isinstance(right, ReceivedMessage):
+        return [f"{left!r} == {right!r}", *left.differences(right)]
+    if isinstance(left, Sequence) and isinstance(right, Sequence):
+        for index, (one, other) in enumerate(zip(left, right, strict=False)):
+            if isinstance(one, ReceivedMessage) and isinstance(other, ReceivedMessage) and one != other:
+                return [f"message {index} of {len(left)} and {len(right)}", *one.differences(other)]
+    return None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -112,8 +123,8 @@ def pytest_runtest_makereport(
     """Add to the report of a failed test what its servers took, and the mistakes that clients made."""
     report = yield
     if report.when == "call" and report.failed:
-        for server in item.stash.get(_servers, []):
-            report.sections.append(("SMTP server", "\n".join(_account(server))))
+        for name, server in item.stash.get(_servers, []):
+            report.sections.append((f"SMTP server of {name}", "\n".join(_account(server))))
     return report
 
 

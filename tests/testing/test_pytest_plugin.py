@@ -271,8 +271,8 @@ def test_failures_read_well(run: Run) -> None:
     assert "E         sender: 'ann@example.org' != 'zoe@example.org'" in lines
     assert r"E           b'Subject: other\r\n'" in lines
     # What the server took, where a test failed, and only there
-    assert printed.count("- SMTP server -") == 4
-    account = printed.split("- SMTP server -")
+    assert printed.count("- SMTP server of smtp_") == 4
+    account = printed.split("- SMTP server of smtp_")
     assert "\n1 message\n  " + shown in account[1]
     assert "\n0 messages\nmistakes of the client\n  unknown command: 'BAD'\n" in account[4]
 
@@ -326,4 +326,6 @@ def test_the_comparison_is_of_two_messages_and_nothing_else() -> None:
     assert compare("==", one, other) == [f"{one!r} == {other!r}", "sender: 'a@b' != 'c@d'"]
     assert compare("!=", one, one) is None
     assert compare("==", one, "a@b") is None
-    assert compare("==", [one], [other]) is None
+    assert compare("==", [one, one], [one, other]) == ["message 1 of 2 and 2", "sender: 'a@b' != 'c@d'"]
+    assert compare("==", [one], [one, one]) is None
+    assert compare("==", [one], ["a@b"]) is None

@@ -503,7 +503,8 @@ class Prepared:
             if kind is None and self.reader.is_eight_bit is None and extensions.eight_bit_mime:
                 kind = "8BITMIME"  # who knows what comes
         size = body.size
-        if size is not None and not ends_line and not body.is_binary:
+        adds_line_end = size is not None and not ends_line and not body.is_binary
+        if size is not None and adds_line_end:
             size += 2  # DATA ends the last line (RFC 5321 4.1.1.4)
         drop_dsn = envelope.dsn == "drop" and not extensions.dsn
         mail = Mail(
@@ -511,6 +512,7 @@ class Prepared:
             negotiate(
                 extensions,
                 size=size,
+                is_size_exact=not (adds_line_end and binary_ok),  # in chunks the last line stays as it is
                 is_eight_bit=is_eight_bit,
                 needs_smtputf8=self.needs_smtputf8,
                 is_tls=is_tls,

@@ -1929,3 +1929,13 @@ def test_outgoing_and_delivery_are_frozen() -> None:
     for value in (Outgoing(RAW), Delivery(RAW)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             value.tag = value.receipt = 1  # type: ignore[misc,union-attr]
+
+
+@pytest.mark.parametrize(("text", "binary_ok", "said"), [(b"x", True, None), (b"x", False, 9), (b"x\r\n", True, 9)])
+def test_the_size_is_exact_or_not_said(text: bytes, binary_ok: bool, said: int | None) -> None:
+    """Section 4: DATA ends a last line that does not end, a chunk leaves it; which of both it will be, nobody knows."""
+    prepared = prepare(b"A: b\r\n" + text, sender="me@example.org", recipients="you@example.org")
+    mail, _, _ = prepared.for_server(Extensions({"SIZE": ["100"]}), is_tls=False, binary_ok=binary_ok)
+    assert str(mail).endswith(">" if said is None else f" SIZE={said}")
+    with pytest.raises(ExtensionRequired):
+        prepared.for_server(Extensions({"SIZE": ["8"]}), is_tls=False, binary_ok=binary_ok)

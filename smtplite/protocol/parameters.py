@@ -257,6 +257,7 @@ def negotiate(
     extensions: Extensions,
     *,
     size: int | None,
+    is_size_exact: bool = True,
     is_eight_bit: bool,
     needs_smtputf8: str | None = None,
     is_tls: bool = False,
@@ -273,6 +274,7 @@ def negotiate(
     Args:
         extensions: what the server offers.
         size: the content's octets on the wire, before dot-stuffing; None if it is not known.
+        is_size_exact: False: it may be less, and is not said.
         is_eight_bit: whether the content holds an octet above 127.
         needs_smtputf8: which address or header needs SMTPUTF8, for the error; None: none does.
         is_tls: whether the session is inside TLS, and the server's certificate was verified.
@@ -314,7 +316,7 @@ def negotiate(
     if drop_dsn and not extensions.dsn:
         ret = envid = None
     parameters = Parameters.mail(
-        size=size if "SIZE" in extensions else None,
+        size=size if is_size_exact and "SIZE" in extensions else None,
         body=body,
         smtputf8=needs_smtputf8 is not None,
         ret=ret,

@@ -658,7 +658,7 @@ def build_html(docs: Path = DOCS) -> int:
     from sphinx.cmd.build import main as sphinx
 
     built = docs / "_build"
-    status = sphinx(
+    status: int = sphinx(
         ["-b", "html", "-W", "--keep-going", "-q", "-E", "-d", str(built / "doctrees"), str(docs), str(built / "html")]
     )
     if not status:

@@ -393,7 +393,10 @@ class Session:
             self._cut_off(source, self._write_error or error)
         except BaseException:
             # The stream first: a message that goes on being written must not outlive its outcome (rule R10).
-            self._cut_off(source, deadline.error() if deadline.has_expired else ConnectionLost("send was cancelled"))
+            if deadline.has_expired:
+                self._cut_off(source, deadline.error())
+            else:
+                self._cut_off(source, ConnectionLost("send was cancelled"), is_our_own=True)
             raise
         finally:
             if self.window.must_close:
@@ -403,13 +406,13 @@ class Session:
             if self.is_dead:
                 await self.discard("")
 
-    def _cut_off(self, source: Source, error: SMTPError) -> None:
+    def _cut_off(self, source: Source, error: SMTPError, *, is_our_own: bool = False) -> None:
         self.abort(str(error))
         # What was read while a write had to wait was read: a complete final reply decides, whatever comes (rule R2).
         while (event := self._take_event()) is not None:
             for parcel in self.window.receive(event[0], unsent=event[1]):
                 source.finished(parcel)
-        for parcel in self.window.fail(error, unsent=self._stream.unsent):
+        for parcel in self.window.fail(error, unsent=self._stream.unsent, is_our_own=is_our_own):
             source.finished(parcel)
 
     async def _run(self, source: Source, deadline: Deadline) -> None:

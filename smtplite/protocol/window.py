@@ -450,18 +450,20 @@ class Window(Generic[M]):
             self.must_close = True
             self.reason = reason
 
-    def fail(self, error: SMTPError, *, unsent: int = 0) -> list[M]:
+    def fail(self, error: SMTPError, *, unsent: int = 0, is_our_own: bool = False) -> list[M]:
         """Say that the session ended, and why; return the messages that were under way: their transactions are done.
 
         Args:
             error: why; it is that of the oldest. Those behind it learn that the connection ended.
             unsent: as in `receive`.
+            is_our_own: the caller gave up; it says nothing about the server.
         """
+        if not is_our_own:
+            self._note_end(self._connection.awaiting)
         self._close(str(error))
         return self._fail(error, unsent)
 
     def _fail(self, error: SMTPError, unsent: int, *, is_clean_end: bool = True) -> list[M]:
-        self._note_end(self._connection.awaiting)
         is_clean_end = is_clean_end and not self._connection.has_unread and not isinstance(error, RemoteProtocolError)
         done = []
         while self._under_way:

@@ -649,6 +649,12 @@ def test_a_server_that_goes_away_over_the_first_thing_behind_a_dot_gets_nothing_
     assert not another.window.may_begin
 
 
+def test_a_caller_that_gives_up_says_nothing_of_the_server() -> None:
+    client, first, second = up_to_the_next_envelope()
+    assert client.window.fail(ConnectionLost("cancelled"), is_our_own=True) == [first, second]
+    assert client.traits.reads_behind_dot is None
+
+
 def test_a_server_that_has_read_behind_a_dot_once_is_trusted_with_it() -> None:
     client, first, second = up_to_the_next_envelope()
     client.read(b"250 taken\r\n250 a\r\n250 b\r\n354 go\r\n")

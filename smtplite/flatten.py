@@ -17,8 +17,9 @@ from __future__ import annotations
 import random
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from email import _header_value_parser
 from email import headerregistry as registry
 from email import policy as email_policy
 from email._header_value_parser import TokenList
@@ -26,6 +27,7 @@ from email.generator import BytesGenerator
 from email.headerregistry import Address, BaseHeader, Group
 from email.message import Message
 from email.policy import Policy
+from enum import Enum
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
@@ -311,9 +313,17 @@ def _new_boundary(bodies: list[list[str]]) -> str:
 # Header fields
 
 
+class _NameKind(Enum):
+    SENT = "the name of a field that leaves"
+    DROPPED = "... of one that does not, if it is the message's own"
+    INVALID = "no name of a field"
+
+
 @lru_cache(maxsize=512)
-def _is_field_name(name: str) -> bool:
-    return _FIELD_NAME.fullmatch(name) is not None
+def _name_kind(name: str) -> _NameKind:
+    if _FIELD_NAME.fullmatch(name) is None:
+        return _NameKind.INVALID
+    return _NameKind.DROPPED if name.lower() in _DROPPED else _NameKind.SENT
 
 
 def check_field(name: str, value: object) -> None:
@@ -322,7 +332,7 @@ def check_field(name: str, value: object) -> None:
     Raises:
         MessageError: the name is no field name, or the value holds a line break that is no folding.
     """
-    if not _is_field_name(name):
+    if _name_kind(name) is _NameKind.INVALID:
         raise MessageError(f"header name {name[:80]!r} is not printable ASCII without space and colon")
     text = value if isinstance(value, str) else str(value)
     if ("\n" in text or "\r" in text) and _FOLDED_VALUE.fullmatch(text) is None:
@@ -360,7 +370,15 @@ _ADDRESSES: Final = frozenset(
     )
 )
 _REGISTRY: Final = registry.__name__
-_TOKEN_TEXT: Final = TokenList.__str__
+#: The tokens of a parse tree that read as what is in them does, and as nothing else.
+_PLAIN_TOKENS: Final = frozenset(
+    cls
+    for cls in vars(_header_value_parser).values()
+    if isinstance(cls, type) and issubclass(cls, TokenList) and cls.__str__ is TokenList.__str__
+)
+# Each header object has a class of its own, made by the registry: looking anything up in it is slow at first, and the
+# first time is all there is.
+_attributes_of: Final[Callable[[Any], dict[str, Any]]] = BaseHeader.__dict__["__dict__"].__get__
 
 
 def _write_header(
@@ -377,20 +395,21 @@ def _write_header(
     if added:
         fields = [*fields, *added]
     for name, value in fields:
-        if is_top and name.lower() in _DROPPED:
+        kind = _name_kind(name)
+        if is_top and kind is _NameKind.DROPPED:
             continue
         if boundary is not None and name.lower() == "content-type":
             pieces.append(_type_with_boundary(policy, name, value, boundary))
             boundary = None
             continue
-        text = value if value.__class__ is str else _text_of(name, value)
+        text = value if type(value) is str else _text_of(name, value)
         # One line of printable ASCII cannot be anything but this field.
         if (
             text is not None
             and text.isascii()
             and text.isprintable()
             and len(name) + 2 + len(text) <= line_characters
-            and _is_field_name(name)
+            and kind is not _NameKind.INVALID
         ):
             pieces.append(f"{name}: {text}\r\n")
         else:
@@ -400,22 +419,35 @@ def _write_header(
 
 def _text_of(name: str, value: Any) -> str | None:
     """Return what the stdlib writes of a header object, if that is ASCII and fits a line; None if only it can tell."""
-    cls = value.__class__
-    if cls.__module__ != _REGISTRY or value.name != name or not value._parse_tree:
+    cls = type(value)
+    if cls.__module__ != _REGISTRY:
         return None
-    if cls.__bases__ in _READS_AS_WRITTEN:
+    is_address = cls.__bases__ in _ADDRESSES
+    if not is_address and cls.__bases__ not in _READS_AS_WRITTEN:
+        return None
+    attributes = _attributes_of(value)
+    tree = attributes["_parse_tree"]
+    if not tree or attributes["_name"] != name:
+        return None
+    if not is_address:
         return str.__str__(value)
-    if cls.__bases__ not in _ADDRESSES or not value.isascii():
+    if not str.isascii(value):
         return None
     texts: list[str] = []
-    waiting: list[Any] = [value._parse_tree]
-    while waiting:
-        token = waiting.pop()
-        if token.__class__.__str__ is _TOKEN_TEXT:
-            waiting += token[::-1]
+    _read(tree, texts)
+    return "".join(texts)
+
+
+def _read(tokens: Any, texts: list[str]) -> None:
+    """Add what these tokens of a parse tree were made of."""
+    for token in tokens:
+        while type(token) in _PLAIN_TOKENS:
+            if len(token) != 1:
+                _read(token, texts)
+                break
+            token = token[0]
         else:
             texts.append(str(token))
-    return "".join(texts)
 
 
 def _type_with_boundary(policy: Any, name: str, value: str, boundary: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import attrs
+
 from benchmarks.common import MIB, QUICK_ROUNDS, ROUNDS
 from benchmarks.core import FEW, MANY
 from benchmarks.measure import CPU, PEAK, RATE, SECONDS, SPEED, STALL, TRIPS, Drawing, Goal, Group, Row, Run
@@ -489,6 +491,45 @@ def core(*, quick: bool) -> Group:
     )
 
 
+def watching(*, quick: bool) -> Group:
+    work = {
+        "send_many": Work(way="bulk", count=300 if quick else 6_000, warm=5 if quick else 50),
+        "send": Work(way="sequence", count=120 if quick else 2_500, warm=5 if quick else 50),
+    }
+    runs = []
+    for name, request in work.items():
+        runs.append(Run(who=f"smtplite {name}", peer="smtplite", request=request))
+        runs.append(Run(who=f"smtplite {name}, without a question", peer="untraceable", request=request))
+        traced = attrs.evolve(request, trace=True)
+        runs.append(Run(who=f"smtplite {name}, with trace=", peer="smtplite", request=traced))
+
+    return Group(
+        name="watching",
+        title="What it costs to be able to watch, used and unused",
+        metric=RATE,
+        reference="smtplite send_many",
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=runs,
+        rows=[
+            Row(
+                title=f"`{name}`, `trace` unused",
+                ours=f"smtplite {name}",
+                metric=RATE,
+                goals=[
+                    Goal(
+                        limit=0.97,
+                        against=f"smtplite {name}, without a question",
+                        name="itself without a question whether somebody listens",
+                    )
+                ],
+            )
+            for name in work
+        ],
+        note="Without a question: the statements that ask whether somebody listens were cut out of the source. With "
+        "`trace=`: a function that does nothing is called for each event.",
+    )
+
+
 def replies(*, quick: bool) -> Group:
     repeat = 1 if quick else 4
     runs, rows = [], []
@@ -631,6 +672,7 @@ GROUPS: Final[dict[str, Callable[..., Group]]] = {
         handshake,
         large,
         core,
+        watching,
         replies,
         transparency,
         flattening,

@@ -50,6 +50,7 @@ class Work:
         size: octets of a large message.
         path: the file that it is in. What is sent from memory is read from there, so that making it leaves no trace.
         watch: look for the longest stall of the event loop meanwhile.
+        trace: have the client call a function that does nothing, for each event.
     """
 
     way: Way
@@ -63,6 +64,7 @@ class Work:
     size: int = 0
     path: str = ""
     watch: bool = False
+    trace: bool = False
 
     def messages(self) -> Iterator[Letter]:
         """Yield `warm` messages, then `count`."""

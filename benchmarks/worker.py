@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 #: Name -> its module below `benchmarks`.
 PEERS: Final = {
     "smtplite": "peers.by_smtplite",
+    "untraceable": "peers.by_untraceable",
     "aiosmtplib": "peers.by_aiosmtplib",
     "smtpproto": "peers.by_smtpproto",
     "smtplib": "peers.by_smtplib",

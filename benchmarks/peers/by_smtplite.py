@@ -52,9 +52,15 @@ def public(name: str) -> Any:
 
 def client_for(work: Work) -> Client:
     options: dict[str, Any] = {"chunking": True} if work.chunking else {}
+    if work.trace:
+        options["trace"] = _listen
     return Client(
         HOST, work.port, tls="none", local_hostname=LOCAL_HOSTNAME, max_connections=work.connections, **options
     )
+
+
+def _listen(event: object) -> None:
+    pass
 
 
 def calls(work: Work) -> list[tuple[Any, dict[str, Any]]]:

@@ -426,9 +426,7 @@ class Session:
                 await self._write_next(source, deadline)
                 if not len(window):  # the caller's content failed: nothing is owed
                     continue
-            self._receive(await self._next_event(deadline), source, deadline)
-            while (event := self._next_event_at_hand()) is not None:
-                self._receive(event, source, deadline)
+            await self._receive_next(source, deadline)
             if not len(window) and (window.must_close or self._is_read_first):
                 return
 
@@ -444,7 +442,7 @@ class Session:
         parcel = source.take()
         if parcel is None:
             return False
-        if not window.has_room_for(parcel):
+        if not window.fits(parcel):
             source.put_back(parcel)
             return False
         if parcel.timeout is not None:
@@ -519,24 +517,29 @@ class Session:
                 return False
             if not (self._is_read_first or await self.has_unasked()) and transaction.wants_content:
                 break
-            self._receive(await self._next_event(deadline), source, deadline)
+            await self._receive_next(source, deadline)
         owed = self._connection.owed
         octets = transaction.send_content(piece, last=last)
         await self._write(octets, owed, deadline, content_bytes=len(piece))
         await anyio.lowlevel.checkpoint()  # a kernel that takes it all would let nobody else run
         return True
 
-    def _receive(self, event: tuple[Event, int], source: Source, deadline: Deadline) -> None:
-        happened, unsent = event
-        if type(happened) is ConnectionClosed:
-            self.abort("server closed the connection")
-            unsent = self._stream.unsent
-        done = self.window.receive(happened, unsent=unsent)
-        if done:
-            for parcel in done:
-                source.finished(parcel)
-            oldest = self.window.oldest
-            deadline.message_limit = math.inf if oldest is None else oldest.limit
+    async def _receive_next(self, source: Source, deadline: Deadline) -> None:
+        """Wait for the next event; take in that, and all that came with it."""
+        window = self.window
+        happened: tuple[Event, int] | None = await self._next_event(deadline)
+        while happened is not None:
+            event, unsent = happened
+            if type(event) is ConnectionClosed:
+                self.abort("server closed the connection")
+                unsent = self._stream.unsent
+            done = window.receive(event, unsent=unsent)
+            if done:
+                for parcel in done:
+                    source.finished(parcel)
+                oldest = window.oldest
+                deadline.message_limit = math.inf if oldest is None else oldest.limit
+            happened = self._next_event_at_hand()
 
     # Octets and time
 

@@ -262,31 +262,27 @@ class Connection:
         if self._violation is not None:
             raise RemoteProtocolError(self._violation)
         try:
-            event = self._next_event()
+            if not self._pending:
+                return self._unsolicited()
+            command = self._pending[0]
+            # The replies to hello carry no enhanced codes (RFC 2034 3); before it nothing is known to be offered.
+            enhanced = self.extensions.enhanced_status_codes and not isinstance(command, _HELLO)
+            reply = self._parser.next_reply(enhanced=enhanced)
+            if reply is None:
+                return self._end() if self._eof else None
+            return self._answer(command, reply)
         except RemoteProtocolError as error:
             self._violation = str(error)
             self._state = State.CLOSED
             raise
-        return event
-
-    def _next_event(self) -> Event | None:
-        parser = self._parser
-        if not self._pending:
-            return self._unsolicited()
-        command = self._pending[0]
-        # The replies to hello carry no enhanced codes (RFC 2034 3), and before it nothing is known to be offered.
-        enhanced = self.extensions.enhanced_status_codes and not isinstance(command, _HELLO)
-        reply = parser.next_reply(enhanced=enhanced)
-        if reply is None:
-            return self._end() if self._eof else None
-        return self._answer(command, reply)
 
     def _answer(self, command: Command, reply: Reply) -> Event:
         kind = type(command)
         if reply.code == 250 and (kind is Rcpt or kind is Mail) and not self.lmtp:  # most replies, by far
             self.last_reply = reply
             self._pending.popleft()
-            self._advance(RULES[kind].after_success)
+            if self._state is not State.CLOSING:
+                self._state = State.MAIL if kind is Mail else State.RCPT
             return Replied(command, reply)
         if kind is Auth or kind is AuthResponse:
             reply = _without_echo(reply, command)

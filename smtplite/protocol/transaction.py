@@ -158,7 +158,6 @@ class Transaction:
         self._end: EndOfData | BdatLast | None = None
         self._end_position = 0  # of the last octet of the content, among all the connection's
         self._is_lone_dot = False
-        self._is_handed_over = False
         self._is_open = False  # for content
         self._chunk_ends: deque[int] = deque()  # as _end_position, of the chunks that are owed their acknowledgement
         self._chunk_refusal: Reply | None = None
@@ -168,24 +167,18 @@ class Transaction:
         self._rcpt_read = 0  # RCPT replies come in order
         self._accepted_count = 0
         self._verdicts: dict[int, Reply] = {}  # LMTP: by id() of the RCPT command
-        self._outcomes: tuple[RecipientOutcome, ...] | None = None
+        self._outcomes: tuple[RecipientOutcome, ...] = ()
 
+        #: True once the outcome of every recipient is decided and no reply of this transaction is owed.
+        self.is_done = False
+        #: True from the last piece of the content on, unless it was taken back.
+        self.is_handed_over = False
         #: True if the connection must be closed and not used again.
         self.must_close = False
         #: Set when done and nobody was certainly delivered: what to raise. Its sets of recipients are not filled in.
         self.error: SMTPError | None = None
         #: The reply that ended the transaction: the verdict, or the refusal.
         self.reply: Reply | None = None
-
-    @property
-    def is_done(self) -> bool:
-        """True once the outcome of every recipient is decided and no reply of this transaction is owed."""
-        return self._outcomes is not None
-
-    @property
-    def is_handed_over(self) -> bool:
-        """True from the last piece of the content on, unless it was taken back."""
-        return self._is_handed_over
 
     @property
     def wants_content(self) -> bool:
@@ -200,7 +193,7 @@ class Transaction:
     @property
     def outcomes(self) -> tuple[RecipientOutcome, ...]:
         """What became of each recipient, in the order in which they were given; only once `is_done`."""
-        assert self._outcomes is not None
+        assert self.is_done
         return self._outcomes
 
     @property
@@ -316,7 +309,7 @@ class Transaction:
                 return octets
         self._end = end
         self._is_open = False
-        self._is_handed_over = True
+        self.is_handed_over = True
         self._end_position = connection.octets_sent
         return octets
 
@@ -326,7 +319,7 @@ class Transaction:
         Args:
             unsent: octets at the end of all that was written to the stream that it did not take.
         """
-        return self._is_handed_over and self._is_out(self._end_position, unsent)
+        return self.is_handed_over and self._is_out(self._end_position, unsent)
 
     def _is_out(self, position: int, unsent: int) -> bool:
         return position <= self._connection.octets_sent - unsent
@@ -338,7 +331,7 @@ class Transaction:
         """
         if self.is_done:
             return
-        assert not self._is_handed_over
+        assert not self.is_handed_over
         self._is_open = False
         self.must_close = True
         self._conclude(None)
@@ -352,11 +345,9 @@ class Transaction:
             event: a reply to a command of this transaction, or what concerns the connection as a whole.
             unsent: as in `has_left`, when the event was read.
         """
-        if self._outcomes is not None:
+        if self.is_done:
             return
         if type(event) is Replied:
-            if event.is_final:
-                self._owed -= 1
             self._receive_reply(event, unsent)
         elif isinstance(event, ContentRefused):
             # A real refusal, though it came early: the end of data was never sent.
@@ -387,9 +378,11 @@ class Transaction:
 
     def _receive_reply(self, event: Replied, unsent: int) -> None:
         command, reply = event.command, event.reply
+        if event.is_final:
+            self._owed -= 1
         if command is self._end:
             self._receive_verdict(event, unsent)
-        elif reply.code == 421 and not self._is_handed_over:
+        elif reply.code == 421 and not self.is_handed_over:
             # Whatever the server still says to the rest of the group, it takes nothing.
             self.reply = reply
             self.fail(self._unavailable(command, reply))
@@ -588,12 +581,12 @@ class Transaction:
         last = self._connection.last_reply
         is_421 = last is not None and last.code == 421
         if not self.has_left(unsent):
-            self._is_handed_over = False
+            self.is_handed_over = False
         if self._proof is not None and not is_421:
             self.refuses_chunks = True
         if self._is_mail_refused or self._is_everyone_refused:
             self._conclude(self._refusal())
-        elif not self._is_handed_over:
+        elif not self.is_handed_over:
             if self._chunk_refusal is not None and not is_421:
                 self._conclude_refused_chunk()
             else:
@@ -622,6 +615,7 @@ class Transaction:
         """
         if verdict is not None and verdict.is_positive and self._accepted_count == len(self._recipients):
             self._outcomes = (RecipientOutcome(Outcome.ACCEPTED, verdict),) * len(self._recipients)
+            self.is_done = True
             return
         outcomes = []
         for rcpt, rcpt_reply in zip(self._recipients, self._rcpt_replies, strict=True):
@@ -643,6 +637,7 @@ class Transaction:
             else:
                 outcomes.append(_UNKNOWN if is_unknown else _NOT_SENT)
         self._outcomes = tuple(outcomes)
+        self.is_done = True
         kinds = {outcome.outcome for outcome in outcomes}
         if Outcome.ACCEPTED in kinds:
             self.error = None

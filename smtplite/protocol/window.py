@@ -290,8 +290,10 @@ class Window(Generic[M]):
 
     def has_room_for(self, mail_object: MailObject) -> bool:
         """Return True if this message may begin now."""
-        if not self.may_begin:
-            return False
+        return self.may_begin and self.fits(mail_object)
+
+    def fits(self, mail_object: MailObject) -> bool:
+        """Return True if this message may begin where one of some size could."""
         if not self._under_way or not self.may_chunk:
             return True
         size = mail_object.size

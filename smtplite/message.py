@@ -92,7 +92,7 @@ def _optional_address(value: str | Address | None) -> str | None:
 
 
 def _frozen_mapping(value: Mapping[str, str | None] | None) -> dict[str, str | None]:
-    if value is not None and not isinstance(value, Mapping):
+    if type(value) is not dict and value is not None and not isinstance(value, Mapping):
         raise MessageError(f"parameters is a mapping of keyword to value, not {type(value).__name__}")
     return dict(value or {})
 
@@ -117,7 +117,7 @@ class Recipient:
 def _recipients(value: AnyRecipients) -> tuple[Recipient, ...]:
     if isinstance(value, (str, Address, Recipient)):  # one address: a str is never split
         value = (value,)
-    if not isinstance(value, Iterable):
+    if type(value) is not list and not isinstance(value, Iterable):
         raise MessageError(f"recipients is an address, or several, not {type(value).__name__}")
     return tuple(item if isinstance(item, Recipient) else Recipient(item) for item in value)
 
@@ -548,6 +548,8 @@ class Prepared:
 
     def sets(self, outcomes: Sequence[RecipientOutcome]) -> dict[str, Any]:
         """Return the four sets of recipients, as they were given: keyword arguments of a Receipt, or of an error."""
+        if {decided.outcome for decided in outcomes} == {Outcome.ACCEPTED}:
+            return {"accepted": self.recipients, "refused": {}, "unknown": (), "not_sent": ()}
         by_outcome: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
         refused: dict[str, Reply] = {}
         for address, position in zip(self.recipients, self.positions, strict=True):

@@ -323,6 +323,27 @@ async def test_a_bare_cr_is_found_under_a_signature_wherever_the_chunks_end() ->
         assert encoded([signed, *chunks]) == signed + b"".join(chunks).replace(b"a\nb", b"a\r\nb")
 
 
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a: b", b"\r\n\r\n"]), max_size=12).map(b"".join))
+def test_the_header_section_ends_with_the_first_empty_line_whatever_ends_its_lines(octets: bytes) -> None:
+    empty = re.search(rb"(?:\A|\n)\r?\n", octets)
+    end = len(octets) if empty is None else empty.end()
+    assert content_module.header_section(octets) == octets[:end]
+    assert content_module.header_section(memoryview(octets)) == octets[:end]
+
+
+@given(
+    st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a: b", b"Bcc: c", b"resent-BCC :d"]), max_size=12).map(b"".join)
+)
+def test_r20_a_bare_cr_and_a_bcc_field_are_found_wherever_they_stand(header: bytes) -> None:
+    is_bare = b"\r" in header.replace(b"\r\n", b"")
+    lines = [line.lower() for line in header.replace(b"\r\n", b"\n").split(b"\n")]
+    if is_bare or any(line.startswith((b"bcc:", b"resent-bcc :")) for line in lines):
+        with pytest.raises(MessageError):
+            content_module.check_header_section(header)
+    else:
+        content_module.check_header_section(header)
+
+
 def test_a_header_section_of_just_the_limit_passes_and_one_octet_more_does_not() -> None:
     line = b"A: " + b"x" * 993 + b"\r\n"
     header = line * (MAX_HEADER_SECTION_BYTES // len(line))

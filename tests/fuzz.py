@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from smtplite.errors import RemoteProtocolError, SMTPTimeout
 from smtplite.protocol import (
@@ -278,27 +278,39 @@ def play(case: Case) -> None:
 
 
 class Lines:
-    """Which lines of the core were reached; knows whether an input reached a new one."""
+    """Which lines of the core were reached while it is entered; knows whether an input reached a new one."""
 
     def __init__(self) -> None:
         self.count = 0
-        monitoring = getattr(sys, "monitoring", None)
-        if monitoring is None:
-            return
-        monitoring.use_tool_id(monitoring.COVERAGE_ID, "smtplite.fuzz")
-        monitoring.register_callback(monitoring.COVERAGE_ID, monitoring.events.LINE, self._reached)
-        monitoring.set_events(monitoring.COVERAGE_ID, monitoring.events.LINE)
+        self._monitoring: Any = getattr(sys, "monitoring", None)
+
+    def __enter__(self) -> Self:
+        if (monitoring := self._monitoring) is not None:
+            monitoring.use_tool_id(monitoring.COVERAGE_ID, "smtplite.fuzz")
+            monitoring.register_callback(monitoring.COVERAGE_ID, monitoring.events.LINE, self._reached)
+            monitoring.set_events(monitoring.COVERAGE_ID, monitoring.events.LINE)
+            monitoring.restart_events()  # a former run disabled them, line by line
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if (monitoring := self._monitoring) is not None:
+            monitoring.set_events(monitoring.COVERAGE_ID, monitoring.events.NO_EVENTS)
+            monitoring.register_callback(monitoring.COVERAGE_ID, monitoring.events.LINE, None)
+            monitoring.free_tool_id(monitoring.COVERAGE_ID)
 
     def _reached(self, code: Any, line: int) -> object:
         if "protocol" in code.co_filename:
             self.count += 1
-        return sys.monitoring.DISABLE  # type: ignore[attr-defined]
+        return self._monitoring.DISABLE
 
 
 def fuzz(seed: int, *, seconds: float | None = None, inputs: int | None = None) -> tuple[int, int, Case | None]:
     """Play random cases; return how many, how many lines of the core they reached, and one that failed, if one did."""
-    rng = random.Random(seed)
-    lines = Lines()
+    with Lines() as lines:
+        return _fuzz(random.Random(seed), lines, seconds, inputs)
+
+
+def _fuzz(rng: random.Random, lines: Lines, seconds: float | None, inputs: int | None) -> tuple[int, int, Case | None]:
     corpus: list[Case] = []
     started, played = time.monotonic(), 0
     while (inputs is None or played < inputs) and (seconds is None or time.monotonic() - started < seconds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.anyio
 
 RAW = b"From: me@example.org\r\nTo: you@example.org\r\nSubject: hi\r\n\r\nbody\r\n"
 MODES = ("implicit", "starttls")
+
+RawServer = Callable[[Callable[[socket.socket], None]], int]
 
 
 def client_of(server: SMTPServer, mode: str, **options: object) -> Client:
@@ -264,12 +267,21 @@ async def test_a_clear_greeting_where_tls_should_begin() -> None:
         assert nothing_was_sent(server)
 
 
-async def test_the_handshake_has_a_deadline() -> None:
-    async with SMTPServer(tls="starttls") as server:
-        server.reply("STARTTLS", "220 go", performs=False)  # and then says nothing
-        async with client_of(server, "starttls", timeouts=Timeouts(connect=0.2)) as client:
-            with pytest.raises(smtplite.SMTPTimeout, match=r"no TLS within 0\.2 s") as caught:
-                await client.send(RAW)
+async def test_the_handshake_has_a_deadline(raw_server: RawServer) -> None:
+    """The built-in server would read the handshake as commands, and answer one in which a CRLF happens to be."""
+
+    def handle(connection: socket.socket) -> None:
+        connection.sendall(b"220 raw\r\n")
+        connection.recv(65536)
+        connection.sendall(b"250-raw\r\n250 STARTTLS\r\n")
+        connection.recv(65536)
+        connection.sendall(b"220 go\r\n")
+        while connection.recv(65536):
+            pass  # and says nothing
+
+    async with Client("127.0.0.1", raw_server(handle), timeouts=Timeouts(connect=0.5)) as client:
+        with pytest.raises(smtplite.SMTPTimeout, match=r"no TLS within 0\.5 s") as caught:
+            await client.send(RAW)
     assert caught.value.not_sent == ("you@example.org",)
 
 

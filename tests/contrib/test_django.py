@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from email import message_from_bytes
 from email.policy import SMTP
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ import smtplite
 from smtplite.contrib import django as contrib
 from smtplite.contrib.django import EmailBackend, close_connections
 from smtplite.testing import ServerExtensions, SMTPServer, ThreadedServer
+from smtplite.trace import MessageFinished
 
 BACKEND = "smtplite.contrib.django.EmailBackend"
 PATIENCE_SECONDS = 20
@@ -484,12 +485,22 @@ async def test_errors_and_silence_are_the_same_in_an_asynchronous_view(server: T
 
 @pytest.mark.asyncio
 async def test_a_cancelled_view_gives_its_message_up(server: ThreadedServer) -> None:
+    given_up: Future[MessageFinished] = Future()
+
+    def trace(event: object) -> None:
+        if isinstance(event, MessageFinished):
+            given_up.set_result(event)
+
     held = server.hold("RCPT")
-    sending = asyncio.create_task(backend_of(server).asend_messages([message("cancelled")]))
+    backend = backend_of(server, trace=trace)
+    sending = asyncio.create_task(backend.asend_messages([message("cancelled")]))
     await asyncio.to_thread(held.wait)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
+    # The view is told at once, the loop in which the message is sent a moment later.
+    event = await asyncio.to_thread(given_up.result, PATIENCE_SECONDS)
+    assert event.not_sent == ("bob@example.org",)
     await asyncio.to_thread(held.release)
     assert await backend_of(server).asend_messages([message("next")]) == 1
     assert subjects(server) == ["next"]

@@ -509,7 +509,7 @@ class SMTPServer:
             server.reply("END_OF_DATA", b"", performs=True, close=True)  # taken, and the reply lost
             server.reply("CONTENT", "552 5.3.4 too big", after_octets=10_000, close=True)
             server.reply("EHLO", lambda octets: octets[:20], close=True)  # what it would have said, cut
-            server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and does not
+            server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and reads on in clear
             server.reply("AUTH", "334 no base64!")
 
         Args:

@@ -173,7 +173,7 @@ async def test_no_connection_is_lent_beyond_its_age() -> None:
 
 async def test_a_second_try_that_fails_says_nothing_of_the_first() -> None:
     async with SMTPServer() as server:
-        client = Client(server.host, server.port, tls="none", timeout=0.3)
+        client = Client(server.host, server.port, tls="none", timeout=0.5)
         await client.send(RAW)
         server.reply("MAIL", "421 4.4.2 idle too long")
         server.reply("GREETING", b"")

@@ -91,7 +91,7 @@ async def test_what_is_illegal_now_is_refused_and_changes_nothing() -> None:
 
 
 async def test_behind_quit_and_behind_an_error_nothing_is_said() -> None:
-    async with SMTPServer() as server, client_of(server, timeouts=Timeouts(command=0.1)) as client:
+    async with SMTPServer() as server, client_of(server, timeouts=Timeouts(command=0.5)) as client:
         async with client.session() as session:
             assert (await session.command(Quit())).code == 221
             with pytest.raises(smtplite.SMTPError):

@@ -27,10 +27,12 @@ from typing import Final
 
 import attrs
 
-import smtplite.content
 import smtplite.message
+import smtplite.message.content
+import smtplite.message.prepared
+import smtplite.message.wire
+import smtplite.net
 import smtplite.protocol
-import smtplite.stream
 from smtplite import MessageError, Reply, SMTPError, Timeouts
 from smtplite.protocol import (
     REPLY_CODES,
@@ -42,8 +44,8 @@ from smtplite.protocol import (
     Rule,
     State,
 )
+from smtplite.protocol.codes import ENHANCED_STATUS_CODES
 from smtplite.protocol.parameters import KNOWN_PARAMETERS
-from smtplite.protocol.reply import ENHANCED_STATUS_CODES
 from smtplite.protocol.state import RESERVED_CODES
 
 DOCS: Final = Path(__file__).resolve().parent
@@ -447,7 +449,13 @@ def timeouts() -> str:
 def limits() -> str:
     """Return the table of the constants MAX_*, and what stands beside each in its module."""
     names = [found.name for found in pkgutil.iter_modules(smtplite.protocol.__path__, "smtplite.protocol.")]
-    modules = [*map(importlib.import_module, names), smtplite.content, smtplite.message, smtplite.stream]
+    modules = [
+        *map(importlib.import_module, names),
+        smtplite.message.wire,
+        smtplite.message.content,
+        smtplite.message.prepared,
+        smtplite.net,
+    ]
     rows = (
         (code(name), f"{getattr(module, name):,}", _unit(name), remark, code(module.__name__))
         for module in modules

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smtplite.client import Client, send
-    from smtplite.content import Content
-    from smtplite.deliveries import Deliveries
     from smtplite.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -39,17 +37,20 @@ if TYPE_CHECKING:
         TLSError,
         TransportError,
     )
-    from smtplite.message import Delivery, Envelope, Outgoing, Receipt, Recipient
+    from smtplite.message.content import Content
+    from smtplite.message.envelope import Envelope, Outgoing, Recipient
+    from smtplite.options import Timeouts
     from smtplite.protocol.reply import EnhancedStatusCode, Reply
-    from smtplite.raw import RawSession
-    from smtplite.session import ServerInfo, Timeouts
+    from smtplite.results import Delivery, Receipt, ServerInfo
+    from smtplite.sending.raw import RawSession
+    from smtplite.sending.stream import Deliveries
 
 __version__ = "0.1.0.dev0"
 
 _HOME = {
     "smtplite.client": ("Client", "send"),
-    "smtplite.content": ("Content",),
-    "smtplite.deliveries": ("Deliveries",),
+    "smtplite.message.content": ("Content",),
+    "smtplite.sending.stream": ("Deliveries",),
     "smtplite.errors": (
         "AuthenticationError",
         "ConfigurationError",
@@ -71,10 +72,11 @@ _HOME = {
         "TLSError",
         "TransportError",
     ),
-    "smtplite.message": ("Delivery", "Envelope", "Outgoing", "Receipt", "Recipient"),
+    "smtplite.message.envelope": ("Envelope", "Outgoing", "Recipient"),
+    "smtplite.results": ("Delivery", "Receipt", "ServerInfo"),
     "smtplite.protocol.reply": ("EnhancedStatusCode", "Reply"),
-    "smtplite.raw": ("RawSession",),
-    "smtplite.session": ("ServerInfo", "Timeouts"),
+    "smtplite.sending.raw": ("RawSession",),
+    "smtplite.options": ("Timeouts",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
@@ -11,31 +10,45 @@ from email.headerregistry import Address
 from email.message import Message
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Self
 
 import anyio
 import anyio.abc
 
-from smtplite.consignment import Consignment, Single
-from smtplite.content import in_thread
-from smtplite.deliveries import Deliveries
-from smtplite.errors import ConfigurationError, MessageError, ServiceUnavailable, SMTPError
-from smtplite.handshake import Handshake, TLSMode, reply_of
-from smtplite.message import Envelope, Outgoing, Prepared, Receipt, is_large, prepare
-from smtplite.pool import Pool
+from smtplite.errors import ConfigurationError, ServiceUnavailable, SMTPError
+from smtplite.message.content import in_thread
+from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Outgoing
+from smtplite.message.prepared import Prepared, is_large, prepare
+from smtplite.message.signing import Sign
+from smtplite.net import Stream, connect_foreign, connect_tcp, connect_unix
+from smtplite.options import (
+    Timeouts,
+    TLSMode,
+    _check_number,
+    _check_rate_limit,
+    _check_timeout,
+    _default_port,
+    _domain,
+    _host,
+    _mechanisms,
+    _source,
+    _tls_context,
+    _tls_hostname,
+    _tls_mode,
+    options_of,
+)
 from smtplite.protocol.commands import Noop
-from smtplite.protocol.paths import Domain
 from smtplite.protocol.window import ServerTraits
-from smtplite.raw import RawSession
-from smtplite.sasl import Mechanism, password_mechanisms
-from smtplite.session import Deadline, ServerInfo, Session, Timeouts
-from smtplite.signing import Sign
-from smtplite.stream import Stream, connect_foreign, connect_tcp, connect_unix
+from smtplite.results import Receipt, ServerInfo
+from smtplite.sasl import Mechanism
+from smtplite.sending.deadline import Deadline
+from smtplite.sending.handshake import Handshake, reply_of
+from smtplite.sending.outbound import Consignment, Single
+from smtplite.sending.pool import Pool
+from smtplite.sending.raw import RawSession
+from smtplite.sending.session import Session
+from smtplite.sending.stream import Deliveries
 from smtplite.trace import Trace, Tracer
-from smtplite.url import options_of
-
-if TYPE_CHECKING:  # Message is generic in the stubs alone
-    from smtplite.message import AnyMessage, AnyRecipients
 
 __all__ = ["Client", "send"]
 
@@ -439,123 +452,3 @@ async def send(
 
 
 # Options
-
-
-_MODES: Final = ("implicit", "starttls", "none")
-
-
-def _tls_mode(
-    tls: TLSMode | None,
-    *,
-    hostname: str | None,
-    port: int | None,
-    socket_path: str | None,
-    connect: object,
-    lmtp: bool,
-) -> TLSMode:
-    if tls is not None:
-        if tls not in _MODES:
-            raise ConfigurationError(f'tls is "implicit", "starttls" or "none", not {tls!r}')
-        return tls
-    if socket_path is not None:
-        return "none"
-    if port == 465:
-        return "implicit"
-    if lmtp and connect is None and hostname is not None and _is_loopback(hostname):
-        return "none"
-    return "starttls"
-
-
-def _tls_hostname(mode: TLSMode, hostname: str | None) -> str:
-    if mode == "none":
-        return ""
-    if hostname is None:
-        raise ConfigurationError(f"tls={mode!r} has no name to verify: pass hostname or tls_hostname=")
-    return hostname.removesuffix(".")
-
-
-def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
-    if context is not None and not isinstance(context, ssl.SSLContext):
-        raise ConfigurationError(f"tls_context is an ssl.SSLContext, not {type(context).__name__}")
-    if context is not None and mode == "none":
-        raise ConfigurationError('tls_context is given and tls is "none": leave one of them out')
-    return context
-
-
-def _host(hostname: str | None) -> str | None:
-    if hostname is not None and (not hostname or not hostname.isprintable() or " " in hostname):
-        # A resolver may cut it short there, and find another host.
-        raise ConfigurationError(f"hostname is a host's name or address, without spaces, not {hostname[:80]!r}")
-    return hostname
-
-
-def _mechanisms(
-    username: str | None,
-    password: str | None,
-    auth: Mechanism | Iterable[Mechanism] | None,
-    *,
-    is_secure: bool,
-) -> tuple[Mechanism, ...]:
-    if auth is not None:
-        if username is not None or password is not None:
-            raise ConfigurationError("pass either auth= or username= and password=, not both")
-        mechanisms = (auth,) if isinstance(auth, Mechanism) else tuple(auth)
-        if not mechanisms or not all(isinstance(mechanism, Mechanism) for mechanism in mechanisms):
-            raise ConfigurationError("auth is a mechanism of smtplite.sasl, or several")
-        return mechanisms
-    if username is None and password is None:
-        return ()
-    if username is None or password is None:
-        raise ConfigurationError("username and password go together: one of them is missing")
-    return password_mechanisms(username, password, is_secure=is_secure)
-
-
-def _is_loopback(hostname: str) -> bool:
-    try:
-        return ipaddress.ip_address(hostname).is_loopback
-    except ValueError:
-        return hostname.lower() in ("localhost", "localhost.")
-
-
-def _default_port(mode: TLSMode, *, lmtp: bool) -> int:
-    if mode == "implicit":
-        return 465
-    if lmtp:
-        return 24
-    return 25 if mode == "none" else 587
-
-
-def _domain(local_hostname: str | None) -> Domain | None:
-    if local_hostname is None:
-        return None
-    try:
-        return Domain.parse(local_hostname)
-    except MessageError as error:
-        raise ConfigurationError(f"local_hostname: {error}") from error
-
-
-def _source(address: tuple[str, int] | None) -> tuple[str, int] | None:
-    if address is not None:
-        if not isinstance(address, tuple) or len(address) != 2 or not isinstance(address[0], str):
-            raise ConfigurationError(f"source_address is (address, port), not {address!r}")
-        _check_number("source_address's port", address[1], 0, 65535, whole=True)
-    return address
-
-
-def _check_number(name: str, value: object, least: float, most: float, *, whole: bool = False) -> None:
-    kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
-        limit = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
-        raise ConfigurationError(f"{name} is a {'whole ' if whole else ''}number, {limit}, not {value!r}")
-
-
-def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | None:
-    if limit is not None and not isinstance(limit, AbstractAsyncContextManager):
-        raise ConfigurationError(f"rate_limit is an async context manager, not {type(limit).__name__}")
-    return limit
-
-
-def _check_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
-        raise ConfigurationError(f"timeout is a number of seconds, or None, not {timeout!r}")
-    return timeout

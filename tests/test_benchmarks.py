@@ -18,7 +18,7 @@ import anyio.abc
 import pytest
 
 from smtplite import Client
-from smtplite.message import prepare
+from smtplite.message.prepared import prepare
 from smtplite.testing import SMTPServer
 from smtplite.trace import FlightSent, TraceEvent
 

@@ -26,21 +26,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtplite import content as content_module
-from smtplite import message as message_module
-from smtplite.content import (
-    MAX_HEADER_SECTION_BYTES,
-    MAX_TEXT_LINE_BYTES,
-    PIECE_BYTES,
-    WHOLE_BYTES,
-    Body,
-    Content,
-    ContentChecker,
-    OctetBody,
-    in_thread,
-)
 from smtplite.errors import ExtensionRequired, MessageError
-from smtplite.message import Envelope, Prepared, prepare
+from smtplite.message import content as content_module
+from smtplite.message import prepared as message_module
+from smtplite.message import wire as wire_module
+from smtplite.message.content import WHOLE_BYTES, Body, Content, OctetBody, in_thread
+from smtplite.message.envelope import Envelope
+from smtplite.message.prepared import Prepared, prepare
+from smtplite.message.wire import MAX_HEADER_SECTION_BYTES, MAX_TEXT_LINE_BYTES, PIECE_BYTES, ContentChecker
 from smtplite.protocol.extensions import Extensions
 
 ME, YOU = "me@client.example", "you@server.example"
@@ -327,8 +320,8 @@ async def test_a_bare_cr_is_found_under_a_signature_wherever_the_chunks_end() ->
 def test_the_header_section_ends_with_the_first_empty_line_whatever_ends_its_lines(octets: bytes) -> None:
     empty = re.search(rb"(?:\A|\n)\r?\n", octets)
     end = len(octets) if empty is None else empty.end()
-    assert content_module.header_section(octets) == octets[:end]
-    assert content_module.header_section(memoryview(octets)) == octets[:end]
+    assert wire_module.header_section(octets) == octets[:end]
+    assert wire_module.header_section(memoryview(octets)) == octets[:end]
 
 
 @given(
@@ -339,9 +332,9 @@ def test_r20_a_bare_cr_and_a_bcc_field_are_found_wherever_they_stand(header: byt
     lines = [line.lower() for line in header.replace(b"\r\n", b"\n").split(b"\n")]
     if is_bare or any(line.startswith((b"bcc:", b"resent-bcc :")) for line in lines):
         with pytest.raises(MessageError):
-            content_module.check_header_section(header)
+            wire_module.check_header_section(header)
     else:
-        content_module.check_header_section(header)
+        wire_module.check_header_section(header)
 
 
 def test_a_header_section_of_just_the_limit_passes_and_one_octet_more_does_not() -> None:

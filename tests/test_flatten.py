@@ -30,10 +30,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import smtplite.message
-from smtplite import flatten
 from smtplite.errors import MessageError
-from smtplite.flatten import LARGE_BYTES, is_large, wire_bytes
+from smtplite.message import flatten, prepared
+from smtplite.message.flatten import LARGE_BYTES, is_large, wire_bytes
 
 if TYPE_CHECKING:
     AnyMessage = Message[Any, Any]
@@ -769,8 +768,8 @@ def test_a_message_of_very_many_parts_or_in_itself_is_large() -> None:
 
 def test_octets_are_large_only_by_a_header_section_that_may_take_long_to_read() -> None:
     header = b"To: " + b", ".join(b"user%d@server.example" % n for n in range(1000))
-    assert smtplite.message.is_large(header + b"\r\n\r\nx")
-    assert not smtplite.message.is_large(b"To: you@x.example\r\n\r\n" + b"x" * 10_000_000)
-    assert not smtplite.message.is_large(bytearray(b"short"))
-    assert smtplite.message.is_large(MIMEText("x" * LARGE_BYTES))
-    assert not smtplite.message.is_large("text")
+    assert prepared.is_large(header + b"\r\n\r\nx")
+    assert not prepared.is_large(b"To: you@x.example\r\n\r\n" + b"x" * 10_000_000)
+    assert not prepared.is_large(bytearray(b"short"))
+    assert prepared.is_large(MIMEText("x" * LARGE_BYTES))
+    assert not prepared.is_large("text")

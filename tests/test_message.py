@@ -31,24 +31,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtplite.content import OctetBody
 from smtplite.errors import ExtensionRequired, MessageError, RecipientsRefused
-from smtplite.message import (
-    MAX_TEXT_LINE_BYTES,
-    Content,
-    Delivery,
-    Envelope,
-    Outgoing,
-    Prepared,
-    Receipt,
-    Recipient,
-    prepare,
-    wire_bytes,
-)
+from smtplite.message import wire_bytes
+from smtplite.message.content import Content, OctetBody
+from smtplite.message.envelope import Envelope, Outgoing, Recipient
+from smtplite.message.prepared import Prepared, prepare
+from smtplite.message.wire import MAX_TEXT_LINE_BYTES
 from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import EnhancedStatusCode, Reply
 from smtplite.protocol.transaction import Outcome, RecipientOutcome
+from smtplite.results import Delivery, Receipt
 
 if TYPE_CHECKING:
     AnyMessage = Message[Any, Any]

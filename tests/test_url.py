@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtplite import Client, ConfigurationError
-from smtplite.url import options_of
+from smtplite.options import options_of
 
 
 @pytest.mark.parametrize(

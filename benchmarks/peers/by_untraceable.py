@@ -14,7 +14,7 @@ from typing import Any, Final
 from benchmarks.worker import Turn
 
 #: The modules that ask, those first that others import.
-MODULES: Final = ("smtplite.session", "smtplite.consignment")
+MODULES: Final = ("smtplite.sending.session", "smtplite.sending.outbound")
 ASKED: Final = frozenset({"_traces", "is_on"})
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from smtplite.protocol.commands import Rcpt
     from smtplite.protocol.paths import ReversePath
     from smtplite.protocol.reply import Reply
-    from smtplite.raw import RawSession
+    from smtplite.sending.raw import RawSession
 
 __all__ = ["add_to"]
 
@@ -72,7 +72,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _run(options: argparse.Namespace) -> int:
     import anyio
 
-    from smtplite.session import Timeouts
+    from smtplite.options import Timeouts
 
     arguments = client_options(options.url, options)
     envelope = _envelope(options.sender, options.rcpt, arguments)

@@ -10,7 +10,7 @@ import anyio
 
 from smtplite.cli.terminal import Output
 from smtplite.client import Client
-from smtplite.message import Receipt
+from smtplite.results import Receipt
 from smtplite.testing import SMTPServer
 from smtplite.trace import FlightSent, ReplyReceived, TraceEvent
 

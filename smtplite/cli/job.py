@@ -20,7 +20,7 @@ import attrs
 from smtplite.cli.terminal import Output
 from smtplite.client import Client
 from smtplite.errors import MessageError, SMTPError
-from smtplite.handshake import TLSMode
+from smtplite.options import TLSMode
 from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
 from smtplite.sasl import Mechanism, password_mechanisms
 from smtplite.trace import ReplyReceived, TraceEvent

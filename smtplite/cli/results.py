@@ -18,7 +18,7 @@ from smtplite.cli.terminal import UserError
 
 if TYPE_CHECKING:
     from smtplite.errors import SMTPError
-    from smtplite.message import Receipt
+    from smtplite.results import Receipt
 
 __all__ = ["Result", "Results", "read_results", "results_of", "worth_another_try"]
 

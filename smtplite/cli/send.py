@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import anyio
 
     from smtplite.client import Client
-    from smtplite.deliveries import Deliveries
-    from smtplite.message import Delivery, Outgoing
+    from smtplite.message.envelope import Outgoing
+    from smtplite.results import Delivery
+    from smtplite.sending.stream import Deliveries
 
 __all__ = ["add_to"]
 
@@ -240,7 +241,7 @@ class _Work:
 
     def _outgoing(self) -> Iterator[Outgoing]:
         """Yield the messages, each read when it is its turn; no further one once we are to stop."""
-        from smtplite.message import Outgoing
+        from smtplite.message.envelope import Outgoing
 
         for job in self._jobs:
             if self._signal is not None:
@@ -253,7 +254,7 @@ class _Work:
             yield Outgoing(content, sender=self._options.sender, recipients=job.recipients, tag=job.file)
 
     def _record(self, delivery: Delivery) -> None:
-        from smtplite.message import Outgoing
+        from smtplite.message.envelope import Outgoing
 
         assert isinstance(delivery.item, Outgoing)
         error = delivery.error

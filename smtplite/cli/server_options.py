@@ -80,7 +80,7 @@ def client_options(url: str | None, options: argparse.Namespace) -> dict[str, An
         UserError: something is missing or wrong, or a password stands on the command line.
     """
     from smtplite.errors import ConfigurationError
-    from smtplite.url import options_of
+    from smtplite.options import options_of
 
     text = os.environ.get(_URL) if url is None else url
     if not text:

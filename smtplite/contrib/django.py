@@ -50,8 +50,8 @@ from smtplite.errors import (
     SMTPTimeout,
     TLSError,
 )
-from smtplite.message import Receipt
-from smtplite.session import Timeouts
+from smtplite.options import Timeouts
+from smtplite.results import Receipt
 
 __all__ = ["EmailBackend", "ImproperMailer", "close_connections"]
 

@@ -10,6 +10,7 @@ r"""The sans-IO core of smtplite: SMTP and LMTP as a client speaks them, without
 Commands go in and octets come out; octets go in and events come out. Imports neither anyio nor asyncio, ssl, socket.
 """
 
+from smtplite.protocol.codes import REPLY_CODES
 from smtplite.protocol.commands import (
     Auth,
     AuthCancel,
@@ -48,7 +49,7 @@ from smtplite.protocol.events import (
 from smtplite.protocol.extensions import Extensions, Limits
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
 from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
-from smtplite.protocol.reply import REPLY_CODES, EnhancedStatusCode, Reply, ReplyParser
+from smtplite.protocol.reply import EnhancedStatusCode, Reply, ReplyParser
 from smtplite.protocol.state import RULES, Rule, State
 from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Outcome, RecipientOutcome, Transaction, Transfer
 from smtplite.protocol.transparency import ContentEncoder, normalize

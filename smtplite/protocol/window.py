@@ -1,7 +1,7 @@
 """Window: the messages that are under way on one connection at the same time, and what may be begun beside them.
 
 A `MailObject` is one message to all its recipients; it takes one mail transaction, or several. Whoever drives a window
-(`smtplite.session`, or a simulation) does this::
+(`smtplite.sending.session`, or a simulation) does this::
 
     write(window.newest.transaction.next_flight() + its content)  # if there is one, and it has something to write
     while window.has_room_for(mail_object):

@@ -203,5 +203,5 @@ def test_advice_is_in_words_of_the_command_line(start: Start, run: Run, monkeypa
 
 @pytest.mark.parametrize("said", [said for said in _ADVICE if not said.isupper()])
 def test_every_advice_that_is_translated_is_one_that_the_library_gives(said: str) -> None:
-    sources = [path.read_text(encoding="utf-8") for path in LIBRARY.glob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in LIBRARY.rglob("*.py")]
     assert any(said in source for source in sources)

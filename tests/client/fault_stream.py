@@ -28,7 +28,7 @@ import attrs
 import trio.testing
 
 from smtplite.errors import ConnectError, ConnectionLost
-from smtplite.stream import Meanwhile
+from smtplite.net import Meanwhile
 from smtplite.testing import Mailbox, Script, ScriptedReply, ServedConnection, ServerConfig, ServerConnection
 from smtplite.testing.tls import server_context
 
@@ -297,7 +297,7 @@ class World:
     # What the client is given
 
     async def connect(self) -> FaultStream:
-        """Open a connection; a stand-in for `smtplite.stream.connect_tcp`."""
+        """Open a connection; a stand-in for `smtplite.net.connect_tcp`."""
         try:
             return FaultStream(await self._open())
         except Broken as error:
@@ -399,7 +399,7 @@ class World:
 
 
 class FaultStream:
-    """A `smtplite.stream.Stream`: knows what was not taken, what is there to read, and can abort."""
+    """A `smtplite.net.Stream`: knows what was not taken, what is there to read, and can abort."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire

@@ -12,8 +12,8 @@ import pytest
 
 import smtplite
 from smtplite import Client, Timeouts, sasl
-from smtplite.session import Deadline
-from smtplite.stream import MAX_RECEIVE_BYTES, ForeignStream, _Ciphertext, connect_tcp
+from smtplite.net import MAX_RECEIVE_BYTES, ForeignStream, _Ciphertext, connect_tcp
+from smtplite.sending.deadline import Deadline
 from smtplite.testing import SMTPServer
 
 pytestmark = pytest.mark.anyio

@@ -16,8 +16,9 @@ import pytest
 
 import smtplite
 from smtplite import Client, Timeouts
-from smtplite.pool import Pool
-from smtplite.session import Deadline, Session
+from smtplite.sending.deadline import Deadline
+from smtplite.sending.pool import Pool
+from smtplite.sending.session import Session
 from smtplite.testing import SMTPServer
 
 RAW = b"From: me@example.org\r\nTo: you@example.org\r\nSubject: hi\r\n\r\nbody\r\n"

@@ -13,7 +13,7 @@ import pytest
 
 import smtplite
 from smtplite import Client, Content, Envelope, Outgoing
-from smtplite.flatten import LARGE_BYTES
+from smtplite.message.flatten import LARGE_BYTES
 from smtplite.testing import ServerExtensions, SMTPServer
 
 pytestmark = pytest.mark.anyio
@@ -83,7 +83,7 @@ def in_stream(_: Path) -> Content:
     ],
 )
 async def test_the_octets_that_travel_are_signed_and_the_signature_stands_in_front(
-    way: str, make: Callable[[Path], smtplite.message.AnyMessage], tmp_path: Path
+    way: str, make: Callable[[Path], smtplite.message.envelope.AnyMessage], tmp_path: Path
 ) -> None:
     signed: list[bytes] = []
     threads: list[bool] = []

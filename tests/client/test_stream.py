@@ -10,7 +10,7 @@ import pytest
 from anyio.streams.stapled import StapledObjectStream
 
 from smtplite.errors import ConnectError, ConnectionLost
-from smtplite.stream import ForeignStream, SocketStream, connect_tcp
+from smtplite.net import ForeignStream, SocketStream, connect_tcp
 
 pytestmark = pytest.mark.anyio
 

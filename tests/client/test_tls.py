@@ -13,7 +13,7 @@ import trustme
 
 import smtplite
 from smtplite import Client, Timeouts
-from smtplite.stream import ForeignStream, TLSStream
+from smtplite.net import ForeignStream, TLSStream
 from smtplite.testing import ServerExtensions, SMTPServer, client_context, server_context
 from smtplite.testing.tls import TlsServerSide
 

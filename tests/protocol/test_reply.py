@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtplite.errors import RemoteProtocolError
+from smtplite.protocol.codes import ENHANCED_STATUS_CODES, REPLY_CODES
 from smtplite.protocol.reply import (
-    ENHANCED_STATUS_CODES,
     MAX_CHALLENGE_LINE_BYTES,
     MAX_LINE_BYTES,
     MAX_REPLY_BYTES,
-    REPLY_CODES,
     EnhancedStatusCode,
     Reply,
     ReplyParser,

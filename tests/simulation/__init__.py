@@ -1,7 +1,7 @@
 """The simulation: the protocol halves of client and testing server, joined by octets. No sockets, no clock, no tasks.
 
 - `wire`: the octets between the two, and what may befall them;
-- `client`: the naive twin of `smtplite.session`, over a wire instead of a stream;
+- `client`: the naive twin of `smtplite.sending.session`, over a wire instead of a stream;
 - `office`: what stands above a session: letters, connections, and when a letter is sent again;
 - `conversations`: what is said;
 - `judge`: the invariants.

@@ -1,4 +1,4 @@
-"""The naive twin of `smtplite.session`: it drives the core over a `Wire`, as the docstrings of the core say.
+"""The naive twin of `smtplite.sending.session`: it drives the core over a `Wire`, as the docstrings of the core say.
 
 It shares no code with the session. Where that has tasks, deadlines and streams, it has a loop; a deadline that fires is
 an exception of the wire.

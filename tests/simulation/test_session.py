@@ -7,10 +7,11 @@ from collections import deque
 import anyio
 import pytest
 
-from smtplite.content import OctetBody
+from smtplite.message.content import OctetBody
+from smtplite.net import Meanwhile
 from smtplite.protocol import Ehlo, Mail, Outcome, Rcpt
-from smtplite.session import Deadline, Parcel, Session
-from smtplite.stream import Meanwhile
+from smtplite.sending.deadline import Deadline
+from smtplite.sending.session import Parcel, Session
 from smtplite.testing.config import ServerConfig
 from smtplite.testing.protocol import ServerConnection
 

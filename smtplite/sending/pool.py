@@ -15,7 +15,8 @@ import anyio
 import anyio.lowlevel
 
 from smtplite.errors import LocalProtocolError, SMTPError
-from smtplite.session import Deadline, Session
+from smtplite.sending.deadline import Deadline
+from smtplite.sending.session import Session
 
 __all__ = ["Pool"]
 

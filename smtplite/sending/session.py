@@ -16,20 +16,19 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
-import attrs
 
-from smtplite.content import Body
 from smtplite.errors import (
-    ConfigurationError,
     ConnectionLost,
     RemoteProtocolError,
     SMTPError,
-    SMTPTimeout,
 )
+from smtplite.message.content import Body
+from smtplite.net import Stream, TLSStream
+from smtplite.options import Timeouts
 from smtplite.protocol.commands import Command, Quit
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import (
@@ -41,138 +40,23 @@ from smtplite.protocol.events import (
     ServiceClosing,
     TlsReady,
 )
-from smtplite.protocol.extensions import Extensions, Limits
+from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
 from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transaction, Transfer
 from smtplite.protocol.window import MailObject, ServerTraits, Window
-from smtplite.stream import Stream, TLSStream
+from smtplite.results import ServerInfo, _subject
+from smtplite.sending.deadline import Deadline
 from smtplite.trace import ConnectionClosed as ConnectionClosedEvent
 from smtplite.trace import ConnectionOpened, FlightSent, ReplyReceived, Tracer
 
-__all__ = ["Deadline", "Parcel", "ServerInfo", "Session", "Source", "Timeouts"]
+__all__ = ["Parcel", "Session", "Source"]
 
 _TRANSCRIPT_REPLIES: Final = 20
 #: A connection that was idle for longer may have ended without our notice.
 _MAX_REST_SECONDS: Final = 1.0
 
 _numbers: Final = itertools.count(1)
-
-
-def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"timeout {attribute.name} is a positive number of seconds, not {value!r}")
-
-
-@attrs.frozen(kw_only=True)
-class Timeouts:
-    """How long each phase may take, in seconds; `math.inf` for no limit (RFC 5321 4.5.3.2).
-
-    Attributes:
-        pool: waiting for a connection that others use.
-        connect: opening the connection, and anew its TLS handshake.
-        greeting: the server's first words.
-        command: the reply to each command.
-        data_init: the reply to DATA.
-        data_block: each piece of content, until the network took it.
-        end_of_data: the verdict. A short one duplicates mail: the server may be delivering already.
-        quit: the reply to QUIT, of which nothing depends.
-    """
-
-    pool: float = attrs.field(default=60.0, validator=_positive)
-    connect: float = attrs.field(default=30.0, validator=_positive)
-    greeting: float = attrs.field(default=300.0, validator=_positive)
-    command: float = attrs.field(default=300.0, validator=_positive)
-    data_init: float = attrs.field(default=120.0, validator=_positive)
-    data_block: float = attrs.field(default=180.0, validator=_positive)
-    end_of_data: float = attrs.field(default=600.0, validator=_positive)
-    quit: float = attrs.field(default=5.0, validator=_positive)
-
-
-class Deadline:
-    """The one cancel scope of a public call; each wait moves its deadline.
-
-    Use it as ``with deadline.scope: ...``; after that, ``deadline.has_expired`` says whether time was up, and
-    `error` what for.
-
-    Args:
-        timeout: seconds for the whole call; None: no limit beside those of each wait.
-    """
-
-    def __init__(self, timeout: float | None = None) -> None:
-        self._timeout = timeout
-        self._overall = math.inf if timeout is None else anyio.current_time() + timeout
-        self._armed = self._overall
-        #: The time, on the event loop's clock, by which the message that is waited for must be done.
-        self.message_limit = math.inf
-        self._reason = ""
-        self._phase: str | None = None
-        self.scope = anyio.CancelScope(deadline=self._overall)
-
-    def arm(self, seconds: float, reason: str, phase: str) -> None:
-        """Let the wait that begins now take `seconds` at most, within the whole call's limit."""
-        deadline = min(anyio.current_time() + seconds, self._overall, self.message_limit)
-        self._reason = reason
-        self._phase = phase
-        # Moving a scope's deadline costs more than a message has to spare: a little too early is good enough.
-        if not -min(1.0, seconds / 20) <= self._armed - deadline <= 0:
-            self._armed = self.scope.deadline = deadline
-
-    @property
-    def has_expired(self) -> bool:
-        """True once time was up, within the scope or behind it."""
-        return self.scope.cancel_called
-
-    def error(self) -> SMTPTimeout:
-        """Return what to raise when time was up."""
-        if self._armed == self.message_limit:
-            return SMTPTimeout("time was up: timeout= of the message", phase=self._phase)
-        if self._timeout is not None and self._armed == self._overall:
-            return SMTPTimeout(f"time was up: timeout={self._timeout:g} s for the whole call", phase=self._phase)
-        return SMTPTimeout(f"time was up: {self._reason}", phase=self._phase)
-
-
-@attrs.frozen(kw_only=True)
-class ServerInfo:
-    """What a server offers, as `Client.check` finds it.
-
-    Attributes:
-        server: what was connected to, such as "mx.example.com:587".
-        greeting: the text of its first words.
-        extensions: its service extensions; typed properties for those that are known.
-        tls: the TLS version, such as "TLSv1.3"; None in clear.
-        cipher: the cipher suite; None in clear.
-        certificate_subject: whom its certificate names; None in clear, or where it was not verified.
-        certificate_expires: when its certificate ends, in UTC.
-    """
-
-    server: str
-    greeting: str
-    extensions: Extensions
-    tls: str | None = None
-    cipher: str | None = None
-    certificate_subject: str | None = None
-    certificate_expires: datetime | None = None
-
-    @property
-    def mechanisms(self) -> tuple[str, ...]:
-        """The authentication mechanisms it offers."""
-        return self.extensions.auth
-
-    @property
-    def limits(self) -> Limits:
-        """What it limits, where it says so (RFC 9422)."""
-        return self.extensions.limits
-
-
-def _subject(certificate: dict[str, Any]) -> str | None:
-    """Return the common name, or the first name that the certificate is for."""
-    for attribute in certificate.get("subject", ()):
-        for name, value in attribute:
-            if name == "commonName":
-                return str(value)
-    names = certificate.get("subjectAltName", ())
-    return str(names[0][1]) if names else None
 
 
 class Parcel(MailObject):

@@ -17,13 +17,16 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 
-from smtplite.consignment import Consignment
-from smtplite.content import in_thread
 from smtplite.errors import ConnectionLost, MessageError, SMTPError
-from smtplite.message import Delivery, Outgoing, Prepared, is_large, prepare
-from smtplite.pool import Pool
-from smtplite.session import Deadline, Parcel, Session
-from smtplite.signing import Sign
+from smtplite.message.content import in_thread
+from smtplite.message.envelope import Outgoing
+from smtplite.message.prepared import Prepared, is_large, prepare
+from smtplite.message.signing import Sign
+from smtplite.results import Delivery
+from smtplite.sending.deadline import Deadline
+from smtplite.sending.outbound import Consignment
+from smtplite.sending.pool import Pool
+from smtplite.sending.session import Parcel, Session
 
 __all__ = ["Deliveries"]
 

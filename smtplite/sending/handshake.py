@@ -9,7 +9,6 @@ import math
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Literal
 
 import anyio
 import anyio.to_thread
@@ -25,16 +24,16 @@ from smtplite.errors import (
     SMTPError,
     TLSError,
 )
+from smtplite.options import TLSMode
 from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Helo, Lhlo, StartTls
 from smtplite.protocol.events import ChallengeReceived, ConnectionClosed, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES
-from smtplite.session import Deadline, Session
+from smtplite.sending.deadline import Deadline
+from smtplite.sending.session import Session
 
-__all__ = ["Handshake", "TLSMode", "TokenSource", "reply_of"]
-
-TLSMode = Literal["implicit", "starttls", "none"]
+__all__ = ["Handshake", "TokenSource", "reply_of"]
 
 
 class TokenSource:

@@ -7,58 +7,41 @@ octet of a transaction is written (rule R20), and `Prepared.for_server` fits it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from email import policy as email_policy
-from email.errors import InvalidHeaderDefect, NonPrintableDefect
-from email.header import Header
 from email.headerregistry import Address
 from email.message import Message
 from email.parser import BytesHeaderParser
 from email.utils import formatdate, make_msgid
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Self
 
 import attrs
 
-from smtplite import flatten
-from smtplite.content import (
-    MAX_TEXT_LINE_BYTES,
-    Body,
-    Content,
-    ContentReader,
-    OctetBody,
+from smtplite.errors import ExtensionRequired, MessageError, SMTPError
+from smtplite.message import flatten
+from smtplite.message.addresses import addresses_in, envelope_fields, recipients_of, sender_of
+from smtplite.message.content import Body, Content, ContentReader, OctetBody, in_thread
+from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Recipient
+from smtplite.message.flatten import ADDRESS_FIELDS, LARGE_BYTES, unfold, wire_bytes
+from smtplite.message.signing import Sign, Signing
+from smtplite.message.wire import (
     check_header_section,
     check_text,
     eight_bit_field,
     ends_within,
     header_section,
-    in_thread,
     wire_form,
 )
-from smtplite.errors import ExtensionRequired, MessageError, RecipientsRefused, SMTPError
-from smtplite.flatten import ADDRESS_FIELDS, LARGE_BYTES, check_field, unfold, wire_bytes
 from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters, extension_required, negotiate, require_offered
 from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.transaction import Outcome, RecipientOutcome
-from smtplite.signing import Sign, Signing
 
-__all__ = [
-    "MAX_TEXT_LINE_BYTES",
-    "Content",
-    "Delivery",
-    "Envelope",
-    "Outgoing",
-    "Prepared",
-    "Receipt",
-    "Recipient",
-    "is_large",
-    "prepare",
-    "wire_bytes",
-]
+__all__ = ["Prepared", "is_large", "prepare"]
 
 #: A header section that may hold so many addresses that reading them takes milliseconds.
 _LONG_HEADER_BYTES: Final = 4096
@@ -66,279 +49,9 @@ _LONG_HEADER_BYTES: Final = 4096
 _AT_ONCE_BYTES: Final = 1_048_576
 
 _MESSAGE_ID: Final = re.compile(rb"^message-id:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
-_RESENT_ONCE: Final = frozenset(
-    {"resent-date", "resent-from", "resent-sender", "resent-to", "resent-cc", "resent-bcc", "resent-message-id"}
-)
-#: Defects of an address field that make it no list of addresses. Others say that the form is old, that an address
-#: needs SMTPUTF8, or that a display name cannot be read.
-_FATAL_DEFECTS: Final = (InvalidHeaderDefect, NonPrintableDefect)
-
-
-if TYPE_CHECKING:  # Message is generic in the stubs alone
-    AnyMessage: TypeAlias = Message[Any, Any] | bytes | bytearray | memoryview | Content
-    AnyRecipients: TypeAlias = "str | Address | Recipient | Iterable[str | Address | Recipient]"
-
-
-def _address(value: str | Address) -> str:
-    if isinstance(value, Address):
-        return value.addr_spec
-    if not isinstance(value, str):
-        raise MessageError(f"an address is a str or an email.headerregistry.Address, not {type(value).__name__}")
-    return value
-
-
-def _optional_address(value: str | Address | None) -> str | None:
-    return None if value is None else _address(value)
-
-
-def _frozen_mapping(value: Mapping[str, str | None] | None) -> dict[str, str | None]:
-    if type(value) is not dict and value is not None and not isinstance(value, Mapping):
-        raise MessageError(f"parameters is a mapping of keyword to value, not {type(value).__name__}")
-    return dict(value or {})
-
-
-@attrs.frozen
-class Recipient:
-    """One recipient with the parameters of its RCPT command.
-
-    Attributes:
-        address: a bare address, such as ``user@example.com``.
-        notify: "NEVER", or some of "SUCCESS", "FAILURE", "DELAY" (RFC 3461 4.1).
-        orcpt: the original recipient's address (RFC 3461 4.2).
-        parameters: any other parameters: keyword -> value, or None for a keyword without one.
-    """
-
-    address: str = attrs.field(converter=_address)
-    notify: str | Collection[str] | None = attrs.field(default=None, kw_only=True)
-    orcpt: str | None = attrs.field(default=None, kw_only=True, converter=_optional_address)
-    parameters: Mapping[str, str | None] = attrs.field(factory=dict, kw_only=True, converter=_frozen_mapping)
-
-
-def _recipients(value: AnyRecipients) -> tuple[Recipient, ...]:
-    if isinstance(value, (str, Address, Recipient)):  # one address: a str is never split
-        value = (value,)
-    if type(value) is not list and not isinstance(value, Iterable):
-        raise MessageError(f"recipients is an address, or several, not {type(value).__name__}")
-    return tuple(item if isinstance(item, Recipient) else Recipient(item) for item in value)
-
-
-@attrs.frozen
-class Envelope:
-    """Who sends and who receives, with the parameters of the mail transaction (RFC 5321 2.3.1).
-
-    Attributes:
-        sender: the reverse-path; "" is the null reverse-path, for notifications.
-        recipients: one address, or several; never split at commas.
-        ret: what a bounce returns: "FULL" or "HDRS" (RFC 3461 4.3).
-        envid: an identifier that bounces repeat (RFC 3461 4.4).
-        dsn: "require": ExtensionRequired where DSN is wanted and not offered; "drop": send without it.
-        require_tls: REQUIRETLS (RFC 8689).
-        body: "7BIT" or "8BITMIME"; None: what the content needs. "BINARYMIME": content that is given as octets goes
-            octet for octet (RFC 3030), through a client with chunking=True.
-        smtputf8: True or False to decide it; None: when an address or a header needs it.
-        parameters: any other parameters of MAIL: keyword -> value, or None for a keyword without one.
-    """
-
-    sender: str = attrs.field(converter=_address)
-    recipients: tuple[Recipient, ...] = attrs.field(converter=_recipients)
-    ret: str | None = attrs.field(default=None, kw_only=True)
-    envid: str | None = attrs.field(default=None, kw_only=True)
-    dsn: Literal["require", "drop"] = attrs.field(default="require", kw_only=True)
-    require_tls: bool = attrs.field(default=False, kw_only=True)
-    body: str | None = attrs.field(default=None, kw_only=True)
-    smtputf8: bool | None = attrs.field(default=None, kw_only=True)
-    parameters: Mapping[str, str | None] = attrs.field(factory=dict, kw_only=True, converter=_frozen_mapping)
-
-    def __attrs_post_init__(self) -> None:
-        if self.dsn not in ("require", "drop"):
-            raise MessageError(f"dsn is 'require' or 'drop', not {self.dsn!r}")
-        if self.body not in (None, "7BIT", "8BITMIME", "BINARYMIME"):
-            raise MessageError(f"body is '7BIT', '8BITMIME', 'BINARYMIME' or None, not {self.body!r}")
-
-
-@attrs.frozen
-class Receipt:
-    """What the server said of a message that it took for at least one recipient.
-
-    Every recipient, as it was given, is in exactly one of the first four.
-
-    Attributes:
-        accepted: the server took the message for these.
-        refused: recipient -> the reply that refused it.
-        unknown: nobody can know (LMTP, when the connection ended between the verdicts).
-        not_sent: certainly not taken.
-        reply: the last transaction's final reply.
-        replies: recipient -> the last reply about it.
-        message_id: the message's Message-ID, if it has one.
-        server: the server's name for itself, from its greeting to EHLO.
-        tls: the TLS version, such as "TLSv1.3"; None in clear.
-    """
-
-    accepted: tuple[str, ...]
-    refused: dict[str, Reply] = attrs.field(factory=dict, kw_only=True)
-    unknown: tuple[str, ...] = attrs.field(default=(), kw_only=True)
-    not_sent: tuple[str, ...] = attrs.field(default=(), kw_only=True)
-    reply: Reply | None = attrs.field(default=None, kw_only=True)
-    replies: dict[str, Reply] = attrs.field(factory=dict, kw_only=True)
-    message_id: str | None = attrs.field(default=None, kw_only=True)
-    server: str = attrs.field(default="", kw_only=True)
-    tls: str | None = attrs.field(default=None, kw_only=True)
-
-    @property
-    def complete(self) -> bool:
-        """True if the server took the message for every recipient."""
-        return not (self.refused or self.unknown or self.not_sent)
-
-    def raise_for_refused(self) -> None:
-        """Raise RecipientsRefused, with the same four sets, if any recipient was refused."""
-        if not self.refused:
-            return
-        first = next(iter(self.refused.values()))
-        count = len(self.accepted) + len(self.refused) + len(self.unknown) + len(self.not_sent)
-        raise RecipientsRefused(
-            f"server refused {len(self.refused)} of {count} recipients: {first}",
-            reply=first,
-            phase="rcpt",
-            accepted=self.accepted,
-            refused=self.refused,
-            unknown=self.unknown,
-            not_sent=self.not_sent,
-        )
-
-
-def _any_recipients(value: AnyRecipients | None) -> AnyRecipients | None:
-    # Of several, a tuple: an iterator could be read but once, and not be pickled. What is wrong with it, sending says.
-    if value is None or isinstance(value, (str, Address, Recipient)) or not isinstance(value, Iterable):
-        return value
-    return tuple(value)
-
-
-@attrs.frozen
-class Outgoing:
-    """A message for `Client.send_many`, with what `Client.send` takes beside it.
-
-    Attributes:
-        message: a message object of `email`, its octets, or a Content.
-        sender: the reverse-path; None: from the headers; "": the null reverse-path.
-        recipients: one address, or several; None: from the headers.
-        envelope: in place of sender and recipients.
-        tag: anything of your own, to know it again by.
-    """
-
-    message: AnyMessage
-    sender: str | Address | None = None
-    recipients: AnyRecipients | None = attrs.field(default=None, kw_only=True, converter=_any_recipients)
-    envelope: Envelope | None = attrs.field(default=None, kw_only=True)
-    tag: Any = attrs.field(default=None, kw_only=True)
-
-
-@attrs.frozen
-class Delivery:
-    """What became of one item of `Client.send_many`: a receipt, or an error.
-
-    Attributes:
-        item: what was taken from the caller's messages: an Outgoing, or a message as such.
-        receipt: somebody was certainly delivered; None: nobody was.
-        error: why nobody was certainly delivered; None: somebody was.
-    """
-
-    item: Outgoing | AnyMessage
-    receipt: Receipt | None = None
-    error: SMTPError | None = attrs.field(default=None, kw_only=True)
-
-    def result(self) -> Receipt:
-        """Return the receipt, or raise the error: as `Client.send` would have done."""
-        if self.error is not None:
-            raise self.error
-        assert self.receipt is not None
-        return self.receipt
 
 
 # The envelope in the headers
-
-
-def _fields(message: Message[Any, Any]) -> dict[str, list[object]]:
-    """Return the fields that name sender and recipients, by the part of their name behind "resent-", if any.
-
-    Of several Resent- blocks, the topmost is the one that counts (RFC 5322 3.6.6): it ends where another field stands
-    between, or where a field comes again.
-    """
-    resent: dict[str, list[object]] = {}
-    for name, value in message.raw_items():
-        lowered = name.lower()
-        if lowered in _RESENT_ONCE:
-            if lowered[7:] in resent:
-                break
-            resent[lowered[7:]] = [value]
-        elif resent and not lowered.startswith("resent-"):
-            break
-    if resent:
-        return resent
-    fields: dict[str, list[object]] = {}
-    for name, value in message.raw_items():
-        lowered = name.lower()
-        if lowered in ("from", "sender", "to", "cc", "bcc"):
-            fields.setdefault(lowered, []).append(value)
-    return fields
-
-
-def _addresses(name: str, value: object) -> list[str]:
-    """Return the addresses of one address field, groups resolved; parse or refuse, never guess (rule R19)."""
-    header: Any = value
-    try:
-        if not hasattr(value, "addresses"):
-            # Of a Header, what stands on the wire: its text without encoding may read as more addresses than it has.
-            text = value.encode(maxlinelen=0, linesep="\n") if isinstance(value, Header) else str(value)
-            # Octets beyond ASCII come out of the stdlib's parser as lone surrogates.
-            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            check_field(name, text)
-            text = unfold(text)
-            header = email_policy.SMTP.header_factory(name, text)
-        addresses = [address.addr_spec for address in header.addresses]
-        # The header's own reading drops comments, unquotes, decodes, and takes some spaces out of a domain.
-        source = text if header is not value else str(getattr(header, "_parse_tree", header))
-    except (SMTPError, MemoryError):
-        raise
-    except Exception as error:  # the stdlib's parser has raised even UnboundLocalError
-        raise MessageError(f"header {name} is no list of addresses: {str(value)[:80]!r}: {error}") from error
-    for defect in header.defects:
-        if isinstance(defect, _FATAL_DEFECTS):
-            raise MessageError(f"header {name} is no list of addresses: {str(header)[:80]!r}: {defect}")
-    at = 0
-    for address in addresses:
-        at = _find(address, source, at)
-        if at < 0 or "\ufffd" in address:
-            raise MessageError(f"header {name} has an address that does not stand there as such: {address[:80]!r}")
-    return addresses
-
-
-def _find(address: str, text: str, at: int) -> int:
-    """Return where the address ends in the text, from `at` on; -1 if it stands there only as a part of another."""
-    while (start := text.find(address, at)) >= 0:
-        end = start + len(address)
-        if (start == 0 or text[start - 1] in " \t,<:;)") and (end == len(text) or text[end] in " \t,>;("):
-            return end
-        at = start + 1
-    return -1
-
-
-def _sender_of(fields: dict[str, list[object]]) -> str:
-    for name in ("sender", "from"):
-        candidates = [address for value in fields.get(name, ()) for address in _addresses(name, value)]
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            problem = "several Sender addresses" if name == "sender" else "several From addresses and no Sender"
-            raise MessageError(f"message has {problem}: pass sender=")
-    raise MessageError("message has no From: pass sender=")
-
-
-def _recipients_of(fields: dict[str, list[object]]) -> list[str]:
-    names = ("to", "cc", "bcc")
-    recipients = [a for name in names for value in fields.get(name, ()) for a in _addresses(name, value)]
-    if not recipients:
-        raise MessageError("message names nobody in To, Cc and Bcc: pass recipients=")
-    return recipients
 
 
 # Preparing
@@ -746,11 +459,11 @@ def _complete(
 ) -> Envelope:
     """Take from the headers what the caller did not say."""
     if sender is None or recipients is None:
-        fields = _fields(message)
+        fields = envelope_fields(message)
         if sender is None:
-            sender = _sender_of(fields)
+            sender = sender_of(fields)
         if recipients is None:
-            recipients = _recipients_of(fields)
+            recipients = recipients_of(fields)
     return Envelope(sender, recipients)
 
 
@@ -850,7 +563,7 @@ def _field_with_utf8_address(message: Message[Any, Any]) -> str | None:
         lowered = name.lower()
         if lowered.removeprefix("resent-") in ADDRESS_FIELDS and not str(value).isascii():
             try:
-                addresses = _addresses(lowered, value)
+                addresses = addresses_in(lowered, value)
             except MessageError:  # it names nobody that the envelope was taken from
                 continue
             if not all(address.rpartition("@")[0].isascii() for address in addresses):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from smtplite.content import check_header_section, check_text
 from smtplite.errors import MessageError
+from smtplite.message.wire import check_header_section, check_text
 
 __all__ = ["Sign", "Signing"]
 

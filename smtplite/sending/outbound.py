@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from smtplite.content import in_thread
 from smtplite.errors import SMTPError
-from smtplite.message import Prepared, Receipt
+from smtplite.message.content import in_thread
+from smtplite.message.prepared import Prepared
 from smtplite.protocol.transaction import Outcome
-from smtplite.session import Parcel, Session
+from smtplite.results import Receipt
+from smtplite.sending.session import Parcel, Session
 from smtplite.trace import MessageFinished, Tracer, logger
 
 __all__ = ["Consignment", "Single"]

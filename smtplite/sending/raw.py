@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from smtplite.errors import LocalProtocolError, SMTPError
-from smtplite.handshake import reply_of
 from smtplite.protocol.commands import (
     Auth,
     AuthCancel,
@@ -20,7 +19,10 @@ from smtplite.protocol.commands import (
 )
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import Reply
-from smtplite.session import Deadline, ServerInfo, Session
+from smtplite.results import ServerInfo
+from smtplite.sending.deadline import Deadline
+from smtplite.sending.handshake import reply_of
+from smtplite.sending.session import Session
 
 __all__ = ["RawSession"]
 

@@ -1,0 +1,5 @@
+"""What is sent: from the caller's message to an envelope and its wire form. No network, no protocol state."""
+
+from smtplite.message.flatten import wire_bytes
+
+__all__ = ["wire_bytes"]

@@ -1,0 +1,3 @@
+"""How it goes: one message, or a stream of them, over sessions of a pool."""
+
+__all__: list[str] = []

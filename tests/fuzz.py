@@ -28,11 +28,11 @@ from smtplite.protocol import (
     Event,
     Lhlo,
     Mail,
-    MailObject,
     Outcome,
     Rcpt,
     Replied,
     State,
+    Submission,
     Window,
 )
 from smtplite.protocol.reply import MAX_CHALLENGE_LINE_BYTES, MAX_REPLY_BYTES
@@ -173,10 +173,10 @@ class Run:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.connection = Connection(lmtp=case.lmtp)
-        self.window: Window[MailObject] = Window(
+        self.window: Window[Submission] = Window(
             self.connection, chunking=case.chunking, pipelining=case.pipelining, in_flight=3
         )
-        self.messages = [MailObject(case.recipients, require_all=case.require_all) for _ in range(case.messages)]
+        self.messages = [Submission(case.recipients, require_all=case.require_all) for _ in range(case.messages)]
         for message in self.messages:
             message.fit(Mail("a@b.example"), [Rcpt(f"r{n}@c.example") for n in range(case.recipients)], 5)
         self.waiting = list(self.messages)
@@ -238,7 +238,7 @@ class Run:
             self.window.begin(message)
             self.write_more(message)
 
-    def write_more(self, message: MailObject) -> None:
+    def write_more(self, message: Submission) -> None:
         transaction = message.transaction
         transaction.next_flight()
         if transaction.wants_content:

@@ -43,7 +43,6 @@ from smtplite.protocol import (
     Lhlo,
     Limits,
     Mail,
-    MailObject,
     Noop,
     Outcome,
     Parameters,
@@ -60,6 +59,7 @@ from smtplite.protocol import (
     ServiceClosing,
     StartTls,
     State,
+    Submission,
     TlsReady,
     Transaction,
     Transfer,
@@ -163,7 +163,7 @@ def transactions(connection: Connection, event: Event) -> None:
         assert_type(outcome.reply, Reply | None)
 
 
-class Ours(MailObject):
+class Ours(Submission):
     """What a user's own I/O sends."""
 
 
@@ -173,7 +173,7 @@ def windows(connection: Connection, event: Event) -> None:
     assert_type(window.begin(Ours(1)), Transaction)
     assert_type(window.receive(event), list[Ours])
     assert_type(window.oldest, Ours | None)
-    window.begin(MailObject(1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    window.begin(Submission(1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def the_rest() -> None:

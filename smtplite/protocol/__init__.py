@@ -56,8 +56,8 @@ from smtplite.protocol.transparency import ContentEncoder, normalize
 from smtplite.protocol.window import (
     MAX_ONE_CHUNK_BYTES,
     MAX_UNACKNOWLEDGED_BYTES,
-    MailObject,
     ServerTraits,
+    Submission,
     Window,
 )
 
@@ -97,7 +97,6 @@ __all__ = [
     "Lhlo",
     "Limits",
     "Mail",
-    "MailObject",
     "Noop",
     "Outcome",
     "Parameters",
@@ -114,6 +113,7 @@ __all__ = [
     "ServiceClosing",
     "StartTls",
     "State",
+    "Submission",
     "TlsReady",
     "Transaction",
     "Transfer",

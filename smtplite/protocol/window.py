@@ -1,12 +1,12 @@
 """Window: the messages that are under way on one connection at the same time, and what may be begun beside them.
 
-A `MailObject` is one message to all its recipients; it takes one mail transaction, or several. Whoever drives a window
+A `Submission` is one message to all its recipients; it takes one mail transaction, or several. Whoever drives a window
 (`smtplite.sending.session`, or a simulation) does this::
 
     write(window.newest.transaction.next_flight() + its content)  # if there is one, and it has something to write
-    while window.has_room_for(mail_object):
-        transaction = window.begin(mail_object)                   # what it has to write goes into the same write
-    for mail_object in window.receive(next event of the connection):
+    while window.has_room_for(submission):
+        transaction = window.begin(submission)                   # what it has to write goes into the same write
+    for submission in window.receive(next event of the connection):
         ...                                                       # its transaction is done
 
 and `window.fail(error)` when the session ends.
@@ -36,7 +36,7 @@ from smtplite.protocol.extensions import Limits
 from smtplite.protocol.state import State
 from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction, Transfer
 
-__all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "MailObject", "ServerTraits", "Window"]
+__all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "ServerTraits", "Submission", "Window"]
 
 #: Content up to this size may go in one chunk, written with its envelope.
 MAX_ONE_CHUNK_BYTES: Final = 65_536
@@ -76,7 +76,7 @@ class ServerTraits:
             self.max_transactions = None
 
 
-class MailObject:
+class Submission:
     """One message to all its recipients: envelope and content (RFC 5321 2.3.1), and what became of it so far.
 
     Args:
@@ -178,7 +178,7 @@ class MailObject:
         return next((error for error in self._errors if isinstance(error, DeliveryUnknown)), self._errors[-1])
 
 
-M = TypeVar("M", bound=MailObject)
+M = TypeVar("M", bound=Submission)
 
 
 class Window(Generic[M]):
@@ -288,15 +288,15 @@ class Window(Generic[M]):
     def _may_pipeline(self) -> bool:
         return self._pipelining and self._connection.extensions.pipelining
 
-    def has_room_for(self, mail_object: MailObject) -> bool:
+    def has_room_for(self, submission: Submission) -> bool:
         """Return True if this message may begin now."""
-        return self.may_begin and self.fits(mail_object)
+        return self.may_begin and self.fits(submission)
 
-    def fits(self, mail_object: MailObject) -> bool:
+    def fits(self, submission: Submission) -> bool:
         """Return True if this message may begin where one of some size could."""
         if not self._under_way or not self.may_chunk:
             return True
-        size = mail_object.size
+        size = submission.size
         if not self._fits_chunks(size):
             return True  # with DATA: its content waits for the replies to all that is under way
         assert size is not None
@@ -305,50 +305,50 @@ class Window(Generic[M]):
             self._is_proved
             and size <= MAX_ONE_CHUNK_BYTES
             and self._unacknowledged + size <= MAX_UNACKNOWLEDGED_BYTES
-            and not mail_object.require_all
+            and not submission.require_all
         )
 
-    def begin(self, mail_object: M, *, has_rested: bool = False) -> Transaction:
+    def begin(self, submission: M, *, has_rested: bool = False) -> Transaction:
         """Begin the next transaction of a message for which there is room.
 
         Args:
-            mail_object: fitted to this server.
+            submission: fitted to this server.
             has_rested: whether the connection was idle so long that it may have ended unnoticed: then the content waits
                 for the replies to its envelope, so that what is lost is certainly not sent.
         """
-        mail, rcpts = mail_object.next_transaction(self._connection.extensions.limits)
+        mail, rcpts = submission.next_transaction(self._connection.extensions.limits)
         # Behind a failure, too: servers count them, and end the session after some (Exim: at the tenth RSET).
         is_cautious = has_rested or self._is_in_trouble
         transaction = Transaction(
             self._connection,
             mail,
             rcpts,
-            require_all=mail_object.require_all,
+            require_all=submission.require_all,
             pipelining=self._pipelining,
-            transfer=self._transfer(mail_object, is_cautious=is_cautious),
+            transfer=self._transfer(submission, is_cautious=is_cautious),
             # Postfix keeps a transaction open whose end of data a policy refused.
             resets=self._was_refused and not self._under_way,
         )
-        mail_object.begin(transaction)
-        self._under_way.append(mail_object)
+        submission.begin(transaction)
+        self._under_way.append(submission)
         self.begun += 1
         self._mails += 2 if transaction.transfer is Transfer.PROOF else 1
         if transaction.transfer is not Transfer.DATA:
-            self._unacknowledged += mail_object.size or 0
+            self._unacknowledged += submission.size or 0
         return transaction
 
     def _fits_chunks(self, size: int | None) -> bool:
         # What exceeds the size that the server announced, it may refuse without swallowing it.
         return size is not None and size <= (self._connection.extensions.size or MAX_ONE_CHUNK_BYTES)
 
-    def _transfer(self, mail_object: MailObject, *, is_cautious: bool) -> Transfer:
-        if not self.may_chunk or not (mail_object.is_binary or self._fits_chunks(mail_object.size)):
+    def _transfer(self, submission: Submission, *, is_cautious: bool) -> Transfer:
+        if not self.may_chunk or not (submission.is_binary or self._fits_chunks(submission.size)):
             return Transfer.DATA
         if not self._is_proved:
             mailmax = self._connection.extensions.limits.mailmax
             return Transfer.PROOF if mailmax is None or self._mails + 2 <= mailmax else Transfer.DATA
-        assert mail_object.size is not None
-        is_large = mail_object.size > MAX_ONE_CHUNK_BYTES
+        assert submission.size is not None
+        is_large = submission.size > MAX_ONE_CHUNK_BYTES
         return Transfer.CHUNKS if is_large or is_cautious else Transfer.ONE_CHUNK
 
     # What comes back
@@ -405,14 +405,14 @@ class Window(Generic[M]):
 
     def _finish(self) -> M:
         """Take the oldest transaction, which is done, out of the window."""
-        mail_object = self._under_way.popleft()
-        transaction = mail_object.transaction
+        submission = self._under_way.popleft()
+        transaction = submission.transaction
         if transaction.transfer is not Transfer.DATA:
-            self._unacknowledged -= mail_object.size or 0
+            self._unacknowledged -= submission.size or 0
         self._finished += 1
         if self._is_limit_learnt and self._finished == self._max_transactions:
             self._traits.note_limit_kept()
-        mail_object.conclude(transaction)
+        submission.conclude(transaction)
         if transaction.refuses_chunks:
             self._traits.takes_chunks = False
         elif transaction.transfer is Transfer.PROOF and not transaction.must_close:
@@ -430,7 +430,7 @@ class Window(Generic[M]):
             self._allowed = 1  # Exim ends the session at the fourth command that fails
         if transaction.must_close:
             self._close(str(transaction.reply or error or "the dialogue cannot go on"))
-        return mail_object
+        return submission
 
     def _note_limit(self) -> None:
         if self._finished and not self._has_met_limit:  # Exim says it to each MAIL of a window

@@ -44,7 +44,7 @@ from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
 from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transaction, Transfer
-from smtplite.protocol.window import MailObject, ServerTraits, Window
+from smtplite.protocol.window import ServerTraits, Submission, Window
 from smtplite.results import ServerInfo, _subject
 from smtplite.sending.deadline import Deadline
 from smtplite.trace import ConnectionClosed as ConnectionClosedEvent
@@ -59,7 +59,7 @@ _MAX_REST_SECONDS: Final = 1.0
 _numbers: Final = itertools.count(1)
 
 
-class Parcel(MailObject):
+class Parcel(Submission):
     """A mail object with its content, as a session sends it."""
 
     def __init__(

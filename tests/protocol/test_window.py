@@ -1,4 +1,4 @@
-"""Window and MailObject: what shares a write, what may begin when, and what each reply means for each message."""
+"""Window and Submission: what shares a write, what may begin when, and what each reply means for each message."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from smtplite.protocol import (
     Ehlo,
     Lhlo,
     Mail,
-    MailObject,
     Outcome,
     Rcpt,
     ServerTraits,
     State,
+    Submission,
     Transfer,
     Window,
 )
@@ -51,8 +51,8 @@ def greeted(*keywords: str, lmtp: bool = False) -> Connection:
     return connection
 
 
-def message(recipients: int = 1, size: int | None = 5, **options: bool) -> MailObject:
-    made = MailObject(recipients, **options)
+def message(recipients: int = 1, size: int | None = 5, **options: bool) -> Submission:
+    made = Submission(recipients, **options)
     made.fit(Mail("a@b.example"), [Rcpt(f"r{n}@x.example") for n in range(recipients)], size)
     return made
 
@@ -74,15 +74,15 @@ class Client:
     ) -> None:
         self.connection = connection or greeted()
         self.traits = traits or ServerTraits()
-        self.window: Window[MailObject] = Window(
+        self.window: Window[Submission] = Window(
             self.connection,
             chunking=chunking,
             traits=self.traits,
             **options,  # type: ignore[arg-type]
         )
-        self.done: list[MailObject] = []
+        self.done: list[Submission] = []
 
-    def write(self, *messages: MailObject, has_rested: bool = False) -> bytes:
+    def write(self, *messages: Submission, has_rested: bool = False) -> bytes:
         """Return all that goes into one write."""
         flight = b""
         newest = self.window.newest
@@ -94,16 +94,16 @@ class Client:
             flight += self._more(one)
         return flight
 
-    def _more(self, one: MailObject) -> bytes:
+    def _more(self, one: Submission) -> bytes:
         flight = one.transaction.next_flight()
         if one.transaction.wants_content:
             flight += one.transaction.send_content(b"x" * (5 if one.size is None else one.size), last=True)
         return flight
 
-    def read(self, octets: bytes, *, unsent: int = 0) -> list[MailObject]:
+    def read(self, octets: bytes, *, unsent: int = 0) -> list[Submission]:
         """Take octets from the server; return the messages that are done by them."""
         self.connection.receive_data(octets)
-        done: list[MailObject] = []
+        done: list[Submission] = []
         while (event := self.connection.next_event()) is not None:
             done += self.window.receive(event, unsent=unsent)
         return done
@@ -117,7 +117,7 @@ class Client:
         assert self.window.is_proved
 
 
-def seen(one: MailObject) -> list[tuple[Outcome, int | None]]:
+def seen(one: Submission) -> list[tuple[Outcome, int | None]]:
     return [(o.outcome, None if o.reply is None else o.reply.code) for o in one.outcomes]
 
 
@@ -290,7 +290,7 @@ def test_large_content_travels_alone_and_each_chunk_waits_for_the_one_before_the
     assert seen(large) == [(A, 250)]
 
 
-def with_chunks_owed(code: int = 0) -> tuple[Client, MailObject]:
+def with_chunks_owed(code: int = 0) -> tuple[Client, Submission]:
     client = Client()
     client.prove()
     large = message(size=MAX_ONE_CHUNK_BYTES + 1)
@@ -398,7 +398,7 @@ def test_messages_share_a_write_and_each_is_preceded_by_rset() -> None:
     assert seen(first) == seen(second) == [(A, 250)]
 
 
-def ready(*messages: MailObject) -> Client:
+def ready(*messages: Submission) -> Client:
     client = Client(in_flight=8)
     client.prove()
     client.write(*messages)
@@ -452,7 +452,7 @@ def test_the_window_shrinks_to_one_after_trouble_and_doubles_with_each_clean_mes
     client.read(b"250 c\r\n")
     assert seen(one) == [(A, 250)]
     for allowed in (2, 8, 8):
-        begun: list[MailObject] = []
+        begun: list[Submission] = []
         while client.window.may_begin and len(begun) < 20:
             begun.append(message())
             client.write(begun[-1])
@@ -624,7 +624,7 @@ def test_mail_out_of_sequence_behind_the_proof_is_a_proof_that_failed() -> None:
 # DATA
 
 
-def up_to_the_next_envelope(traits: ServerTraits | None = None) -> tuple[Client, MailObject, MailObject]:
+def up_to_the_next_envelope(traits: ServerTraits | None = None) -> tuple[Client, Submission, Submission]:
     client = Client(chunking=False, traits=traits)
     first, second = message(), message()
     client.write(first)
@@ -863,7 +863,7 @@ def test_exims_421_to_each_mail_of_a_window_is_one_limit() -> None:
 # Several transactions for one message
 
 
-def batches(client: Client, one: MailObject, *replies: bytes) -> list[bytes]:
+def batches(client: Client, one: Submission, *replies: bytes) -> list[bytes]:
     """Run one message to its end; return the RCPT of each transaction."""
     written = []
     for octets in replies:
@@ -1006,7 +1006,7 @@ def test_stopped_a_message_has_no_further_transaction() -> None:
 # Limits of a connection
 
 
-def mail_one(client: Client, end: bytes = b"250 taken\r\n") -> MailObject:
+def mail_one(client: Client, end: bytes = b"250 taken\r\n") -> Submission:
     one = message()
     client.write(one)
     client.read(b"250 a\r\n250 b\r\n354 go\r\n")
@@ -1141,7 +1141,7 @@ def test_nothing_begins_once_the_server_says_it_closes() -> None:
     assert not client.window.has_room_for(message())
 
 
-def all_outcomes(ones: Iterable[MailObject]) -> set[Outcome]:
+def all_outcomes(ones: Iterable[Submission]) -> set[Outcome]:
     return {outcome for one in ones for outcome, _ in seen(one)}
 
 

@@ -2,7 +2,7 @@
 
 - `wire`: the octets between the two, and what may befall them;
 - `client`: the naive twin of `smtplite.sending.session`, over a wire instead of a stream;
-- `office`: what stands above a session: letters, connections, and when a letter is sent again;
+- `user_agent`: what stands above a session: messages, connections, and when a message is sent again;
 - `conversations`: what is said;
 - `judge`: the invariants.
 

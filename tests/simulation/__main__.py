@@ -8,8 +8,8 @@ import time
 
 from . import judge
 from .conversations import CONVERSATIONS
-from .office import simulating
 from .suite import EXHAUSTIVE_KINDS, KINDS, cases
+from .user_agent import simulating
 
 _SHOWN = 3
 

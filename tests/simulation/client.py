@@ -40,7 +40,7 @@ from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import State
 from smtplite.protocol.transaction import RecipientOutcome, Transfer
-from smtplite.protocol.window import MailObject, ServerTraits, Window
+from smtplite.protocol.window import ServerTraits, Submission, Window
 from smtplite.sasl import Exchange, Login, Mechanism, Plain, ScramSha256
 
 from .wire import Wire
@@ -52,8 +52,8 @@ __all__ = [
     "HandshakeFailed",
     "Hang",
     "Heard",
-    "Letter",
-    "LetterSpec",
+    "Message",
+    "MessageSpec",
     "Options",
     "Source",
 ]
@@ -88,8 +88,8 @@ class Options:
 
 
 @attrs.frozen(kw_only=True)
-class LetterSpec:
-    """What a letter is to be.
+class MessageSpec:
+    """What a message is to be.
 
     Attributes:
         sender: the local part of its reverse-path; with the recipients' it tells the server what to do with it.
@@ -114,8 +114,8 @@ _forward_path = cache(ForwardPath.parse)
 
 @cache
 def _text(number: int, pieces: int) -> tuple[tuple[bytes, ...], bytes]:
-    """Return the content of a letter, in pieces and as a whole: lines that begin with dots, and one that is a dot."""
-    head = b"letter %d\r\n\r\n.dot\r\n" % number
+    """Return the content of a message, in pieces and as a whole: lines that begin with dots, and one that is a dot."""
+    head = b"number %d\r\n\r\n.dot\r\n" % number
     filler = b"%d.\r\n..\r\n.\r\n" % number
     parts = (head, *[filler * 3] * pieces)[: max(1, pieces)]
     return parts, b"".join(parts)
@@ -137,10 +137,10 @@ class Concluded(NamedTuple):
     mails_before: int
 
 
-class Letter(MailObject):
+class Message(Submission):
     """One message, and a record of what was done with it and said of it."""
 
-    def __init__(self, number: int, spec: LetterSpec) -> None:
+    def __init__(self, number: int, spec: MessageSpec) -> None:
         super().__init__(len(spec.to), require_all=spec.require_all, is_repeatable=spec.is_repeatable)
         self.number = number
         self.spec = spec
@@ -177,16 +177,16 @@ class Letter(MailObject):
 
 
 class Source(Protocol):
-    """Where the letters come from, and where they are reported to."""
+    """Where the messages come from, and where they are reported to."""
 
-    def take(self) -> Letter | None:
-        """Return the letter that comes next."""
+    def take(self) -> Message | None:
+        """Return the message that comes next."""
 
-    def put_back(self, letter: Letter) -> None:
+    def put_back(self, message: Message) -> None:
         """Take it back."""
 
-    def finished(self, letter: Letter, client: Client) -> None:
-        """Take note that a transaction of this letter is done."""
+    def finished(self, message: Message, client: Client) -> None:
+        """Take note that a transaction of this message is done."""
 
 
 class Heard(NamedTuple):
@@ -197,27 +197,27 @@ class Heard(NamedTuple):
         command: that command.
         reply: itself.
         owed: how many commands are owed a reply behind it.
-        letter: that was the oldest in the window.
+        message: that was the oldest in the window.
     """
 
     number: int
     command: Command
     reply: Reply
     owed: int
-    letter: Letter | None
+    message: Message | None
 
 
 class Ended(NamedTuple):
-    """What became of a letter whose transaction was under way when the session ended.
+    """What became of a message whose transaction was under way when the session ended.
 
     Attributes:
-        letter: it.
+        message: it.
         concluded: its transaction.
-        heard: the replies since that began, those to other letters' commands, too.
+        heard: the replies since that began, those to other messages' commands, too.
         is_clean: whether nothing but the end came behind them.
     """
 
-    letter: Letter
+    message: Message
     concluded: Concluded
     heard: list[Heard]
     is_clean: bool
@@ -256,7 +256,7 @@ class Client:
         self.wire = wire
         self.options = options
         self._connection = _Counting(lmtp=options.lmtp)
-        self.window: Window[Letter] = Window(
+        self.window: Window[Message] = Window(
             self._connection,
             pipelining=options.pipelining,
             chunking=options.chunking,
@@ -267,7 +267,7 @@ class Client:
         self._read_error: SMTPError | None = None
         self._write_error: ConnectionLost | None = None
         self._steps = 0
-        self._letters: deque[Letter] = deque()  # under way, oldest first
+        self._messages: deque[Message] = deque()  # under way, oldest first
         #: What happened, in order.
         self.happened: list[Event] = []
         #: Each reply to a command, in order; challenges, too.
@@ -276,7 +276,7 @@ class Client:
         self.is_reused = False
         #: Octets of replies and of commands behind the handshake.
         self.greeted_at = (0, 0)
-        #: What became of the letters that were under way when the session ended.
+        #: What became of the messages that were under way when the session ended.
         self.ended: list[Ended] = []
         #: The error that ended the session.
         self.error: SMTPError | None = None
@@ -422,11 +422,11 @@ class Client:
         assert isinstance(event, Replied)
         exchange.finish(event.reply.text)
 
-    # Letters
+    # Messages
 
     @property
     def is_reusable(self) -> bool:
-        """True if, as far as the client can tell without looking, another letter may go here."""
+        """True if, as far as the client can tell without looking, another message may go here."""
         connection = self._connection
         return (
             not self.is_closed
@@ -456,7 +456,7 @@ class Client:
     def _converse(self, source: Source) -> None:
         window = self.window
         while len(window) or self._begin_next(source):
-            # What comes unasked comes before anything is written (R3, R8), and concerns the letter that has begun.
+            # What comes unasked comes before anything is written (R3, R8), and concerns the message that has begun.
             if not self._hears_first and (self._connection.awaiting is not None or not self._has_unasked()):
                 self._write_next(source)
                 if not len(window):  # refused in the middle of its content
@@ -473,7 +473,7 @@ class Client:
         return bool(self._kept) or self._read_error is not None or self._write_error is not None
 
     def _begin_next(self, source: Source) -> bool:
-        """Begin the next letter, if there is one, and room for it; nothing is written yet."""
+        """Begin the next message, if there is one, and room for it; nothing is written yet."""
         window = self.window
         new = source.take() if window.may_begin else None
         if new is None:
@@ -483,35 +483,35 @@ class Client:
             return False
         new.begun_at = len(self.heard)
         window.begin(new, has_rested=new.spec.has_rested and self._connection.awaiting is None)
-        self._letters.append(new)
+        self._messages.append(new)
         return True
 
     def _write_next(self, source: Source) -> None:
-        """Put into one write what the newest letter has to say, and all letters that may begin behind it."""
+        """Put into one write what the newest message has to say, and all messages that may begin behind it."""
         flight = bytearray()
-        self._compose(self._letters[-1], flight)
+        self._compose(self._messages[-1], flight)
         while self._begin_next(source):
-            self._compose(self._letters[-1], flight)
-        letter = self._letters[-1]
+            self._compose(self._messages[-1], flight)
+        message = self._messages[-1]
         if flight:
             self._write(bytes(flight))
-        if letter.transaction.wants_content:
-            self._upload(letter, source)
+        if message.transaction.wants_content:
+            self._upload(message, source)
 
-    def _compose(self, letter: Letter, flight: bytearray) -> None:
-        transaction = letter.transaction
+    def _compose(self, message: Message, flight: bytearray) -> None:
+        transaction = message.transaction
         flight += transaction.next_flight()
-        if transaction.wants_content and not letter.spec.pieces:
-            flight += transaction.send_content(letter.content, last=True)
-            letter.end = self._written(flight)
+        if transaction.wants_content and not message.spec.pieces:
+            flight += transaction.send_content(message.content, last=True)
+            message.end = self._written(flight)
 
     def _written(self, flight: bytes | bytearray) -> int:
         """Return where the end of this flight will lie among all that was written."""
         return self.wire.taken + len(flight)
 
-    def _upload(self, letter: Letter, source: Source) -> None:
-        transaction = letter.transaction
-        for left, piece in zip(range(len(letter.pieces) - 1, -1, -1), letter.pieces, strict=True):
+    def _upload(self, message: Message, source: Source) -> None:
+        transaction = message.transaction
+        for left, piece in zip(range(len(message.pieces) - 1, -1, -1), message.pieces, strict=True):
             while True:
                 if self.is_closed or self._write_error is not None:
                     return
@@ -525,7 +525,7 @@ class Client:
                 self._take(happened, source)
             octets = transaction.send_content(piece, last=not left)
             if not left:
-                letter.end = self._written(octets)
+                message.end = self._written(octets)
             self._write(octets)
 
     def _take(self, happened: tuple[Event, int], source: Source) -> None:
@@ -535,10 +535,10 @@ class Client:
         if has_ended:
             self._close()
             unsent = self.wire.unsent
-        letters = self.window.receive(event, unsent=unsent)
-        self._finish(letters, source)
+        messages = self.window.receive(event, unsent=unsent)
+        self._finish(messages, source)
         if has_ended or isinstance(event, ServiceClosing):
-            self._note_end(letters, is_clean=not isinstance(event, ConnectionClosed) or not event.partial)
+            self._note_end(messages, is_clean=not isinstance(event, ConnectionClosed) or not event.partial)
 
     def _fail(self, error: SMTPError, source: Source) -> None:
         self.error = error
@@ -546,20 +546,20 @@ class Client:
         while self._kept:  # a reply that was read decides, whatever happens next (R2)
             self._take(self._kept.popleft(), source)
         is_clean = not isinstance(error, RemoteProtocolError) and not self._connection.has_unread
-        letters = self.window.fail(error, unsent=self.wire.unsent)
-        self._finish(letters, source)
-        self._note_end(letters, is_clean=is_clean)
+        messages = self.window.fail(error, unsent=self.wire.unsent)
+        self._finish(messages, source)
+        self._note_end(messages, is_clean=is_clean)
         assert not len(self.window)
 
-    def _note_end(self, letters: list[Letter], *, is_clean: bool) -> None:
-        for letter in letters:
-            self.ended.append(Ended(letter, letter.history[-1], self.heard[letter.begun_at :], is_clean))
+    def _note_end(self, messages: list[Message], *, is_clean: bool) -> None:
+        for message in messages:
+            self.ended.append(Ended(message, message.history[-1], self.heard[message.begun_at :], is_clean))
 
-    def _finish(self, letters: list[Letter], source: Source) -> None:
-        for letter in letters:
-            assert letter is self._letters.popleft(), "not the oldest"
-            letter.note(self)
-            source.finished(letter, self)
+    def _finish(self, messages: list[Message], source: Source) -> None:
+        for message in messages:
+            assert message is self._messages.popleft(), "not the oldest"
+            message.note(self)
+            source.finished(message, self)
 
     def _close(self) -> None:
         if not self.is_closed:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from . import judge, office
+from . import judge, user_agent
 
 
 @pytest.fixture(autouse=True, scope="package")
 def _simulating() -> Iterator[None]:
-    with office.simulating():
+    with user_agent.simulating():
         yield
 
 

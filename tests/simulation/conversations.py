@@ -1,4 +1,4 @@
-"""What is said: letters, the server that they meet, and what becomes of them if nothing goes wrong on the way."""
+"""What is said: messages, the server that they meet, and what becomes of them if nothing goes wrong on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 from smtplite.testing.config import ServerConfig, ServerExtensions, ServerQuirks
 from smtplite.testing.script import ScriptedReply
 
-from .client import PASSWORD, USERNAME, LetterSpec, Options
+from .client import PASSWORD, USERNAME, MessageSpec, Options
 
 __all__ = ["CONVERSATIONS", "Conversation"]
 
@@ -24,7 +24,7 @@ _TO_RECIPIENTS = {
     "full": ("END_OF_DATA", "452 4.2.2 mailbox full", None),
     "gone": ("END_OF_DATA", "550 5.2.1 mailbox disabled", None),
 }
-#: What it says to a command of a letter whose reverse-path has the key as local part.
+#: What it says to a command of a message whose reverse-path has the key as local part.
 _TO_SENDERS = {
     "nomail": ("MAIL", "550 5.7.1 not you"),
     "latermail": ("MAIL", "451 4.3.0 not now"),
@@ -40,15 +40,15 @@ _TO_SENDERS = {
 }
 
 
-def _rules(letters: tuple[LetterSpec, ...]) -> Iterator[ScriptedReply]:
-    for number, letter in enumerate(letters, 1):
-        if letter.sender in _TO_SENDERS:
-            verb, reply = _TO_SENDERS[letter.sender]
-            yield ScriptedReply(verb, reply, sender=f"{letter.sender}@{number}.example")
-        elif letter.sender == "stopped":
+def _rules(messages: tuple[MessageSpec, ...]) -> Iterator[ScriptedReply]:
+    for number, message in enumerate(messages, 1):
+        if message.sender in _TO_SENDERS:
+            verb, reply = _TO_SENDERS[message.sender]
+            yield ScriptedReply(verb, reply, sender=f"{message.sender}@{number}.example")
+        elif message.sender == "stopped":
             sender = f"stopped@{number}.example"
             yield ScriptedReply("CONTENT", "552 5.3.4 enough", sender=sender, after_octets=40, close=True)
-        for name in letter.to:
+        for name in message.to:
             if name[:-1] in _TO_RECIPIENTS:
                 verb, reply, times = _TO_RECIPIENTS[name[:-1]]
                 yield ScriptedReply(verb, reply, to=f"{name}@{number}.example", times=times)
@@ -56,15 +56,15 @@ def _rules(letters: tuple[LetterSpec, ...]) -> Iterator[ScriptedReply]:
 
 @attrs.frozen(kw_only=True)
 class Conversation:
-    """Some letters to one server.
+    """Some messages to one server.
 
     Attributes:
         name: for people.
-        letters: numbered from 1.
-        expected: for each letter, the outcome of each recipient if nothing is cut: their initials, A R N U.
+        messages: numbered from 1.
+        expected: for each message, the outcome of each recipient if nothing is cut: their initials, A R N U.
         config: of the server, with its rules.
         options: of the client.
-        is_stream: whether the letters are given to a connection together (`send_many`), or each once the one before it
+        is_stream: whether the messages are given to a connection together (`send_many`), or each once the one before it
             is done (`send`).
         has_handshake: whether faults befall the handshake, too.
         depends_on_arrival: whether what the server says depends on what arrives together.
@@ -72,7 +72,7 @@ class Conversation:
     """
 
     name: str
-    letters: tuple[LetterSpec, ...]
+    messages: tuple[MessageSpec, ...]
     expected: tuple[str, ...]
     config: ServerConfig
     options: Options
@@ -88,7 +88,7 @@ class Conversation:
 def _conversation(
     name: str,
     expected: str,
-    *letters: LetterSpec,
+    *messages: MessageSpec,
     extensions: dict[str, Any] | None = None,
     quirks: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
@@ -112,7 +112,7 @@ def _conversation(
     }
     return Conversation(
         name=name,
-        letters=letters or (LetterSpec(),),
+        messages=messages or (MessageSpec(),),
         expected=tuple(expected.split()),
         config=ServerConfig(
             name="mx.example",
@@ -124,7 +124,7 @@ def _conversation(
             mechanisms=None if auth is None else (auth,),
             auth_in_clear=not starttls,
             auth_nonce="neither-random",
-            replies=tuple(_rules(letters or (LetterSpec(),))),
+            replies=tuple(_rules(messages or (MessageSpec(),))),
             **(config or {}),
         ),
         options=Options(
@@ -134,12 +134,12 @@ def _conversation(
     )
 
 
-def _to(*names: str, **others: Any) -> LetterSpec:
-    return LetterSpec(to=names, **others)
+def _to(*names: str, **others: Any) -> MessageSpec:
+    return MessageSpec(to=names, **others)
 
 
-def _from(sender: str, *names: str, **others: Any) -> LetterSpec:
-    return LetterSpec(sender=sender, to=names or ("ok1",), **others)
+def _from(sender: str, *names: str, **others: Any) -> MessageSpec:
+    return MessageSpec(sender=sender, to=names or ("ok1",), **others)
 
 
 def _matrix(count: int) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -150,7 +150,7 @@ def _matrix(count: int) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _data() -> Iterator[Conversation]:
-    yield _conversation("pipelined, one letter", "A", has_handshake=True)
+    yield _conversation("pipelined, one message", "A", has_handshake=True)
     for count in (2, 3):
         for initials, names in _matrix(count):
             yield _conversation(f"pipelined, {initials}", initials, _to(*names))
@@ -191,7 +191,7 @@ def _data() -> Iterator[Conversation]:
         "pipelined, RCPTMAX splits, one refused", "RAA", _to("no1", "ok2", "ok3"), extensions={"rcptmax": 2}
     )
     yield _conversation(
-        "pipelined, one letter on each connection",
+        "pipelined, one message on each connection",
         "A A",
         _to("ok1"),
         _to("ok1"),
@@ -202,7 +202,7 @@ def _data() -> Iterator[Conversation]:
 
 def _lockstep() -> Iterator[Conversation]:
     off = {"pipelining": False}
-    yield _conversation("lockstep, one letter", "A", extensions=off, has_handshake=True)
+    yield _conversation("lockstep, one message", "A", extensions=off, has_handshake=True)
     for initials, names in _matrix(2):
         yield _conversation(f"lockstep, {initials}", initials, _to(*names), extensions=off)
     yield _conversation("lockstep, by choice", "AR", _to("ok1", "no2"), pipelining=False)
@@ -341,7 +341,7 @@ def _chunk_windows() -> Iterator[Conversation]:
     ok = _to("ok1")
     yield _conversation("window of chunks", "A A A A A A", *(ok,) * 6, chunking=True, is_stream=True)
     yield _conversation(
-        "window of chunks, many letters", "A A A A A A A A", *(ok,) * 8, chunking=True, is_stream=True, in_flight=32
+        "window of chunks, many messages", "A A A A A A A A", *(ok,) * 8, chunking=True, is_stream=True, in_flight=32
     )
     for place in ("nomail", "nochunk", "noend"):
         yield _conversation(
@@ -422,7 +422,7 @@ def _chunk_windows() -> Iterator[Conversation]:
 
 
 def _lmtp() -> Iterator[Conversation]:
-    yield _conversation("LMTP, one letter", "A", lmtp=True, has_handshake=True)
+    yield _conversation("LMTP, one message", "A", lmtp=True, has_handshake=True)
     for initials, names in _matrix(2):
         yield _conversation(f"LMTP, {initials}", initials, _to(*names), lmtp=True)
         yield _conversation(

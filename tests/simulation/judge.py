@@ -11,10 +11,10 @@ from smtplite.protocol.commands import Bdat, BdatLast, EndOfData, Mail, Rcpt, Rs
 from smtplite.protocol.events import ConnectionClosed, ContentRefused, Replied, ServiceClosing
 from smtplite.protocol.transaction import Outcome, RecipientOutcome
 
-from .client import Client, Ended, Letter
+from .client import Client, Ended, Message
 from .conversations import Conversation
-from .office import Office
 from .plans import Case, base_of
+from .user_agent import UserAgent
 
 __all__ = ["faults", "initials", "tried", "verdict"]
 
@@ -35,60 +35,60 @@ def verdict(conversation: Conversation, case: Case, kind: str) -> list[str]:
         kind: for the count.
     """
     tried[kind] += 1
-    office = Office(conversation, case.plan)
+    agent = UserAgent(conversation, case.plan)
     try:
-        office.run()
+        agent.run()
         if case.demand == "what counting can tell":
-            return list(_faults_of_counting(office))
+            return list(_faults_of_counting(agent))
         is_altered = case.plan.edit is not None or case.plan.recode is not None
-        wrong = list(faults(office, is_altered=is_altered, is_421=case.demand == "all but I6"))
-        client = office.clients[0]
+        wrong = list(faults(agent, is_altered=is_altered, is_421=case.demand == "all but I6"))
+        client = agent.clients[0]
         if case.has_surplus and client.wire.is_edited and not client.is_closed and not client.is_stale:
             wrong.append("R8: the connection goes on, though more was said than was asked for")
         if case.plan.keeps_all:
-            wrong += _differences(base_of(conversation), office)
+            wrong += _differences(base_of(conversation), agent)
     except Exception as error:  # noqa: BLE001 (whatever it is, which run it was must be said)
         return [f"{type(error).__name__}: {error}"]
     return wrong
 
 
-def _claims(letter: Letter) -> dict[str, RecipientOutcome]:
+def _claims(message: Message) -> dict[str, RecipientOutcome]:
     """Return what the client says of each recipient: the last word of the transactions that it was in."""
-    said = {recipient: RecipientOutcome(Outcome.NOT_SENT) for recipient in letter.recipients}
-    for concluded in letter.history:
+    said = {recipient: RecipientOutcome(Outcome.NOT_SENT) for recipient in message.recipients}
+    for concluded in message.history:
         said.update(zip(concluded.recipients, concluded.outcomes, strict=True))
     return said
 
 
-def initials(office: Office) -> tuple[str, ...]:
-    """Return the outcomes of each letter, as `Conversation.expected` has them."""
+def initials(agent: UserAgent) -> tuple[str, ...]:
+    """Return the outcomes of each message, as `Conversation.expected` has them."""
     return tuple(
-        "".join(outcome.outcome.name[0] for outcome in _claims(letter).values())
-        for letter in office.letters[: len(office.conversation.letters)]
+        "".join(outcome.outcome.name[0] for outcome in _claims(message).values())
+        for message in agent.messages[: len(agent.conversation.messages)]
     )
 
 
-def _differences(base: Office, office: Office) -> Iterator[str]:
+def _differences(base: UserAgent, agent: UserAgent) -> Iterator[str]:
     """Say in what a run differs from the one that nothing befell, where it must not."""
-    if initials(office) != initials(base):
-        yield f"outcomes: {initials(office)}, and not {initials(base)}"
-    if office.conversation.depends_on_arrival:
+    if initials(agent) != initials(base):
+        yield f"outcomes: {initials(agent)}, and not {initials(base)}"
+    if agent.conversation.depends_on_arrival:
         return
-    for index, (one, other) in enumerate(zip_longest(_events(office), _events(base))):
+    for index, (one, other) in enumerate(zip_longest(_events(agent), _events(base))):
         if one != other:
             yield f"event {index}: {one}, and not {other}"
             return
 
 
-def _events(office: Office) -> list[str]:
+def _events(agent: UserAgent) -> list[str]:
     """Return what happened on the first connection, as text.
 
-    In a window of chunks, when replies come decides whether a verdict is owed when the next letter begins, and with it
+    In a window of chunks, when replies come decides whether a verdict is owed when the next message begins, and with it
     whether RSET stands in front: it is left out there, and so are the numbers.
     """
     events = []
-    is_window = office.conversation.is_stream and office.conversation.options.chunking
-    for event in office.clients[0].happened:
+    is_window = agent.conversation.is_stream and agent.conversation.options.chunking
+    for event in agent.clients[0].happened:
         if isinstance(event, ConnectionClosed):
             events.append(f"closed: {event.partial!r}")
         elif isinstance(event, (ServiceClosing, ContentRefused)):
@@ -101,128 +101,128 @@ def _events(office: Office) -> list[str]:
     return events
 
 
-def faults(office: Office, *, is_altered: bool = False, is_421: bool = False) -> Iterator[str]:
+def faults(agent: UserAgent, *, is_altered: bool = False, is_421: bool = False) -> Iterator[str]:
     """Say what is wrong with this run.
 
     Args:
-        office: whose run is over.
+        agent: whose run is over.
         is_altered: replies were recoded or changed, so that what they say is not the server's own.
         is_421: there was a 421 too many; what the replies behind it answer, nobody can know.
     """
-    yield from _faults_of_outcomes(office)
-    for letter in office.letters:
-        yield from _faults_of_history(letter, is_stopped=office.plan.stops)
-    yield from _faults_of_closing(office)
-    for client in office.clients:
+    yield from _faults_of_outcomes(agent)
+    for message in agent.messages:
+        yield from _faults_of_history(message, is_stopped=agent.plan.stops)
+    yield from _faults_of_closing(agent)
+    for client in agent.clients:
         # What is said in the middle of content answers its end, for a client that hears it late.
-        if not office.conversation.depends_on_arrival:
-            yield from _faults_of_attribution(client, only=office.last_letters if is_421 else None)
+        if not agent.conversation.depends_on_arrival:
+            yield from _faults_of_attribution(client, only=agent.last_messages if is_421 else None)
         yield from _faults_of_ends(client)
     if not is_altered:
-        yield from _faults_of_final_replies(office)
-    if not is_altered and not office.conversation.depends_on_arrival:
-        for client in office.clients:
+        yield from _faults_of_final_replies(agent)
+    if not is_altered and not agent.conversation.depends_on_arrival:
+        for client in agent.clients:
             for violation in client.wire.server.violations:
                 yield f"the client broke the protocol: {violation}"
 
 
-def _faults_of_counting(office: Office) -> Iterator[str]:
+def _faults_of_counting(agent: UserAgent) -> Iterator[str]:
     """Say what is wrong with a run in which a reply may be taken for another, for counting cannot tell."""
-    for letter in office.letters:
-        yield from _faults_of_history(letter)
-    yield from _faults_of_closing(office)
-    for client in office.clients:
+    for message in agent.messages:
+        yield from _faults_of_history(message)
+    yield from _faults_of_closing(agent)
+    for client in agent.clients:
         yield from _faults_of_ends(client)  # the first surplus ends it, and every verdict still open is unknown
-        yield from _faults_of_attribution(client, only=office.last_letters)
+        yield from _faults_of_attribution(client, only=agent.last_messages)
 
 
-def _faults_of_outcomes(office: Office) -> Iterator[str]:
-    committed = Counter((commitment.content, commitment.recipient) for commitment in office.mailbox.committed)
-    for letter in office.letters:
-        for recipient, said in _claims(letter).items():
-            times = committed.pop((letter.content, recipient), 0)
-            what = f"letter {letter.number} to {recipient} is {said.outcome.name}, and was committed {times} times"
+def _faults_of_outcomes(agent: UserAgent) -> Iterator[str]:
+    committed = Counter((commitment.content, commitment.recipient) for commitment in agent.mailbox.committed)
+    for message in agent.messages:
+        for recipient, said in _claims(message).items():
+            times = committed.pop((message.content, recipient), 0)
+            what = f"message {message.number} to {recipient} is {said.outcome.name}, and was committed {times} times"
             if said.outcome is Outcome.ACCEPTED and times != 1:
                 yield f"I1: {what}"
             elif said.outcome in (Outcome.REFUSED, Outcome.NOT_SENT) and times:
                 yield f"I2: {what}"
             elif said.outcome is Outcome.UNKNOWN and times > 1:
                 yield f"I1: {what}"
-            elif said.outcome is Outcome.UNKNOWN and not _was_handed_over(letter, recipient):
+            elif said.outcome is Outcome.UNKNOWN and not _was_handed_over(message, recipient):
                 yield f"I3: {what}, but its end was never handed over"
             if said.outcome is Outcome.REFUSED and (said.reply is None or not said.reply.is_negative):
                 yield f"I2: {what}, by {said.reply}"
     for (content, recipient), times in committed.items():
         yield f"I1: {content!r} was committed {times} times for {recipient}, who was not to have it"
-    senders = {letter.content: letter.sender for letter in office.letters}
-    for message in office.mailbox.messages:
-        if senders.get(message.content, message.sender) != message.sender:
-            yield f"I1: {message!r} was committed under the reverse-path of another letter"
+    senders = {message.content: message.sender for message in agent.messages}
+    for taken in agent.mailbox.messages:
+        if senders.get(taken.content, taken.sender) != taken.sender:
+            yield f"I1: {taken!r} was committed under the reverse-path of another message"
 
 
-def _was_handed_over(letter: Letter, recipient: str) -> bool:
-    return any(concluded.was_handed_over for concluded in letter.history if recipient in concluded.recipients)
+def _was_handed_over(message: Message, recipient: str) -> bool:
+    return any(concluded.was_handed_over for concluded in message.history if recipient in concluded.recipients)
 
 
-def _faults_of_history(letter: Letter, *, is_stopped: bool = False) -> Iterator[str]:
+def _faults_of_history(message: Message, *, is_stopped: bool = False) -> Iterator[str]:
     """I4: exactly one outcome, over several transactions too."""
     decided: Counter[str] = Counter()
-    for recipients, outcomes, _, _ in letter.history:
+    for recipients, outcomes, _, _ in message.history:
         if len(recipients) != len(outcomes) or len(set(recipients)) != len(recipients):
-            yield f"I4: letter {letter.number} has {len(outcomes)} outcomes for {recipients}"
+            yield f"I4: message {message.number} has {len(outcomes)} outcomes for {recipients}"
         for recipient, outcome in zip(recipients, outcomes, strict=False):
             if decided[recipient]:
-                yield f"I4: letter {letter.number} was sent again to {recipient}, whose outcome was decided"
+                yield f"I4: message {message.number} was sent again to {recipient}, whose outcome was decided"
             decided[recipient] += outcome.outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN)
-    said = _claims(letter)
-    if letter.outcomes != tuple(said[recipient] for recipient in letter.recipients):
-        yield f"I4: letter {letter.number} forgets an outcome: {letter.outcomes}, {letter.history}"
-    if not letter.is_done and letter.history and not is_stopped:
-        yield f"I4: letter {letter.number} is left undone"
-    accepted = any(outcome.outcome is Outcome.ACCEPTED for outcome in letter.outcomes)
-    if letter.history and (letter.error is None) is not accepted:
-        yield f"I4: letter {letter.number} has the error {letter.error!r} and the outcomes {letter.outcomes}"
-    if letter.times_resent > 1 or (letter.times_resent and not letter.is_repeatable):
-        yield f"R11: letter {letter.number} was sent again {letter.times_resent} times"
+    said = _claims(message)
+    if message.outcomes != tuple(said[recipient] for recipient in message.recipients):
+        yield f"I4: message {message.number} forgets an outcome: {message.outcomes}, {message.history}"
+    if not message.is_done and message.history and not is_stopped:
+        yield f"I4: message {message.number} is left undone"
+    accepted = any(outcome.outcome is Outcome.ACCEPTED for outcome in message.outcomes)
+    if message.history and (message.error is None) is not accepted:
+        yield f"I4: message {message.number} has the error {message.error!r} and the outcomes {message.outcomes}"
+    if message.times_resent > 1 or (message.times_resent and not message.is_repeatable):
+        yield f"R11: message {message.number} was sent again {message.times_resent} times"
 
 
-def _faults_of_closing(office: Office) -> Iterator[str]:
-    """I5: what is left open is in sync, for a letter that follows on it is delivered (`Office.last_letters`)."""
-    if office.clients[0].wire.is_cut or office.plan.befalls_all:
+def _faults_of_closing(agent: UserAgent) -> Iterator[str]:
+    """I5: what is left open is in sync, for a message that follows on it is delivered (`UserAgent.last_messages`)."""
+    if agent.clients[0].wire.is_cut or agent.plan.befalls_all:
         return
-    for letter in office.last_letters:
-        outcome = letter.outcomes[0].outcome
-        if outcome is Outcome.NOT_SENT and office.conversation.depends_on_arrival:
+    for message in agent.last_messages:
+        outcome = message.outcomes[0].outcome
+        if outcome is Outcome.NOT_SENT and agent.conversation.depends_on_arrival:
             continue  # what showed that it is not in sync came later, and ended it
         if outcome is not Outcome.ACCEPTED:
-            yield f"I5: a connection was left open, and the letter that followed is {outcome.name}: {letter.error!r}"
+            yield f"I5: a connection was left open, and the message that followed is {outcome.name}: {message.error!r}"
 
 
-def _faults_of_attribution(client: Client, only: list[Letter] | None = None) -> Iterator[str]:
+def _faults_of_attribution(client: Client, only: list[Message] | None = None) -> Iterator[str]:
     """I6: each reply names the command that it answers."""
     for heard in client.heard:
         text = heard.reply.lines[0]
         tag = _TAG.search(text)
-        if tag is not None and int(tag[1]) != heard.number and (only is None or heard.letter in only):
+        if tag is not None and int(tag[1]) != heard.number and (only is None or heard.message in only):
             yield f"I6: {text!r} was taken for the reply to {heard.command}, number {heard.number}"
 
 
-def _faults_of_final_replies(office: Office) -> Iterator[str]:
+def _faults_of_final_replies(agent: UserAgent) -> Iterator[str]:
     """R2: a complete final reply decides, whatever follows."""
     heard: Counter[str] = Counter()
-    for client in office.clients:
+    for client in agent.clients:
         wire = client.wire
         heard.update(match.decode() for match in _QUEUED.findall(bytes(wire.said[: wire.heard])))
-    said = {(letter.content, to): claim for letter in office.letters for to, claim in _claims(letter).items()}
-    for commitment in office.mailbox.committed:
+    said = {(message.content, to): claim for message in agent.messages for to, claim in _claims(message).items()}
+    for commitment in agent.mailbox.committed:
         claim = said.get((commitment.content, commitment.recipient))
         if heard[commitment.queue_id] > 0 and claim is not None and claim.outcome is not Outcome.ACCEPTED:
             yield f"R2: the server said that it took {commitment.content!r}, and it is {claim.outcome.name}"
-        heard[commitment.queue_id] -= office.conversation.options.lmtp  # there each recipient has a reply
+        heard[commitment.queue_id] -= agent.conversation.options.lmtp  # there each recipient has a reply
 
 
 def _faults_of_ends(client: Client) -> Iterator[str]:
-    """What a letter comes to whose session ended, by the four rules of design.md, section 4."""
+    """What a message comes to whose session ended, by the four rules of design.md, section 4."""
     for ended in client.ended:
         expected = _expected(ended)
         for recipient, outcome, possible in zip(
@@ -234,7 +234,7 @@ def _faults_of_ends(client: Client) -> Iterator[str]:
 
 
 def _expected(ended: Ended) -> list[tuple[Outcome, ...]]:
-    heard = [each for each in ended.heard if each.letter is ended.letter]
+    heard = [each for each in ended.heard if each.message is ended.message]
     mails = [index for index, each in enumerate(heard) if isinstance(each.command, Mail)]
     del mails[: ended.concluded.mails_before]  # of the proof, or ignored
     begun = heard[mails[-1] :] if mails else []

@@ -27,7 +27,7 @@ from smtplite.protocol.commands import (
 
 from .client import Heard
 from .conversations import Conversation
-from .office import EditMaker, Office, Plan, Recode
+from .user_agent import EditMaker, Plan, Recode, UserAgent
 from .wire import Cut, Edit, End, Side, as_replies
 
 __all__ = [
@@ -98,14 +98,14 @@ class Case:
 #: Of replies that are split twice.
 _SHORT_OCTETS = 130
 
-_bases: dict[str, Office] = {}
+_bases: dict[str, UserAgent] = {}
 
 
-def base_of(conversation: Conversation) -> Office:
+def base_of(conversation: Conversation) -> UserAgent:
     """Return the run that nothing befalls."""
     base = _bases.get(conversation.name)
     if base is None:
-        base = _bases[conversation.name] = Office(conversation).run()
+        base = _bases[conversation.name] = UserAgent(conversation).run()
     return base
 
 

@@ -72,7 +72,7 @@ EXHAUSTIVE_KINDS: Final[dict[str, Kind]] = {
 #: The conversations of which every case is run; of the others one in _SAMPLE.
 WHOLE: Final = frozenset(
     {
-        "pipelined, one letter",
+        "pipelined, one message",
         "pipelined, AR",
         "pipelined, RR",
         "pipelined, a lone dot",
@@ -81,7 +81,7 @@ WHOLE: Final = frozenset(
         "pipelined, require_all, AR",
         "pipelined, one after the other",
         "pipelined, RCPTMAX splits",
-        "lockstep, one letter",
+        "lockstep, one message",
         "lockstep, AR",
         "window of DATA",
         "chunks, the proof",

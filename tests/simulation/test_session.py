@@ -63,7 +63,7 @@ class BlockingStream:
         return None
 
 
-class Letters:
+class Messages:
     """A source of messages to one recipient each."""
 
     def __init__(self, count: int) -> None:
@@ -88,7 +88,7 @@ class Letters:
 def test_a_verdict_that_was_read_while_a_write_was_blocked_decides(ends_by: str) -> None:
     """R2: content, dot and the next envelope are one write; the 250 to the dot comes while the envelope waits."""
     server = ServerConnection(ServerConfig())
-    letters = Letters(2)
+    messages = Messages(2)
 
     async def send() -> None:
         stream = BlockingStream(server)
@@ -100,7 +100,7 @@ def test_a_verdict_that_was_read_while_a_write_was_blocked_decides(ends_by: str)
 
             async def run() -> None:
                 with deadline.scope:
-                    await session.run(letters, deadline)
+                    await session.run(messages, deadline)
 
             tasks.start_soon(run)
             await stream.is_blocked.wait()
@@ -108,6 +108,6 @@ def test_a_verdict_that_was_read_while_a_write_was_blocked_decides(ends_by: str)
 
     anyio.run(send)
     assert len(server.mailbox.messages) == 1
-    first, second = letters.done
+    first, second = messages.done
     assert [outcome.outcome for outcome in second.outcomes] == [Outcome.NOT_SENT]
     assert [outcome.outcome for outcome in first.outcomes] == [Outcome.ACCEPTED]

@@ -10,9 +10,9 @@ import pytest
 
 from . import judge
 from .conversations import CONVERSATIONS, Conversation
-from .office import Office
 from .plans import base_of
 from .suite import KINDS, MIN_RUNS, WHOLE, cases
+from .user_agent import UserAgent
 
 _SHOWN = 5
 
@@ -54,7 +54,7 @@ def test_nothing_befalls_it(conversation: Conversation) -> None:
 
 def test_a_run_is_the_same_each_time() -> None:
     for conversation in CONVERSATIONS:
-        again = Office(conversation).run()
+        again = UserAgent(conversation).run()
         assert [bytes(client.wire.said) for client in again.clients] == [
             bytes(client.wire.said) for client in base_of(conversation).clients
         ]
@@ -86,7 +86,7 @@ def test_a_reply_is_recoded(kind: str, conversation: Conversation) -> None:
 
 @_tests("RSET refused")
 def test_a_reset_is_refused(kind: str, conversation: Conversation) -> None:
-    """I1 to I7, R9: what stands behind it in the same write must not go to the recipients of the letter before."""
+    """I1 to I7, R9: what stands behind it in the same write must not go to the recipients of the message before."""
     _check(kind, conversation)
 
 

@@ -1,4 +1,4 @@
-"""What stands above a session, naively: letters, connections, and when a letter is sent again."""
+"""What stands above a session, naively: messages, connections, and when a message is sent again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from smtplite.testing.message import Mailbox
 from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import Script, ScriptedReply
 
-from .client import Client, HandshakeFailed, Hang, Letter, LetterSpec
+from .client import Client, HandshakeFailed, Hang, Message, MessageSpec
 from .conversations import Conversation
 from .wire import Cut, Edit, Wire
 
-__all__ = ["EditMaker", "Office", "Plan", "Recode", "simulating"]
+__all__ = ["EditMaker", "Plan", "Recode", "UserAgent", "simulating"]
 
 
 #: Makes the edit of one run, which may remember what it saw.
@@ -31,7 +31,7 @@ EditMaker = Callable[[], Edit]
 
 @contextmanager
 def simulating() -> Iterator[None]:
-    """Make small what is named so that letters of some dozen octets are large; compute each key of SCRAM but once."""
+    """Make small what is named so that messages of some dozen octets are large; compute each key of SCRAM but once."""
     with (
         mock.patch.multiple("smtplite.protocol.window", MAX_ONE_CHUNK_BYTES=64, MAX_UNACKNOWLEDGED_BYTES=160),
         mock.patch("hashlib.pbkdf2_hmac", cache(hashlib.pbkdf2_hmac)),
@@ -140,8 +140,8 @@ class _Script(Script):
         return ScriptedReply(verb, f"{recode.code} {recode.text}", close=recode.closes, for_all=is_for_all)
 
 
-class Office:
-    """Posts the letters of a conversation, and one more where the last connection is still good.
+class UserAgent:
+    """Sends the messages of a conversation, and one more where the last connection is still good.
 
     Args:
         conversation: what is said.
@@ -155,34 +155,34 @@ class Office:
         self.traits = ServerTraits()
         self.clients: list[Client] = []
         self.scripts: list[_Script] = []
-        self.letters = [Letter(number, spec) for number, spec in enumerate(conversation.letters, 1)]
-        #: Letters that were sent behind all others, over each connection that still seemed good.
-        self.last_letters: list[Letter] = []
+        self.messages = [Message(number, spec) for number, spec in enumerate(conversation.messages, 1)]
+        #: Messages that were sent behind all others, over each connection that still seemed good.
+        self.last_messages: list[Message] = []
         #: How much was said, written and asked of the script on the first connection before it.
         self.said = self.taken = self.asked = 0
-        self._queue: deque[Letter] = deque()
-        self._again: deque[Letter] = deque()
+        self._queue: deque[Message] = deque()
+        self._again: deque[Message] = deque()
 
-    def run(self) -> Office:
-        """Post all letters."""
+    def run(self) -> UserAgent:
+        """Send all messages."""
         if self.conversation.is_stream:
-            self._post(self.letters)
+            self._submit(self.messages)
         else:
-            for letter in self.letters:
-                self._post([letter])
+            for message in self.messages:
+                self._submit([message])
                 if self._is_over:
                     break
         wire = self.clients[0].wire
         self.said, self.taken, self.asked = len(wire.said), wire.taken, len(self.scripts[0].asked)
         for client in [client for client in self.clients if client.is_reusable]:
-            letter = Letter(len(self.letters) + 1, LetterSpec(sender="last"))
-            self.last_letters.append(letter)
-            self.letters.append(letter)
-            self._post([letter], client)
+            message = Message(len(self.messages) + 1, MessageSpec(sender="last"))
+            self.last_messages.append(message)
+            self.messages.append(message)
+            self._submit([message], client)
         return self
 
-    def _post(self, letters: list[Letter], idle: Client | None = None) -> None:
-        self._queue.extend(letters)
+    def _submit(self, messages: list[Message], idle: Client | None = None) -> None:
+        self._queue.extend(messages)
         idle = idle or (self.clients[-1] if self.clients else None)
         while self._queue:
             client, idle = self._client(idle), None
@@ -207,7 +207,7 @@ class Office:
         if idle is not None and not idle.is_stale:
             idle.is_reused = True
             return idle
-        if len(self.clients) > 2 * len(self.letters):  # each letter is sent again at most once
+        if len(self.clients) > 2 * len(self.messages):  # each message is sent again at most once
             raise Hang("connection after connection, and no end")
         client = self._connect()
         try:
@@ -236,30 +236,30 @@ class Office:
 
     # For a client
 
-    def take(self) -> Letter | None:
-        """Return the letter that comes next."""
+    def take(self) -> Message | None:
+        """Return the message that comes next."""
         if not self._queue:
             return None
-        letter = self._queue.popleft()
-        letter.address()
-        return letter
+        message = self._queue.popleft()
+        message.address()
+        return message
 
-    def put_back(self, letter: Letter) -> None:
+    def put_back(self, message: Message) -> None:
         """Take it back."""
-        self._queue.appendleft(letter)
+        self._queue.appendleft(message)
 
-    def finished(self, letter: Letter, client: Client) -> None:
-        """Decide whether the letter goes on here, is sent again elsewhere, or is done (rule R11)."""
-        if not letter.is_done:
-            self._queue.appendleft(letter)
-        elif self._may_be_resent(letter, client):
-            letter.times_resent += 1
-            letter.reopen()
-            self._again.append(letter)
+    def finished(self, message: Message, client: Client) -> None:
+        """Decide whether the message goes on here, is sent again elsewhere, or is done (rule R11)."""
+        if not message.is_done:
+            self._queue.appendleft(message)
+        elif self._may_be_resent(message, client):
+            message.times_resent += 1
+            message.reopen()
+            self._again.append(message)
 
-    def _may_be_resent(self, letter: Letter, client: Client) -> bool:
-        transaction = letter.transaction
-        if letter.times_resent or not letter.is_repeatable or self.plan.stops:
+    def _may_be_resent(self, message: Message, client: Client) -> bool:
+        transaction = message.transaction
+        if message.times_resent or not message.is_repeatable or self.plan.stops:
             return False
         if transaction.refuses_chunks:
             return all(outcome.outcome in (Outcome.NOT_SENT, Outcome.REFUSED) for outcome in transaction.outcomes)
@@ -267,4 +267,4 @@ class Office:
             return False  # the time of the whole call is up
         if self.conversation.is_stream:
             return transaction.was_cut
-        return client.is_reused and letter.transactions == 1 and transaction.died_idle
+        return client.is_reused and message.transactions == 1 and transaction.died_idle

@@ -22,7 +22,7 @@ from smtplite.message.prepared import prepare
 from smtplite.testing import SMTPServer
 from smtplite.trace import FlightSent, TraceEvent
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 
 from benchmarks import native, picture, report, work  # noqa: E402

@@ -1,4 +1,4 @@
-"""The client's own tests run on every event loop: asyncio, uvloop and trio."""
+"""What every room may use: the event loops that asynchronous tests run on, and a server of blocking code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as such, `demo`, and the article's program, `job`; tests/cli is about the other commands."""
+"""The command line as such, `demo`, and the article's program, `job`."""
 
 from __future__ import annotations
 

@@ -18,36 +18,20 @@ import anyio.abc
 from smtplite.errors import ConfigurationError, ServiceUnavailable, SMTPError
 from smtplite.message.content import in_thread
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Outgoing
-from smtplite.message.prepared import Prepared, is_large, prepare
+from smtplite.message.prepared import is_large, prepare
 from smtplite.message.signing import Sign
-from smtplite.net import Stream, connect_foreign, connect_tcp, connect_unix
-from smtplite.options import (
-    Timeouts,
-    TLSMode,
-    _check_number,
-    _check_rate_limit,
-    _check_timeout,
-    _default_port,
-    _domain,
-    _host,
-    _mechanisms,
-    _source,
-    _tls_context,
-    _tls_hostname,
-    _tls_mode,
-    options_of,
-)
+from smtplite.options import Options, Timeouts, TLSMode, check_number, check_timeout, options_of
 from smtplite.protocol.commands import Noop
-from smtplite.protocol.window import ServerTraits
 from smtplite.results import Receipt, ServerInfo
 from smtplite.sasl import Mechanism
 from smtplite.sending.deadline import Deadline
-from smtplite.sending.handshake import Handshake, reply_of
-from smtplite.sending.outbound import Consignment, Single
+from smtplite.sending.handshake import Opener, reply_of
+from smtplite.sending.outbound import Outbound
 from smtplite.sending.pool import Pool
 from smtplite.sending.raw import RawSession
 from smtplite.sending.session import Session
-from smtplite.sending.stream import Deliveries
+from smtplite.sending.single import deliver
+from smtplite.sending.stream import Deliveries, Plan
 from smtplite.trace import Trace, Tracer
 
 __all__ = ["Client", "send"]
@@ -124,53 +108,35 @@ class Client:
         sign: Sign | None = None,
         trace: Trace | None = None,
     ) -> None:
-        if hostname is None and socket_path is None and connect is None:
-            raise ConfigurationError("client has no server: pass hostname, socket_path= or connect=")
-        if socket_path is not None and connect is not None:
-            raise ConfigurationError("client has two servers: pass socket_path= or connect=, not both")
-        mode = _tls_mode(tls, hostname=hostname, port=port, socket_path=socket_path, connect=connect, lmtp=lmtp)
-        is_local = socket_path is not None
-        self._handshake = Handshake(
-            local_domain=_domain(local_hostname),
-            tls=mode,
-            tls_hostname=_tls_hostname(mode, tls_hostname or hostname),
-            tls_context=_tls_context(mode, tls_context),
-            mechanisms=_mechanisms(username, password, auth, is_secure=mode != "none" or is_local),
-            is_local=is_local,
+        self._options = Options(
+            hostname=hostname,
+            port=port,
+            tls=tls,
+            tls_context=tls_context,
+            tls_hostname=tls_hostname,
+            username=username,
+            password=password,
+            auth=auth,
             allow_insecure_auth=allow_insecure_auth,
-        )
-        self._hostname = _host(hostname)
-        self._port = port if port is not None else _default_port(mode, lmtp=lmtp)
-        _check_number("port", self._port, 0, 65535, whole=True)
-        self._socket_path = socket_path
-        self._connect = connect
-        self._lmtp = lmtp
-        self._pipelining = pipelining
-        self._chunking = chunking
-        self._traits = ServerTraits()
-        self._source_address = _source(source_address)
-        self._timeouts = timeouts if timeouts is not None else Timeouts()
-        self._timeout = _check_timeout(timeout)
-        self._rate_limit = _check_rate_limit(rate_limit)
-        if sign is not None and not callable(sign):
-            raise ConfigurationError(f"sign is a function of a message's octets, not {type(sign).__name__}")
-        self._sign = sign
-        self._tracer = Tracer(trace)
-        _check_number("max_connections", max_connections, 1, math.inf, whole=True)
-        self._max_connections = max_connections
-        if max_messages_per_connection is not None:
-            _check_number("max_messages_per_connection", max_messages_per_connection, 1, math.inf, whole=True)
-        self._max_messages = max_messages_per_connection
-        _check_number("idle_timeout", idle_timeout, 0, math.inf)
-        if max_age is not None:
-            _check_number("max_age", max_age, 0, math.inf)
-        self._pool = Pool(
-            self._open_session,
+            local_hostname=local_hostname,
+            source_address=source_address,
+            socket_path=socket_path,
+            connect=connect,
+            lmtp=lmtp,
+            pipelining=pipelining,
+            chunking=chunking,
             max_connections=max_connections,
+            max_messages_per_connection=max_messages_per_connection,
             idle_timeout=idle_timeout,
             max_age=max_age,
-            wait_timeout=self._timeouts.pool,
+            timeouts=timeouts,
+            timeout=timeout,
+            rate_limit=rate_limit,
+            sign=sign,
+            trace=trace,
         )
+        self._tracer = Tracer(trace)
+        self._pool = Pool(Opener(self._options, self._tracer), self._options)
 
     @classmethod
     def from_url(cls, url: str, **overrides: Any) -> Self:
@@ -189,7 +155,7 @@ class Client:
         return cls(**{**options_of(url), **overrides})
 
     def __repr__(self) -> str:
-        return f"Client({self._server!r})"
+        return f"Client({self._options.server!r})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -237,32 +203,31 @@ class Client:
             DeliveryUnknown: the message was handed over, and no verdict came.
             ProtocolError: one side broke the protocol; certainly nothing was delivered.
         """
-        deadline = Deadline(self._timeout if timeout is None else _check_timeout(timeout))
-        ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope, sign=self._sign)
-        if is_large(message):  # else the event loop would stand still
-            prepared = await in_thread(ready)
-        else:
-            prepared = ready()
-        consignment = Consignment(prepared, self._tracer, require_all=require_all)
+        options = self._options
+        deadline = Deadline(options.timeout if timeout is None else check_timeout(timeout))
+        # Read and checked, before anything is sent; in a worker thread where the event loop would stand still.
+        ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope, sign=options.sign)
+        prepared = await in_thread(ready) if is_large(message) else ready()
+        outbound = Outbound(prepared, self._tracer, require_all=require_all)
         try:
             with deadline.scope:
                 await prepared.check()
-                if self._rate_limit is not None:
+                if options.rate_limit is not None:
                     deadline.arm(math.inf, "", "rate limit")
-                    async with self._rate_limit:
+                    async with options.rate_limit:
                         pass
-                await self._deliver(consignment, deadline)
+                await deliver(outbound, self._pool, deadline)
             error: SMTPError | None = deadline.error() if deadline.has_expired else None
         except SMTPError as raised:
             error = raised
         except BaseException:
-            consignment.was_cancelled()
+            outbound.was_cancelled()
             raise
         finally:
             if prepared.reader is not None:
-                with anyio.move_on_after(self._timeouts.quit, shield=True):  # a stream of the caller's may hang
+                with anyio.move_on_after(options.timeouts.quit, shield=True):  # a stream of the caller's may hang
                     await prepared.aclose()
-        return consignment.result(error)
+        return outbound.result(error)
 
     def send_many(
         self,
@@ -302,26 +267,23 @@ class Client:
             raise ConfigurationError("messages is an iterable of messages, not one message: use send, or a list of one")
         if not isinstance(messages, (Iterable, AsyncIterable)):
             raise ConfigurationError(f"messages is an iterable of messages, not {type(messages).__name__}")
+        options = self._options
         if connections is None:
-            connections = max(1, self._max_connections - 1)
-        _check_number("connections", connections, 1, self._max_connections, whole=True)
-        _check_number("in_flight", in_flight, 1, math.inf, whole=True)
-        _check_number("drain", drain, 0, math.inf)
-
-        def consign(prepared: Prepared) -> Consignment:
-            return Consignment(prepared, self._tracer, require_all=require_all, in_stream=True)
-
-        return Deliveries(
-            messages,
-            consign,
-            self._pool,
+            connections = max(1, options.max_connections - 1)
+        check_number("connections", connections, 1, options.max_connections, whole=True)
+        check_number("in_flight", in_flight, 1, math.inf, whole=True)
+        check_number("drain", drain, 0, math.inf)
+        plan = Plan(
             connections=connections,
             in_flight=in_flight,
-            timeout=self._timeout if timeout is None else _check_timeout(timeout),
+            require_all=require_all,
+            timeout=options.timeout if timeout is None else check_timeout(timeout),
             drain=drain,
-            rate_limit=self._rate_limit,
-            sign=self._sign,
-        ).running()
+            rate_limit=options.rate_limit,
+            sign=options.sign,
+            tracer=self._tracer,
+        )
+        return Deliveries(messages, self._pool, plan).running()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[RawSession]:
@@ -338,14 +300,14 @@ class Client:
         Raises:
             SMTPError: what `send` would raise before its first message.
         """
-        deadline = Deadline(self._timeout)
+        deadline = Deadline(self._options.timeout)
         session: Session | None = None
         with deadline.scope:
             session = await self._pool.acquire(deadline, fresh=True)
         if session is None:
             raise deadline.error()
         try:
-            yield RawSession(session, self._timeout)
+            yield RawSession(session, self._options.timeout)
         except BaseException:
             session.abort("the block of session() failed")
             raise
@@ -361,7 +323,7 @@ class Client:
         Raises:
             SMTPError: what `send` would raise before its first message.
         """
-        deadline = Deadline(self._timeout)
+        deadline = Deadline(self._options.timeout)
         with deadline.scope:
             session = await self._pool.acquire(deadline)
             try:
@@ -369,46 +331,6 @@ class Client:
             finally:
                 await self._pool.release(session)
         raise deadline.error()
-
-    async def _deliver(self, consignment: Consignment, deadline: Deadline) -> None:
-        while not consignment.is_done:
-            session = await self._pool.acquire(deadline, fresh=consignment.was_tried)
-            try:
-                if consignment.flattens_anew(session):
-                    await consignment.narrow()
-                consignment.fit_to(session)
-                await session.run(Single(consignment), deadline)
-            finally:
-                await self._pool.release(session)
-
-    @property
-    def _server(self) -> str:
-        return self._socket_path or f"{self._hostname or 'connect='}:{self._port}"
-
-    async def _open_session(self, deadline: Deadline) -> Session:
-        seconds = self._timeouts.connect
-        deadline.arm(seconds, f"no connection to {self._server} within {seconds:g} s", "connect")
-        stream: Stream
-        if self._connect is not None:
-            stream = await connect_foreign(self._connect)
-        elif self._socket_path is not None:
-            stream = await connect_unix(self._socket_path)
-        else:
-            assert self._hostname is not None
-            stream = await connect_tcp(self._hostname, self._port, self._source_address)
-        session = Session(
-            stream,
-            server=self._server,
-            lmtp=self._lmtp,
-            pipelining=self._pipelining,
-            chunking=self._chunking,
-            max_messages=self._max_messages,
-            traits=self._traits,
-            timeouts=self._timeouts,
-            tracer=self._tracer,
-        )
-        await self._handshake.run(session, deadline)
-        return session
 
 
 async def _look_around(session: Session, deadline: Deadline) -> ServerInfo:
@@ -449,6 +371,3 @@ async def send(
             require_all=require_all,
             timeout=timeout,
         )
-
-
-# Options

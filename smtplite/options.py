@@ -8,9 +8,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
@@ -19,17 +19,15 @@ from smtplite.errors import ConfigurationError, MessageError
 from smtplite.protocol.paths import Domain
 from smtplite.sasl import Mechanism, password_mechanisms
 
-__all__ = ["TLSMode", "Timeouts", "options_of"]
+if TYPE_CHECKING:
+    from anyio.abc import ByteStream
+
+    from smtplite.message.signing import Sign
+    from smtplite.trace import Trace
+
+__all__ = ["Options", "TLSMode", "Timeouts", "check_number", "check_timeout", "options_of"]
 
 TLSMode: TypeAlias = Literal["implicit", "starttls", "none"]
-
-_SCHEMES: Final[dict[str, dict[str, Any]]] = {
-    "smtp": {},
-    "smtps": {"tls": "implicit"},
-    "lmtp": {"lmtp": True},
-    "smtp+unix": {},
-    "lmtp+unix": {"lmtp": True},
-}
 
 _TRUTH: Final = {
     "1": True,
@@ -45,101 +43,6 @@ _TRUTH: Final = {
 
 def _boolean(text: str) -> bool:
     return _TRUTH[text.lower()]
-
-
-#: The options of Client that a text can say, by their names there.
-_QUERY: Final[dict[str, Callable[[str], object]]] = {
-    "tls": str,
-    "tls_hostname": str,
-    "local_hostname": str,
-    "allow_insecure_auth": _boolean,
-    "pipelining": _boolean,
-    "max_connections": int,
-    "max_messages_per_connection": int,
-    "idle_timeout": float,
-    "max_age": float,
-    "timeout": float,
-}
-
-
-def options_of(url: str) -> dict[str, Any]:
-    """Return the options of Client that the URL says.
-
-    Raises:
-        ConfigurationError: the URL, or one of its query options, is not understood.
-    """
-    parts = _split(url)
-    scheme = parts.scheme.lower()
-    options = dict(_SCHEMES[scheme])
-    if scheme.endswith("+unix"):
-        if parts.netloc or not parts.path.startswith("/"):
-            raise ConfigurationError(f"URL: write {scheme}:///path/to/socket, with three slashes")
-        options["socket_path"] = unquote(parts.path)
-    else:
-        options.update(_server(parts))
-        if parts.path not in ("", "/"):
-            raise ConfigurationError(
-                "URL: nothing may stand behind the host but ?options (percent-encode a / before it)"
-            )
-    options.update(_query(parts.query))
-    return options
-
-
-def _split(url: str) -> SplitResult:
-    if not isinstance(url, str):
-        raise ConfigurationError(f"URL is a str, not {type(url).__name__}")
-    if any(character <= " " or character == "\x7f" for character in url):  # urlsplit would drop some of them
-        raise ConfigurationError("URL holds a space or a control character: percent-encode it")
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = None
-    if parts is None or parts.scheme.lower() not in _SCHEMES:  # `from` would show the URL
-        raise ConfigurationError(
-            f"URL begins with none of {', '.join(f'{name}://' for name in _SCHEMES)}, or is no URL"
-        )
-    if "#" in url:
-        raise ConfigurationError("URL holds a #: percent-encode it as %23")
-    return parts
-
-
-def _server(parts: SplitResult) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host:  # said here, and not above: there the error would carry what it could not parse
-        raise ConfigurationError("URL has no host, or no valid port, behind the //")
-    options["hostname"] = unquote(host)
-    if port is not None:
-        options["port"] = port
-    for name, text in (("username", parts.username), ("password", parts.password)):
-        if text is not None:
-            try:
-                options[name] = unquote(text, errors="strict")
-            except UnicodeDecodeError:
-                raise ConfigurationError(f"URL: the {name} is not UTF-8") from None
-    return options
-
-
-def _query(query: str) -> dict[str, Any]:
-    if "@" in query:  # a ? inside the password: its rest would be named below
-        raise ConfigurationError("URL: an @ stands behind the ?; percent-encode a ? before it as %3F, and the @ as %40")
-    options: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        convert = _QUERY.get(name)
-        if convert is None:
-            raise ConfigurationError(f"URL option {name!r} is not one of {', '.join(_QUERY)}")
-        if name in options:
-            raise ConfigurationError(f"URL option {name!r} stands twice")
-        try:
-            options[name] = convert(text)
-        except (ValueError, KeyError):
-            raise ConfigurationError(
-                f"URL option {name!r} has a value that is no {convert.__name__.strip('_')}"
-            ) from None
-    return options
 
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -172,27 +75,111 @@ class Timeouts:
     quit: float = attrs.field(default=5.0, validator=_positive)
 
 
+def _timeouts(timeouts: Timeouts | None) -> Timeouts:
+    return Timeouts() if timeouts is None else timeouts
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class Options:
+    """The arguments of Client, by their names there, checked and completed; see Client for what each means.
+
+    One job, although it has many attributes: each is an argument. Those with "text" in their metadata may stand in a
+    URL, too, and it says how their value is made of what stands there.
+
+    Attributes:
+        mode: when TLS begins: `tls`, or what follows from the others.
+        mechanisms: with which to authenticate, the preferred one first; empty: not at all.
+        local_domain: `local_hostname`, parsed; None: to be found out.
+        address: host and port; of no meaning with `socket_path` or `connect`.
+        server: what is connected to, for people.
+
+    Raises:
+        ConfigurationError: an option is wrong; says which.
+    """
+
+    hostname: str | None = None
+    port: int | None = None
+    tls: TLSMode | None = attrs.field(default=None, metadata={"text": str})
+    tls_context: ssl.SSLContext | None = None
+    tls_hostname: str | None = attrs.field(default=None, metadata={"text": str})
+    username: str | None = None
+    password: str | None = None
+    auth: Mechanism | Iterable[Mechanism] | None = None
+    allow_insecure_auth: bool = attrs.field(default=False, metadata={"text": _boolean})
+    local_hostname: str | None = attrs.field(default=None, metadata={"text": str})
+    source_address: tuple[str, int] | None = None
+    socket_path: str | None = None
+    connect: Callable[[], Awaitable[ByteStream]] | None = None
+    lmtp: bool = False
+    pipelining: bool = attrs.field(default=True, metadata={"text": _boolean})
+    chunking: bool = False
+    max_connections: int = attrs.field(default=5, metadata={"text": int})
+    max_messages_per_connection: int | None = attrs.field(default=None, metadata={"text": int})
+    idle_timeout: float = attrs.field(default=30.0, metadata={"text": float})
+    max_age: float | None = attrs.field(default=None, metadata={"text": float})
+    timeouts: Timeouts = attrs.field(default=None, converter=_timeouts)
+    timeout: float | None = attrs.field(default=None, metadata={"text": float})
+    rate_limit: AbstractAsyncContextManager[object] | None = None
+    sign: Sign | None = None
+    trace: Trace | None = None
+
+    mode: TLSMode = attrs.field(init=False)
+    mechanisms: tuple[Mechanism, ...] = attrs.field(init=False)
+    local_domain: Domain | None = attrs.field(init=False)
+    address: tuple[str, int] = attrs.field(init=False)
+    server: str = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.hostname is None and self.socket_path is None and self.connect is None:
+            raise ConfigurationError("client has no server: pass hostname, socket_path= or connect=")
+        if self.socket_path is not None and self.connect is not None:
+            raise ConfigurationError("client has two servers: pass socket_path= or connect=, not both")
+        self.mode = _tls_mode(self)
+        self.tls_hostname = _tls_hostname(self.mode, self.tls_hostname or self.hostname)
+        self.tls_context = _tls_context(self.mode, self.tls_context)
+        self.mechanisms = _mechanisms(self.username, self.password, self.auth, is_secure=self.is_secure)
+        self.local_domain = _domain(self.local_hostname)
+        self.hostname = _host(self.hostname)
+        port = self.port if self.port is not None else _default_port(self.mode, lmtp=self.lmtp)
+        check_number("port", port, 0, 65535, whole=True)
+        self.address = (self.hostname or "", port)
+        self.server = self.socket_path or f"{self.hostname or 'connect='}:{port}"
+        self.source_address = _source(self.source_address)
+        self.timeout = check_timeout(self.timeout)
+        self.rate_limit = _check_rate_limit(self.rate_limit)
+        if self.sign is not None and not callable(self.sign):
+            raise ConfigurationError(f"sign is a function of a message's octets, not {type(self.sign).__name__}")
+        check_number("max_connections", self.max_connections, 1, math.inf, whole=True)
+        if self.max_messages_per_connection is not None:
+            check_number("max_messages_per_connection", self.max_messages_per_connection, 1, math.inf, whole=True)
+        check_number("idle_timeout", self.idle_timeout, 0, math.inf)
+        if self.max_age is not None:
+            check_number("max_age", self.max_age, 0, math.inf)
+
+    @property
+    def is_local(self) -> bool:
+        """True on a Unix socket, where nobody can listen."""
+        return self.socket_path is not None
+
+    @property
+    def is_secure(self) -> bool:
+        """True if nobody can listen to what is said once it matters."""
+        return self.mode != "none" or self.is_local
+
+
 _MODES: Final = ("implicit", "starttls", "none")
 
 
-def _tls_mode(
-    tls: TLSMode | None,
-    *,
-    hostname: str | None,
-    port: int | None,
-    socket_path: str | None,
-    connect: object,
-    lmtp: bool,
-) -> TLSMode:
-    if tls is not None:
-        if tls not in _MODES:
-            raise ConfigurationError(f'tls is "implicit", "starttls" or "none", not {tls!r}')
-        return tls
-    if socket_path is not None:
+def _tls_mode(options: Options) -> TLSMode:
+    if options.tls is not None:
+        if options.tls not in _MODES:
+            raise ConfigurationError(f'tls is "implicit", "starttls" or "none", not {options.tls!r}')
+        return options.tls
+    if options.socket_path is not None:
         return "none"
-    if port == 465:
+    if options.port == 465:
         return "implicit"
-    if lmtp and connect is None and hostname is not None and _is_loopback(hostname):
+    if options.lmtp and options.connect is None and options.hostname is not None and _is_loopback(options.hostname):
         return "none"
     return "starttls"
 
@@ -269,11 +256,12 @@ def _source(address: tuple[str, int] | None) -> tuple[str, int] | None:
     if address is not None:
         if not isinstance(address, tuple) or len(address) != 2 or not isinstance(address[0], str):
             raise ConfigurationError(f"source_address is (address, port), not {address!r}")
-        _check_number("source_address's port", address[1], 0, 65535, whole=True)
+        check_number("source_address's port", address[1], 0, 65535, whole=True)
     return address
 
 
-def _check_number(name: str, value: object, least: float, most: float, *, whole: bool = False) -> None:
+def check_number(name: str, value: object, least: float, most: float, *, whole: bool = False) -> None:
+    """Raise ConfigurationError unless the value is a number within these limits."""
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
         limit = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
@@ -286,7 +274,100 @@ def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | No
     return limit
 
 
-def _check_timeout(timeout: float | None) -> float | None:
+def check_timeout(timeout: float | None) -> float | None:
+    """Return the timeout of a call; ConfigurationError if it is no number of seconds."""
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
         raise ConfigurationError(f"timeout is a number of seconds, or None, not {timeout!r}")
     return timeout
+
+
+# The URL
+
+_SCHEMES: Final[dict[str, dict[str, Any]]] = {
+    "smtp": {},
+    "smtps": {"tls": "implicit"},
+    "lmtp": {"lmtp": True},
+    "smtp+unix": {},
+    "lmtp+unix": {"lmtp": True},
+}
+
+
+def options_of(url: str) -> dict[str, Any]:
+    """Return the options of Client that the URL says.
+
+    Raises:
+        ConfigurationError: the URL, or one of its query options, is not understood.
+    """
+    parts = _split(url)
+    scheme = parts.scheme.lower()
+    options = dict(_SCHEMES[scheme])
+    if scheme.endswith("+unix"):
+        if parts.netloc or not parts.path.startswith("/"):
+            raise ConfigurationError(f"URL: write {scheme}:///path/to/socket, with three slashes")
+        options["socket_path"] = unquote(parts.path)
+    else:
+        options.update(_server(parts))
+        if parts.path not in ("", "/"):
+            raise ConfigurationError(
+                "URL: nothing may stand behind the host but ?options (percent-encode a / before it)"
+            )
+    options.update(_query(parts.query))
+    return options
+
+
+def _split(url: str) -> SplitResult:
+    if not isinstance(url, str):
+        raise ConfigurationError(f"URL is a str, not {type(url).__name__}")
+    if any(character <= " " or character == "\x7f" for character in url):  # urlsplit would drop some of them
+        raise ConfigurationError("URL holds a space or a control character: percent-encode it")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme.lower() not in _SCHEMES:  # `from` would show the URL
+        raise ConfigurationError(
+            f"URL begins with none of {', '.join(f'{name}://' for name in _SCHEMES)}, or is no URL"
+        )
+    if "#" in url:
+        raise ConfigurationError("URL holds a #: percent-encode it as %23")
+    return parts
+
+
+def _server(parts: SplitResult) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host:  # said here, and not above: there the error would carry what it could not parse
+        raise ConfigurationError("URL has no host, or no valid port, behind the //")
+    options["hostname"] = unquote(host)
+    if port is not None:
+        options["port"] = port
+    for name, text in (("username", parts.username), ("password", parts.password)):
+        if text is not None:
+            try:
+                options[name] = unquote(text, errors="strict")
+            except UnicodeDecodeError:
+                raise ConfigurationError(f"URL: the {name} is not UTF-8") from None
+    return options
+
+
+def _query(query: str) -> dict[str, Any]:
+    if "@" in query:  # a ? inside the password: its rest would be named below
+        raise ConfigurationError("URL: an @ stands behind the ?; percent-encode a ? before it as %3F, and the @ as %40")
+    options: dict[str, Any] = {}
+    converters = {field.name: field.metadata["text"] for field in attrs.fields(Options) if "text" in field.metadata}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        convert = converters.get(name)
+        if convert is None:
+            raise ConfigurationError(f"URL option {name!r} is not one of {', '.join(converters)}")
+        if name in options:
+            raise ConfigurationError(f"URL option {name!r} stands twice")
+        try:
+            options[name] = convert(text)
+        except (ValueError, KeyError):
+            raise ConfigurationError(
+                f"URL option {name!r} has a value that is no {convert.__name__.strip('_')}"
+            ) from None
+    return options

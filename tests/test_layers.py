@@ -74,9 +74,10 @@ MESSAGE: list[set[str]] = [
 ]
 SENDING: list[set[str]] = [
     {"deadline"},
+    {"outbound"},
     {"session"},
-    {"handshake", "pool", "outbound"},
-    {"stream", "raw"},
+    {"handshake", "pool"},
+    {"single", "stream", "raw"},
 ]
 ORDERS = {"smtplite.protocol": CORE, "smtplite.message": MESSAGE, "smtplite.sending": SENDING}
 
@@ -86,8 +87,6 @@ FOR_MESSAGE = {
     "smtplite.protocol.extensions",
     "smtplite.protocol.parameters",
     "smtplite.protocol.paths",
-    "smtplite.protocol.reply",
-    "smtplite.protocol.transaction",
     "smtplite.protocol.transparency",
 }
 

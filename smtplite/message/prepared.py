@@ -7,7 +7,7 @@ octet of a transaction is written (rule R20), and `Prepared.for_server` fits it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 from email import policy as email_policy
 from email.headerregistry import Address
@@ -38,8 +38,6 @@ from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters, extension_required, negotiate, require_offered
 from smtplite.protocol.paths import ForwardPath, ReversePath
-from smtplite.protocol.reply import Reply
-from smtplite.protocol.transaction import Outcome, RecipientOutcome
 
 __all__ = ["Prepared", "is_large", "prepare"]
 
@@ -49,12 +47,6 @@ _LONG_HEADER_BYTES: Final = 4096
 _AT_ONCE_BYTES: Final = 1_048_576
 
 _MESSAGE_ID: Final = re.compile(rb"^message-id:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
-
-
-# The envelope in the headers
-
-
-# Preparing
 
 
 @attrs.frozen(eq=False)
@@ -258,30 +250,6 @@ class Prepared:
         if reader.size is None and extensions.size is not None:
             limit = extensions.size, partial(_over_size, extensions.size)
         return reader.body(eight_bit_error=error, limit=limit)
-
-    def sets(self, outcomes: Sequence[RecipientOutcome]) -> dict[str, Any]:
-        """Return the four sets of recipients, as they were given: keyword arguments of a Receipt, or of an error."""
-        if {decided.outcome for decided in outcomes} == {Outcome.ACCEPTED}:
-            return {"accepted": self.recipients, "refused": {}, "unknown": (), "not_sent": ()}
-        by_outcome: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
-        refused: dict[str, Reply] = {}
-        for address, position in zip(self.recipients, self.positions, strict=True):
-            decided = outcomes[position]
-            if decided.outcome is Outcome.REFUSED and decided.reply is not None:
-                refused[address] = decided.reply
-            else:
-                by_outcome[decided.outcome].append(address)
-        return {
-            "accepted": tuple(by_outcome[Outcome.ACCEPTED]),
-            "refused": refused,
-            "unknown": tuple(by_outcome[Outcome.UNKNOWN]),
-            "not_sent": tuple(by_outcome[Outcome.NOT_SENT]),
-        }
-
-    def replies(self, outcomes: Sequence[RecipientOutcome]) -> dict[str, Reply]:
-        """Return recipient -> the last reply about it."""
-        replies = ((address, outcomes[i].reply) for address, i in zip(self.recipients, self.positions, strict=True))
-        return {address: reply for address, reply in replies if reply is not None}
 
 
 def _not_seven_bit() -> MessageError:

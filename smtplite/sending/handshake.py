@@ -24,16 +24,19 @@ from smtplite.errors import (
     SMTPError,
     TLSError,
 )
-from smtplite.options import TLSMode
+from smtplite.net import Stream, connect_foreign, connect_tcp, connect_unix
+from smtplite.options import Options, TLSMode
 from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Helo, Lhlo, StartTls
 from smtplite.protocol.events import ChallengeReceived, ConnectionClosed, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES
+from smtplite.protocol.window import ServerTraits
 from smtplite.sending.deadline import Deadline
 from smtplite.sending.session import Session
+from smtplite.trace import Tracer
 
-__all__ = ["Handshake", "TokenSource", "reply_of"]
+__all__ = ["Handshake", "Opener", "TokenSource", "reply_of"]
 
 
 class TokenSource:
@@ -234,6 +237,60 @@ def _refused(exchange: sasl.Exchange, reply: Reply) -> AuthenticationError | Ser
     error = AuthenticationError(f"server refused {command}: {reply}", command=command, reply=reply, phase="auth")
     error.error_data = exchange.error_data
     return error
+
+
+class Opener:
+    """Opens sessions: connects, and does the handshake.
+
+    Args:
+        options: the client's.
+        tracer: is told what happens.
+    """
+
+    def __init__(self, options: Options, tracer: Tracer) -> None:
+        self._options = options
+        self._tracer = tracer
+        self._traits = ServerTraits()
+        #: What each connection begins with.
+        self.handshake = Handshake(
+            local_domain=options.local_domain,
+            tls=options.mode,
+            tls_hostname=options.tls_hostname or "",
+            tls_context=options.tls_context,
+            mechanisms=options.mechanisms,
+            is_local=options.is_local,
+            allow_insecure_auth=options.allow_insecure_auth,
+        )
+
+    async def __call__(self, deadline: Deadline) -> Session:
+        """Return a session that may send.
+
+        Raises:
+            SMTPError: there is none to be had.
+        """
+        options = self._options
+        seconds = options.timeouts.connect
+        deadline.arm(seconds, f"no connection to {options.server} within {seconds:g} s", "connect")
+        stream: Stream
+        if options.connect is not None:
+            stream = await connect_foreign(options.connect)
+        elif options.socket_path is not None:
+            stream = await connect_unix(options.socket_path)
+        else:
+            stream = await connect_tcp(*options.address, options.source_address)
+        session = Session(
+            stream,
+            server=options.server,
+            lmtp=options.lmtp,
+            pipelining=options.pipelining,
+            chunking=options.chunking,
+            max_messages=options.max_messages_per_connection,
+            traits=self._traits,
+            timeouts=options.timeouts,
+            tracer=self._tracer,
+        )
+        await self.handshake.run(session, deadline)
+        return session
 
 
 def reply_of(event: Event) -> Reply:

@@ -1,33 +1,61 @@
-"""Consignment: one message on its way from the caller to its outcome, over as many connections as that takes."""
+"""Outbound: one message on its way, from the caller to its outcome, over as many connections as that takes.
+
+It is the core's `Submission`, with its content, the caller's item, and what is said of it at the end. Whether a message
+is sent again is decided here, by `goes_on`, and nowhere else.
+"""
 
 from __future__ import annotations
 
-from smtplite.errors import SMTPError
-from smtplite.message.content import in_thread
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+from smtplite.errors import ConnectionLost, SMTPError
+from smtplite.message.content import Body, in_thread
 from smtplite.message.prepared import Prepared
-from smtplite.protocol.transaction import Outcome
+from smtplite.protocol.reply import Reply
+from smtplite.protocol.transaction import Outcome, RecipientOutcome
+from smtplite.protocol.window import Submission
 from smtplite.results import Receipt
-from smtplite.sending.session import Parcel, Session
 from smtplite.trace import MessageFinished, Tracer, logger
 
-__all__ = ["Consignment", "Single"]
+if TYPE_CHECKING:
+    from smtplite.sending.session import Session
+
+__all__ = ["Outbound", "Queue"]
 
 
-class Consignment(Parcel):
+class Outbound(Submission):
     """What a message sends, how far it came, and what is said of it at the end.
 
     Args:
         prepared: the message, read and checked.
         tracer: is told the outcome.
+        item: what the caller gave.
         require_all: send to nobody unless every recipient is accepted.
         in_stream: whether it is one of many on its connections, any of which may end at any message (rule R11 b).
+        timeout: seconds from its first octet to its verdict; None: no limit of its own.
     """
 
     def __init__(
-        self, prepared: Prepared, tracer: Tracer, *, require_all: bool = False, in_stream: bool = False
+        self,
+        prepared: Prepared,
+        tracer: Tracer,
+        *,
+        item: Any = None,
+        require_all: bool = False,
+        in_stream: bool = False,
+        timeout: float | None = None,
     ) -> None:
         super().__init__(len(prepared.forward_paths), require_all=require_all, is_repeatable=prepared.is_repeatable)
-        self._prepared = prepared
+        self.prepared = prepared
+        self.item = item
+        #: The content as the session's server takes it; None before `fit_to`.
+        self.body: Body | None = None
+        #: What reading the content raised.
+        self.failure: Exception | None = None
+        self.timeout = timeout
+        #: The time, on the event loop's clock, by which it must be done: what follows from `timeout` once it began.
+        self.limit = math.inf
         self._tracer = tracer
         self._in_stream = in_stream
         self._session: Session | None = None
@@ -44,7 +72,7 @@ class Consignment(Parcel):
         Raises:
             ExtensionRequired: it cannot; nothing was sent.
         """
-        mail, rcpts, body = self._prepared.for_server(
+        mail, rcpts, body = self.prepared.for_server(
             session.extensions, is_tls=session.is_verified, binary_ok=session.window.may_chunk
         )
         self.body = body
@@ -53,16 +81,20 @@ class Consignment(Parcel):
 
     def flattens_anew(self, session: Session) -> bool:
         """Return True if `fit_to` would keep the event loop from others: await `narrow` before."""
-        return self._prepared.flattens_anew(session.extensions)
+        return self.prepared.flattens_anew(session.extensions)
 
     async def narrow(self) -> None:
         """Make the 7-bit form of a large message, in a worker thread."""
-        await in_thread(self._prepared.narrow)
+        await in_thread(self.prepared.narrow)
 
     def goes_on(self) -> bool:
-        """Decide, once a transaction of it is done, whether another one is to come."""
+        """Decide, once a transaction of it is done, whether another one is to come.
+
+        That is so for recipients who were too many for one transaction, and in the three cases of rule R11 for what is
+        certainly not sent: at most once in all, on another connection.
+        """
         if not self.is_done:
-            return True  # recipients that were too many for one
+            return True
         if not self._may_be_resent:
             return False
         self._was_resent = True
@@ -73,11 +105,10 @@ class Consignment(Parcel):
 
     @property
     def _may_be_resent(self) -> bool:
-        """True in the three cases of rule R11; at most once in all."""
-        if self._was_resent or not self.is_repeatable or self.failure is not None:
+        session = self._session
+        if self._was_resent or not self.is_repeatable or self.failure is not None or session is None:
             return False
-        transaction, session = self.transaction, self._session
-        assert session is not None
+        transaction = self.transaction
         if transaction.refuses_chunks:
             return all(outcome.outcome in (Outcome.NOT_SENT, Outcome.REFUSED) for outcome in transaction.outcomes)
         if self._in_stream:
@@ -93,20 +124,18 @@ class Consignment(Parcel):
             error: what kept it from going on, if anything did; of no interest if somebody was delivered.
         """
         session, outcomes = self._session, self.outcomes
-        if not any(outcome.outcome is Outcome.ACCEPTED for outcome in outcomes):
+        if session is None or not any(outcome.outcome is Outcome.ACCEPTED for outcome in outcomes):
             if self.failure is not None and not isinstance(self.failure, SMTPError):
                 self._say(None)
                 raise self.failure
-            failure = self.error or self.failure or error
-            assert isinstance(failure, SMTPError)
+            failure = self.error or self.failure or error or ConnectionLost("not sent: its turn never came")
             self._say(self.completed(failure))
             raise failure from failure.__cause__
-        assert session is not None
         receipt = Receipt(
-            **self._prepared.sets(outcomes),
+            **self._sets(outcomes),
             reply=self.transaction.reply,
-            replies=self._prepared.replies(outcomes),
-            message_id=self._prepared.message_id,
+            replies=self._replies(outcomes),
+            message_id=self.prepared.message_id,
             server=session.extensions.greeting.partition(" ")[0],
             tls=session.tls_version,
         )
@@ -115,9 +144,9 @@ class Consignment(Parcel):
 
     def completed(self, error: SMTPError) -> SMTPError:
         """Complete an error: the four sets of recipients, and the transcript."""
-        for name, value in self._prepared.sets(self.outcomes).items():
+        for name, value in self._sets(self.outcomes).items():
             setattr(error, name, value)
-        error.message_id = self._prepared.message_id
+        error.message_id = self.prepared.message_id
         if self._session is not None and not error.transcript:
             error.transcript = self._session.transcript
         if error.reply is None and self.transactions:
@@ -127,45 +156,60 @@ class Consignment(Parcel):
     def was_cancelled(self) -> None:
         """Say what became of a message whose `send` was cancelled, to those who can still hear it."""
         self._say(None)
-        unknown = self._prepared.sets(self.outcomes)["unknown"]
+        unknown = self._sets(self.outcomes)["unknown"]
         if unknown:
             logger.warning(
                 "send was cancelled after message %s was handed over: delivery unknown for %s",
-                self._prepared.message_id,
+                self.prepared.message_id,
                 ", ".join(unknown),
             )
+
+    def _sets(self, outcomes: tuple[RecipientOutcome, ...]) -> dict[str, Any]:
+        """Return the four sets of recipients, as they were given: keyword arguments of a Receipt, or of an error."""
+        prepared = self.prepared
+        if {decided.outcome for decided in outcomes} == {Outcome.ACCEPTED}:
+            return {"accepted": prepared.recipients, "refused": {}, "unknown": (), "not_sent": ()}
+        by_outcome: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
+        refused: dict[str, Reply] = {}
+        for address, position in zip(prepared.recipients, prepared.positions, strict=True):
+            decided = outcomes[position]
+            if decided.outcome is Outcome.REFUSED and decided.reply is not None:
+                refused[address] = decided.reply
+            else:
+                by_outcome[decided.outcome].append(address)
+        return {
+            "accepted": tuple(by_outcome[Outcome.ACCEPTED]),
+            "refused": refused,
+            "unknown": tuple(by_outcome[Outcome.UNKNOWN]),
+            "not_sent": tuple(by_outcome[Outcome.NOT_SENT]),
+        }
+
+    def _replies(self, outcomes: tuple[RecipientOutcome, ...]) -> dict[str, Reply]:
+        """Return recipient -> the last reply about it."""
+        pairs = zip(self.prepared.recipients, self.prepared.positions, strict=True)
+        replies = ((address, outcomes[position].reply) for address, position in pairs)
+        return {address: reply for address, reply in replies if reply is not None}
 
     def _say(self, error: SMTPError | None) -> None:
         if self._tracer.is_on:
             self._tracer(
                 MessageFinished(
                     connection=None if self._session is None else self._session.number,
-                    message_id=self._prepared.message_id,
+                    message_id=self.prepared.message_id,
                     error=error,
-                    **self._prepared.sets(self.outcomes),
+                    **self._sets(self.outcomes),
                 )
             )
 
 
-class Single:
-    """The source of a session that sends one message."""
+class Queue(Protocol):
+    """Where a session gets what it sends, and reports to. Nothing here waits."""
 
-    def __init__(self, consignment: Consignment) -> None:
-        self._next: Parcel | None = consignment
+    def take(self) -> Outbound | None:
+        """Return a message that comes next, fitted to the session's server; None: there is none now."""
 
-    def take(self) -> Parcel | None:
-        """Return the message, unless it is under way or done."""
-        parcel, self._next = self._next, None
-        return parcel
+    def put_back(self, outbound: Outbound) -> None:
+        """Take back a message for which there is no room yet."""
 
-    def put_back(self, parcel: Parcel) -> None:
-        """Take the message back."""
-        self._next = parcel
-
-    def finished(self, parcel: Parcel) -> None:
-        """Keep the message for another transaction, if one is to come here: what is sent again goes elsewhere."""
-        assert isinstance(parcel, Consignment)
-        if not parcel.is_done:
-            self._next = parcel
-        else:
-            parcel.goes_on()
+    def finished(self, outbound: Outbound) -> None:
+        """Take note that a transaction of this message is done; unless it `is_done`, another one is to come."""

@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 
 from smtplite.errors import LocalProtocolError, SMTPError
+from smtplite.options import Options
 from smtplite.sending.deadline import Deadline
 from smtplite.sending.session import Session
 
@@ -36,26 +37,15 @@ class Pool:
 
     Args:
         open_session: opens one, within the caller's deadline.
-        max_connections: sessions at the same time, lent and idle.
-        idle_timeout: seconds after which an idle session is not lent again.
-        max_age: seconds after which a session is not lent again; None: any age.
-        wait_timeout: seconds that one may wait for a session.
+        options: the client's: how many at the same time, and for how long.
     """
 
-    def __init__(
-        self,
-        open_session: Callable[[Deadline], Awaitable[Session]],
-        *,
-        max_connections: int,
-        idle_timeout: float,
-        max_age: float | None,
-        wait_timeout: float,
-    ) -> None:
+    def __init__(self, open_session: Callable[[Deadline], Awaitable[Session]], options: Options) -> None:
         self._open_session = open_session
-        self._max_connections = max_connections
-        self._idle_timeout = idle_timeout
-        self._max_age = max_age
-        self._wait_timeout = wait_timeout
+        self._max_connections = options.max_connections  # lent and idle
+        self._idle_timeout = options.idle_timeout
+        self._max_age = options.max_age
+        self._wait_timeout = options.timeouts.pool
         self._idle: list[Session] = []  # the one used last at the end: the others may grow old and go
         self._lent = 0  # sessions lent, and sessions being opened
         self._waiters: deque[_Waiter] = deque()

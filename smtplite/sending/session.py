@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -26,7 +26,6 @@ from smtplite.errors import (
     RemoteProtocolError,
     SMTPError,
 )
-from smtplite.message.content import Body
 from smtplite.net import Stream, TLSStream
 from smtplite.options import Timeouts
 from smtplite.protocol.commands import Command, Quit
@@ -44,48 +43,20 @@ from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
 from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transaction, Transfer
-from smtplite.protocol.window import ServerTraits, Submission, Window
+from smtplite.protocol.window import ServerTraits, Window
 from smtplite.results import ServerInfo, _subject
 from smtplite.sending.deadline import Deadline
+from smtplite.sending.outbound import Outbound, Queue
 from smtplite.trace import ConnectionClosed as ConnectionClosedEvent
 from smtplite.trace import ConnectionOpened, FlightSent, ReplyReceived, Tracer
 
-__all__ = ["Parcel", "Session", "Source"]
+__all__ = ["Session"]
 
 _TRANSCRIPT_REPLIES: Final = 20
 #: A connection that was idle for longer may have ended without our notice.
 _MAX_REST_SECONDS: Final = 1.0
 
 _numbers: Final = itertools.count(1)
-
-
-class Parcel(Submission):
-    """A mail object with its content, as a session sends it."""
-
-    def __init__(
-        self, recipients: int, body: Body | None = None, *, require_all: bool = False, is_repeatable: bool = True
-    ) -> None:
-        super().__init__(recipients, require_all=require_all, is_repeatable=is_repeatable)
-        #: Set before it is taken from its source.
-        self.body = body
-        #: What reading the body raised.
-        self.failure: Exception | None = None
-        #: Seconds from the first octet to the verdict; None: no limit of its own.
-        self.timeout: float | None = None
-        self.limit = math.inf  # the time that follows from it
-
-
-class Source(Protocol):
-    """Where a session gets what it sends, and reports to. Nothing here waits."""
-
-    def take(self) -> Parcel | None:
-        """Return a message that comes next, fitted to the session's server; None: there is none now."""
-
-    def put_back(self, parcel: Parcel) -> None:
-        """Take back a message for which there is no room yet."""
-
-    def finished(self, parcel: Parcel) -> None:
-        """Take note that a transaction of this message is done; unless it `is_done`, another one is to come."""
 
 
 class Session:
@@ -122,7 +93,7 @@ class Session:
         self._traces = self._tracer.is_on  # asked once for many replies: it looks at the logger's level, too
         self._connection = Connection(lmtp=lmtp)
         #: The messages under way.
-        self.window: Window[Parcel] = Window(
+        self.window: Window[Outbound] = Window(
             self._connection, pipelining=pipelining, chunking=chunking, max_transactions=max_messages, traits=traits
         )
         self._events: deque[tuple[Event, int]] = deque()  # read while we were writing; octets unsent at that moment
@@ -262,25 +233,25 @@ class Session:
 
     # Messages
 
-    async def run(self, source: Source, deadline: Deadline) -> None:
-        """Send what the source has, until it has nothing more for now or the session ends.
+    async def run(self, queue: Queue, deadline: Deadline) -> None:
+        """Send what the queue has, until it has nothing more for now or the session ends.
 
-        What became of each message the source is told. Raises only what is no error of ours.
+        What became of each message the queue is told. Raises only what is no error of ours.
         """
         self._replies.clear()
         self._traces = self._tracer.is_on
         try:
-            await self._run(source, deadline)
+            await self._run(queue, deadline)
         except RemoteProtocolError as error:
-            self._cut_off(source, error)
+            self._cut_off(queue, error)
         except ConnectionLost as error:
-            self._cut_off(source, self._write_error or error)
+            self._cut_off(queue, self._write_error or error)
         except BaseException:
             # The stream first: a message that goes on being written must not outlive its outcome (rule R10).
             if deadline.has_expired:
-                self._cut_off(source, deadline.error())
+                self._cut_off(queue, deadline.error())
             else:
-                self._cut_off(source, ConnectionLost("send was cancelled"), is_our_own=True)
+                self._cut_off(queue, ConnectionLost("send was cancelled"), is_our_own=True)
             raise
         finally:
             if self.window.must_close:
@@ -290,27 +261,27 @@ class Session:
             if self.is_dead:
                 await self.discard("")
 
-    def _cut_off(self, source: Source, error: SMTPError, *, is_our_own: bool = False) -> None:
+    def _cut_off(self, queue: Queue, error: SMTPError, *, is_our_own: bool = False) -> None:
         self.abort(str(error))
         # What was read while a write had to wait was read: a complete final reply decides, whatever comes (rule R2).
         while (event := self._take_event()) is not None:
-            for parcel in self.window.receive(event[0], unsent=event[1]):
-                source.finished(parcel)
-        for parcel in self.window.fail(error, unsent=self._stream.unsent, is_our_own=is_our_own):
-            source.finished(parcel)
+            for outbound in self.window.receive(event[0], unsent=event[1]):
+                queue.finished(outbound)
+        for outbound in self.window.fail(error, unsent=self._stream.unsent, is_our_own=is_our_own):
+            queue.finished(outbound)
 
-    async def _run(self, source: Source, deadline: Deadline) -> None:
+    async def _run(self, queue: Queue, deadline: Deadline) -> None:
         connection, window = self._connection, self.window
         has_rested = self.is_reused and time.monotonic() - self.idle_since > _MAX_REST_SECONDS
-        while len(window) or self._begin_next(source, deadline, has_rested=has_rested):
+        while len(window) or self._begin_next(queue, deadline, has_rested=has_rested):
             has_rested = False
             # What comes unasked comes first (rules R3, R8), and concerns the message that has just begun, too; behind a
             # failed write there is only reading (R24).
             if not self._is_read_first and not (connection.awaiting is None and await self.has_unasked()):
-                await self._write_next(source, deadline)
+                await self._write_next(queue, deadline)
                 if not len(window):  # the caller's content failed: nothing is owed
                     continue
-            await self._receive_next(source, deadline)
+            await self._receive_next(queue, deadline)
             if not len(window) and (window.must_close or self._is_read_first):
                 return
 
@@ -318,25 +289,25 @@ class Session:
     def _is_read_first(self) -> bool:
         return bool(self._events) or self._read_error is not None or self._write_error is not None
 
-    def _begin_next(self, source: Source, deadline: Deadline, *, has_rested: bool = False) -> bool:
+    def _begin_next(self, queue: Queue, deadline: Deadline, *, has_rested: bool = False) -> bool:
         """Begin the next message, if there is one, and room for it; nothing is written yet."""
         window = self.window
         if not window.may_begin:
             return False
-        parcel = source.take()
-        if parcel is None:
+        outbound = queue.take()
+        if outbound is None:
             return False
-        if not window.fits(parcel):
-            source.put_back(parcel)
+        if not window.fits(outbound):
+            queue.put_back(outbound)
             return False
-        if parcel.timeout is not None:
-            parcel.limit = anyio.current_time() + parcel.timeout
-        window.begin(parcel, has_rested=has_rested)
-        if window.oldest is parcel:
-            deadline.message_limit = parcel.limit
+        if outbound.timeout is not None:
+            outbound.limit = anyio.current_time() + outbound.timeout
+        window.begin(outbound, has_rested=has_rested)
+        if window.oldest is outbound:
+            deadline.message_limit = outbound.limit
         return True
 
-    async def _write_next(self, source: Source, deadline: Deadline) -> None:
+    async def _write_next(self, queue: Queue, deadline: Deadline) -> None:
         """Write all that may be written now: to the message under way, and those that may begin beside it."""
         window = self.window
         owed = self._connection.owed
@@ -344,40 +315,40 @@ class Session:
         newest = window.newest
         assert newest is not None
         content_bytes = self._add(newest, flight)
-        while self._begin_next(source, deadline):
+        while self._begin_next(queue, deadline):
             newest = window.newest
             assert newest is not None
             content_bytes += self._add(newest, flight)
         if flight:
             await self._write(b"".join(flight), owed, deadline, content_bytes=content_bytes)
         if newest.transaction.wants_content:
-            await self._upload(newest, source, deadline)
+            await self._upload(newest, queue, deadline)
 
-    def _add(self, parcel: Parcel, flight: list[bytes]) -> int:
+    def _add(self, outbound: Outbound, flight: list[bytes]) -> int:
         """Add what this message has to write to the flight; return how many octets of content that is."""
-        transaction = parcel.transaction
+        transaction = outbound.transaction
         octets = transaction.next_flight()
         if octets:
             flight.append(octets)
-        assert parcel.body is not None
-        if not transaction.wants_content or (whole := parcel.body.whole) is None:
+        assert outbound.body is not None
+        if not transaction.wants_content or (whole := outbound.body.whole) is None:
             return 0
         flight.append(transaction.send_content(whole, last=True))
         return len(whole)
 
-    async def _upload(self, parcel: Parcel, source: Source, deadline: Deadline) -> None:
+    async def _upload(self, outbound: Outbound, queue: Queue, deadline: Deadline) -> None:
         """Write content that is more than one write, unless the server refuses it meanwhile."""
-        assert parcel.body is not None
-        transaction = parcel.transaction
+        assert outbound.body is not None
+        transaction = outbound.transaction
         # One piece is held back: the last is a write of its own, so that a cut in the bulk is certainly before the end.
         held: list[bytes] = []
         held_bytes = 0
         try:
-            async with aclosing(parcel.body.pieces()) as pieces:
+            async with aclosing(outbound.body.pieces()) as pieces:
                 async for piece in pieces:
                     is_full = transaction.transfer is Transfer.DATA or held_bytes + len(piece) > MAX_CHUNK_BYTES
                     if held and is_full:
-                        if not await self._put(transaction, b"".join(held), source, deadline, last=False):
+                        if not await self._put(transaction, b"".join(held), queue, deadline, last=False):
                             return
                         held.clear()
                         held_bytes = 0
@@ -386,14 +357,14 @@ class Session:
         except (ConnectionLost, RemoteProtocolError):
             raise
         except Exception as error:  # noqa: BLE001 (the caller's own, or what is wrong with the content)
-            parcel.failure = error
+            outbound.failure = error
             for refused in self.window.refuse_content():
-                source.finished(refused)
+                queue.finished(refused)
             return
-        await self._put(transaction, b"".join(held), source, deadline, last=True)
+        await self._put(transaction, b"".join(held), queue, deadline, last=True)
 
     async def _put(
-        self, transaction: Transaction, piece: bytes, source: Source, deadline: Deadline, *, last: bool
+        self, transaction: Transaction, piece: bytes, queue: Queue, deadline: Deadline, *, last: bool
     ) -> bool:
         """Write a piece of the content once it may be; return False if no more of it is wanted."""
         while True:
@@ -401,14 +372,14 @@ class Session:
                 return False
             if not (self._is_read_first or await self.has_unasked()) and transaction.wants_content:
                 break
-            await self._receive_next(source, deadline)
+            await self._receive_next(queue, deadline)
         owed = self._connection.owed
         octets = transaction.send_content(piece, last=last)
         await self._write(octets, owed, deadline, content_bytes=len(piece))
         await anyio.lowlevel.checkpoint()  # a kernel that takes it all would let nobody else run
         return True
 
-    async def _receive_next(self, source: Source, deadline: Deadline) -> None:
+    async def _receive_next(self, queue: Queue, deadline: Deadline) -> None:
         """Wait for the next event; take in that, and all that came with it."""
         window = self.window
         happened: tuple[Event, int] | None = await self._next_event(deadline)
@@ -419,8 +390,8 @@ class Session:
                 unsent = self._stream.unsent
             done = window.receive(event, unsent=unsent)
             if done:
-                for parcel in done:
-                    source.finished(parcel)
+                for outbound in done:
+                    queue.finished(outbound)
                 oldest = window.oldest
                 deadline.message_limit = math.inf if oldest is None else oldest.limit
             happened = self._next_event_at_hand()

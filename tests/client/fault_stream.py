@@ -510,7 +510,7 @@ class TalkativeForeignFaultStream(ForeignFaultStream):
 
 
 async def connect_tcp(*_: object) -> FaultStream:
-    """Connect to the WORLD; put in the place of `smtplite.client.connect_tcp`."""
+    """Connect to the WORLD; put in the place of `smtplite.sending.handshake.connect_tcp`."""
     return await WORLD.get().connect()
 
 

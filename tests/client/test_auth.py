@@ -13,6 +13,7 @@ import pytest
 
 import smtplite
 from smtplite import Client, sasl
+from smtplite.sending.handshake import Opener
 from smtplite.testing import SMTPServer
 from smtplite.trace import TraceEvent
 
@@ -78,7 +79,7 @@ def client_of(server: SMTPServer, watch: Watch, **options: object) -> Client:
     else:
         options.setdefault("tls", "none")
     client = Client(server.host, server.port, trace=watch, **options)  # type: ignore[arg-type]
-    watch.heard += [repr(client), repr(client._handshake)]
+    watch.heard += [repr(client), repr(client._options), repr(Opener(client._options, client._tracer).handshake)]
     return client
 
 

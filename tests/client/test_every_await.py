@@ -1098,7 +1098,7 @@ def _count(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `Client` connect to the world of each run."""
-    monkeypatch.setattr("smtplite.client.connect_tcp", connect_tcp)
+    monkeypatch.setattr("smtplite.sending.handshake.connect_tcp", connect_tcp)
     # The same password and salt each time: what is derived from them is derived once.
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", functools.cache(hashlib.pbkdf2_hmac))
 

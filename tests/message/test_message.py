@@ -40,7 +40,6 @@ from smtplite.message.wire import MAX_TEXT_LINE_BYTES
 from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import EnhancedStatusCode, Reply
-from smtplite.protocol.transaction import Outcome, RecipientOutcome
 from smtplite.results import Delivery, Receipt
 
 if TYPE_CHECKING:
@@ -1741,30 +1740,10 @@ def test_recipients_that_differ_in_the_form_of_a_domain() -> None:
     assert rcpts_of(prepared) == [b"RCPT TO:<postmaster>\r\n", b"RCPT TO:<postmaster@x>\r\n"]
 
 
+# --- Receipt, Envelope, Recipient as values
+
 TAKEN = Reply(250, (b"ok",))
 NO = Reply(550, (b"5.1.1 no",), EnhancedStatusCode(5, 1, 1))
-
-
-def test_every_recipient_as_given_has_exactly_one_outcome_and_the_reply_about_it() -> None:
-    prepared = prepare(RAW, recipients=["a@x", "b@x", "a@X", "c@x", "d@x", "b@x"])
-    outcomes = [
-        RecipientOutcome(Outcome.ACCEPTED, TAKEN),
-        RecipientOutcome(Outcome.REFUSED, NO),
-        RecipientOutcome(Outcome.UNKNOWN),
-        RecipientOutcome(Outcome.NOT_SENT),
-    ]
-    assert prepared.sets(outcomes) == {
-        "accepted": ("a@x", "a@X"),
-        "refused": {"b@x": NO},
-        "unknown": ("c@x",),
-        "not_sent": ("d@x",),
-    }
-    assert prepared.replies(outcomes) == {"a@x": TAKEN, "a@X": TAKEN, "b@x": NO}
-    receipt = Receipt(**prepared.sets(outcomes), replies=prepared.replies(outcomes))
-    assert not receipt.complete
-
-
-# --- Receipt, Envelope, Recipient as values
 
 
 def test_a_receipt_is_complete_if_everybody_was_accepted() -> None:

@@ -544,8 +544,8 @@ async def test_tls_is_required_wherever_it_is_not_waived(options: dict[str, obje
         async with Client(connect=connect, **options) as client:  # type: ignore[arg-type]
             await assert_no_tls_no_mail(server, client)
     for url in ("smtp://mx.example", "smtp://me:s3cret@mx.example:25", "lmtp://mx.example"):
-        assert Client.from_url(url)._handshake.tls == "starttls"
-    assert Client.from_url("smtps://mx.example")._handshake.tls == "implicit"
+        assert Client.from_url(url)._options.mode == "starttls"
+    assert Client.from_url("smtps://mx.example")._options.mode == "implicit"
 
 
 async def test_a_unix_socket_and_lmtp_on_loopback_need_none(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import smtplite
 from smtplite import Client, Timeouts
+from smtplite.options import Options
 from smtplite.sending.deadline import Deadline
 from smtplite.sending.pool import Pool
 from smtplite.sending.session import Session
@@ -199,7 +200,7 @@ async def test_room_that_others_took_meanwhile_is_made_again() -> None:
     async def open_session(deadline: Deadline) -> Session:
         return cast(Session, LazySession(may_leave))
 
-    pool = Pool(open_session, max_connections=2, idle_timeout=30, max_age=None, wait_timeout=30)
+    pool = Pool(open_session, Options(hostname="mx.example", max_connections=2))
     fresh: list[Session] = []
 
     async def acquire_fresh() -> None:

@@ -8,12 +8,15 @@ import anyio
 import pytest
 
 from smtplite.message.content import OctetBody
+from smtplite.message.prepared import prepare
 from smtplite.net import Meanwhile
 from smtplite.protocol import Ehlo, Mail, Outcome, Rcpt
 from smtplite.sending.deadline import Deadline
-from smtplite.sending.session import Parcel, Session
+from smtplite.sending.outbound import Outbound
+from smtplite.sending.session import Session
 from smtplite.testing.config import ServerConfig
 from smtplite.testing.protocol import ServerConnection
+from smtplite.trace import Tracer
 
 
 class BlockingStream:
@@ -64,24 +67,26 @@ class BlockingStream:
 
 
 class Messages:
-    """A source of messages to one recipient each."""
+    """A queue of messages to one recipient each."""
 
     def __init__(self, count: int) -> None:
-        self.done: list[Parcel] = []
-        self._parcels: deque[Parcel] = deque()
+        self.done: list[Outbound] = []
+        self._waiting: deque[Outbound] = deque()
         for number in range(count):
-            parcel = Parcel(1, OctetBody(b"Subject: %d\r\n\r\n" % number))
-            parcel.fit(Mail("me@x.example"), [Rcpt("you@x.example")], None)
-            self._parcels.append(parcel)
+            raw = b"Subject: %d\r\n\r\n" % number
+            outbound = Outbound(prepare(raw, sender="me@x.example", recipients="you@x.example"), Tracer())
+            outbound.body = OctetBody(raw)
+            outbound.fit(Mail("me@x.example"), [Rcpt("you@x.example")], None)
+            self._waiting.append(outbound)
 
-    def take(self) -> Parcel | None:
-        return self._parcels.popleft() if self._parcels else None
+    def take(self) -> Outbound | None:
+        return self._waiting.popleft() if self._waiting else None
 
-    def put_back(self, parcel: Parcel) -> None:
-        self._parcels.appendleft(parcel)
+    def put_back(self, outbound: Outbound) -> None:
+        self._waiting.appendleft(outbound)
 
-    def finished(self, parcel: Parcel) -> None:
-        self.done.append(parcel)
+    def finished(self, outbound: Outbound) -> None:
+        self.done.append(outbound)
 
 
 @pytest.mark.parametrize("ends_by", ["timeout", "cancellation"])

@@ -303,7 +303,7 @@ class Client:
         deadline = Deadline(self._options.timeout)
         session: Session | None = None
         with deadline.scope:
-            session = await self._pool.acquire(deadline, fresh=True)
+            session = await self._pool.acquire(deadline, fresh=True, apart=True)
         if session is None:
             raise deadline.error()
         try:

@@ -179,6 +179,11 @@ class Session:
         )
 
     @property
+    def is_closing(self) -> bool:
+        """True if no further transaction begins: it ends once those under way are done."""
+        return self.is_dead or self.window.must_close or self.window.is_spent
+
+    @property
     def is_reusable(self) -> bool:
         """True if another transaction may begin."""
         return self.is_in_sync and not self.window.must_close and not self.window.is_spent

@@ -183,6 +183,7 @@ class LazySession:
     def __init__(self, may_leave: anyio.Event) -> None:
         self.may_leave = may_leave
         self.is_reusable = True
+        self.is_closing = False
         self.opened_at = self.idle_since = time.monotonic()
 
     def is_stale(self) -> bool:
@@ -193,8 +194,8 @@ class LazySession:
 
 
 @pytest.mark.anyio
-async def test_room_that_others_took_meanwhile_is_made_again() -> None:
-    """Nobody queues for a connection while none is lent."""
+async def test_who_waits_for_a_place_keeps_nobody_from_what_is_idle() -> None:
+    """One that needs a fresh connection closes an idle one, which may take its time; the other idle one is free."""
     may_leave = anyio.Event()
 
     async def open_session(deadline: Deadline) -> Session:
@@ -206,19 +207,19 @@ async def test_room_that_others_took_meanwhile_is_made_again() -> None:
     async def acquire_fresh() -> None:
         fresh.append(await pool.acquire(Deadline(), fresh=True))
 
-    async def fill() -> None:
+    with anyio.fail_after(20):
         lent = [await pool.acquire(Deadline()) for _ in range(2)]
         for session in lent:
             await pool.release(session)
-
-    with anyio.fail_after(20):
-        await fill()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(acquire_fresh)
             await anyio.wait_all_tasks_blocked()
-            await fill()
+            other = await pool.acquire(Deadline())
+            assert other in lent
+            await pool.release(other)
             may_leave.set()
     assert len(fresh) == 1
+    assert fresh[0] not in lent
 
 
 # Event loops and processes

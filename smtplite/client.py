@@ -205,28 +205,34 @@ class Client:
         """
         options = self._options
         deadline = Deadline(options.timeout if timeout is None else check_timeout(timeout))
-        # Read and checked, before anything is sent; in a worker thread where the event loop would stand still.
         ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope, sign=options.sign)
-        prepared = await in_thread(ready) if is_large(message) else ready()
-        outbound = Outbound(prepared, self._tracer, require_all=require_all)
+        outbound: Outbound | None = None
+        error: SMTPError | None = None
         try:
             with deadline.scope:
+                # Read and checked before anything is sent; in a worker thread where the event loop would stand still.
+                prepared = await in_thread(ready, abandon_on_cancel=True) if is_large(message) else ready()
+                outbound = Outbound(prepared, self._tracer, require_all=require_all)
                 await prepared.check()
                 if options.rate_limit is not None:
                     deadline.arm(math.inf, "", "rate limit")
                     async with options.rate_limit:
                         pass
                 await deliver(outbound, self._pool, deadline)
-            error: SMTPError | None = deadline.error() if deadline.has_expired else None
         except SMTPError as raised:
             error = raised
         except BaseException:
-            outbound.was_cancelled()
+            if outbound is not None:
+                outbound.was_cancelled()
             raise
         finally:
-            if prepared.reader is not None:
+            if outbound is not None and outbound.prepared.reader is not None:
                 with anyio.move_on_after(options.timeouts.quit, shield=True):  # a stream of the caller's may hang
-                    await prepared.aclose()
+                    await outbound.prepared.aclose()
+        if error is None and deadline.has_expired:
+            error = deadline.error()
+        if outbound is None:
+            raise error or deadline.error()
         return outbound.result(error)
 
     def send_many(
@@ -238,6 +244,8 @@ class Client:
         require_all: bool = False,
         timeout: float | None = None,
         drain: float = 30.0,
+        reconnect: float = 30.0,
+        on_begin: Callable[[list[Any]], None] | None = None,
     ) -> AbstractAsyncContextManager[Deliveries]:
         """Send many messages over a few connections, and say what became of each, in order of completion.
 
@@ -258,6 +266,11 @@ class Client:
             require_all: for each message, send to nobody unless every recipient is accepted.
             timeout: seconds for each message, from its first octet to its verdict; None: the client's.
             drain: seconds to wait for outstanding outcomes when the block is left early.
+            reconnect: seconds to go on trying when the last connection was lost and none can be opened, as while a
+                server is restarted. Before the first connection there is one try.
+            on_begin: called before each write, with the items whose first octet is in it, in the order of the stream:
+                for those who must write down first what may become unknown. It must not block for long. If it raises,
+                nothing of that write is sent, and the stream ends with what it raised.
 
         Raises:
             ConfigurationError: an argument is wrong.
@@ -273,17 +286,22 @@ class Client:
         check_number("connections", connections, 1, options.max_connections, whole=True)
         check_number("in_flight", in_flight, 1, math.inf, whole=True)
         check_number("drain", drain, 0, math.inf)
+        check_number("reconnect", reconnect, 0, math.inf)
+        if on_begin is not None and not callable(on_begin):
+            raise ConfigurationError(f"on_begin is a function of a list of items, not {type(on_begin).__name__}")
         plan = Plan(
             connections=connections,
             in_flight=in_flight,
             require_all=require_all,
             timeout=options.timeout if timeout is None else check_timeout(timeout),
             drain=drain,
+            reconnect=reconnect,
+            on_begin=on_begin,
             rate_limit=options.rate_limit,
             sign=options.sign,
             tracer=self._tracer,
         )
-        return Deliveries(messages, self._pool, plan).running()
+        return Deliveries(messages, self._pool, plan)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[RawSession]:

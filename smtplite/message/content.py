@@ -46,14 +46,20 @@ _Ts = TypeVarTuple("_Ts")
 _limiters: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("smtplite threads")
 
 
-async def in_thread(function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
-    """Call a function in a worker thread. It is not cancelled: what it does should take a moment only."""
+async def in_thread(function: Callable[[*_Ts], _T], *arguments: *_Ts, abandon_on_cancel: bool = False) -> _T:
+    """Call a function in a worker thread.
+
+    Args:
+        function: what to call. It cannot be stopped: what it does should take a moment only.
+        arguments: its.
+        abandon_on_cancel: True: whoever is cancelled does not wait for it; for what leaves no trace.
+    """
     try:
         limiter = _limiters.get()
     except LookupError:
         limiter = anyio.CapacityLimiter(_THREADS)
         _limiters.set(limiter)
-    return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter, abandon_on_cancel=abandon_on_cancel)
 
 
 # What a session sends

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
+from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from smtplite.errors import SMTPTimeout
 
 __all__ = ["Deadline"]
+
+#: After so long without an await, the event loop has to have its turn before anything is believed.
+_MAX_STALL_SECONDS: Final = 0.05
+
+
+def _asyncio_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # on trio
+        return None
 
 
 class Deadline:
@@ -26,13 +39,16 @@ class Deadline:
         self._timeout = timeout
         self._overall = math.inf if timeout is None else anyio.current_time() + timeout
         self._armed = self._overall
-        self._exact = math.inf  # of the wait that was armed last: the scope's own may be a little off
+        self._armed_at = anyio.current_time()
+        self._exact = math.inf  # of the wait that was armed last, until the next write: the scope's own is coarse
         #: The time, on the event loop's clock, by which the message that is waited for must be done.
         self.message_limit = math.inf
         self._reason = ""
         self._phase: str | None = None
         self._cause: Callable[[], Exception | None] | None = None
         self._parent: Deadline | None = None
+        self._task = _asyncio_task()
+        self._cancelling = 0 if self._task is None else self._task.cancelling()
         self.scope = anyio.CancelScope(deadline=self._overall)
 
     def within(self) -> Deadline:
@@ -52,7 +68,8 @@ class Deadline:
             phase: what to say it of.
             cause: returns what is known of the reason by then.
         """
-        deadline = min(anyio.current_time() + seconds, self._overall, self.message_limit)
+        self._armed_at = anyio.current_time()
+        deadline = min(self._armed_at + seconds, self._overall, self.message_limit)
         self._exact = deadline
         self._reason = reason
         self._phase = phase
@@ -62,6 +79,38 @@ class Deadline:
         # Moving a scope's deadline costs more than a message has to spare: a little too early is good enough.
         if not -min(1.0, seconds / 20) <= self._armed - deadline <= 0:
             self._armed = self.scope.deadline = deadline
+
+    async def prove(self, limit: float) -> None:
+        """Return only if this call is not late, whatever the event loop has told it by now (rule R25).
+
+        A loop that stood still has not looked at its clock, and a reply that is read late looks like any other. So this
+        is awaited before a write that cannot be taken back; between its return and the write nothing is awaited.
+
+        Args:
+            limit: the time, on the event loop's clock, by which the message itself must be done.
+        """
+        now = anyio.current_time()
+        if now - self._armed_at > _MAX_STALL_SECONDS:
+            # `asyncio.timeout` is seen in no other way: one pass for its timer, one for what that does.
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            now = anyio.current_time()
+        own = min(self._exact, self._overall, limit)
+        is_cancelled = self._task is not None and self._task.cancelling() > self._cancelling
+        if now < own and now < anyio.current_effective_deadline() and not is_cancelled:
+            self._exact = math.inf
+            self._armed_at = now
+            return
+        if now >= own:
+            if now >= limit:
+                self._armed = self.message_limit = limit
+            elif now >= self._overall:
+                self._armed = self._overall
+            self.scope.cancel()
+        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(_MAX_STALL_SECONDS)  # the scope around us whose time is up has yet to say so
+        self.scope.cancel()
+        await anyio.lowlevel.checkpoint()
 
     @property
     def has_expired(self) -> bool:

@@ -49,13 +49,15 @@ class Outbound(Submission):
         super().__init__(len(prepared.forward_paths), require_all=require_all, is_repeatable=prepared.is_repeatable)
         self.prepared = prepared
         self.item = item
-        #: The content as the session's server takes it; None before `fit_to`.
-        self.body: Body | None = None
+        #: The content as the session's server takes it: there once `fit_to` was called.
+        self.fitted_body: Body
         #: What reading the content raised.
         self.failure: Exception | None = None
         self.timeout = timeout
         #: The time, on the event loop's clock, by which it must be done: what follows from `timeout` once it began.
         self.limit = math.inf
+        #: True once its first octet was about to be written, on whatever connection.
+        self.has_begun = False
         self._tracer = tracer
         self._in_stream = in_stream
         self._session: Session | None = None
@@ -75,7 +77,7 @@ class Outbound(Submission):
         mail, rcpts, body = self.prepared.for_server(
             session.extensions, is_tls=session.is_verified, binary_ok=session.window.may_chunk
         )
-        self.body = body
+        self.fitted_body = body
         self.fit(mail, rcpts, body.size, is_binary=body.is_binary)
         self._session = session
 
@@ -210,6 +212,12 @@ class Queue(Protocol):
 
     def put_back(self, outbound: Outbound) -> None:
         """Take back a message for which there is no room yet."""
+
+    def begins(self, outbounds: list[Outbound]) -> None:
+        """Take note that the first octets of these messages are about to be written, in one flight.
+
+        What this raises ends the session, with nothing of that flight written.
+        """
 
     def finished(self, outbound: Outbound) -> None:
         """Take note that a transaction of this message is done; unless it `is_done`, another one is to come."""

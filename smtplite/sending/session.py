@@ -42,7 +42,7 @@ from smtplite.protocol.events import (
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
-from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transaction, Transfer
+from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transfer
 from smtplite.protocol.window import ServerTraits, Window
 from smtplite.results import ServerInfo, _subject
 from smtplite.sending.deadline import Deadline
@@ -57,6 +57,32 @@ _TRANSCRIPT_REPLIES: Final = 20
 _MAX_REST_SECONDS: Final = 1.0
 
 _numbers: Final = itertools.count(1)
+
+
+class _Flight:
+    """What goes into one write."""
+
+    def __init__(self) -> None:
+        self.octets: list[bytes] = []
+        self.content_bytes = 0
+        #: The messages whose first octets are in it.
+        self.begun: list[Outbound] = []
+        #: The time by which the messages whose content ends in it must be done; None: none does.
+        self.limit: float | None = None
+
+    def add(self, outbound: Outbound) -> None:
+        """Add what this message has to write now."""
+        transaction = outbound.transaction
+        octets = transaction.next_flight()
+        if octets:
+            self.octets.append(octets)
+            if not outbound.has_begun:
+                outbound.has_begun = True
+                self.begun.append(outbound)
+        if transaction.wants_content and (whole := outbound.fitted_body.whole) is not None:
+            self.octets.append(transaction.send_content(whole, last=True))
+            self.content_bytes += len(whole)
+            self.limit = outbound.limit if self.limit is None else min(self.limit, outbound.limit)
 
 
 class Session:
@@ -99,6 +125,7 @@ class Session:
         self._events: deque[tuple[Event, int]] = deque()  # read while we were writing; octets unsent at that moment
         self._read_error: SMTPError | None = None  # what ended that reading
         self._write_error: ConnectionLost | None = None
+        self._held_back = 0  # octets that were made and not given to the stream
         self._replies: deque[Replied] = deque(maxlen=_TRANSCRIPT_REPLIES)
         self._tls: TLSStream | None = None
         self.server = server
@@ -251,12 +278,14 @@ class Session:
             self._cut_off(queue, error)
         except ConnectionLost as error:
             self._cut_off(queue, self._write_error or error)
-        except BaseException:
+        except BaseException as error:
             # The stream first: a message that goes on being written must not outlive its outcome (rule R10).
             if deadline.has_expired:
                 self._cut_off(queue, deadline.error())
-            else:
+            elif isinstance(error, anyio.get_cancelled_exc_class()):
                 self._cut_off(queue, ConnectionLost("send was cancelled"), is_our_own=True)
+            else:
+                self._cut_off(queue, ConnectionLost(f"not sent: {error!r} came before it"), is_our_own=True)
             raise
         finally:
             if self.window.must_close:
@@ -272,7 +301,7 @@ class Session:
         while (event := self._take_event()) is not None:
             for outbound in self.window.receive(event[0], unsent=event[1]):
                 queue.finished(outbound)
-        for outbound in self.window.fail(error, unsent=self._stream.unsent, is_our_own=is_our_own):
+        for outbound in self.window.fail(error, unsent=self._unsent, is_our_own=is_our_own):
             queue.finished(outbound)
 
     async def _run(self, queue: Queue, deadline: Deadline) -> None:
@@ -289,6 +318,11 @@ class Session:
             await self._receive_next(queue, deadline)
             if not len(window) and (window.must_close or self._is_read_first):
                 return
+
+    @property
+    def _unsent(self) -> int:
+        """Octets at the end of all that was made to be written that certainly did not leave."""
+        return self._stream.unsent + self._held_back
 
     @property
     def _is_read_first(self) -> bool:
@@ -316,44 +350,44 @@ class Session:
         """Write all that may be written now: to the message under way, and those that may begin beside it."""
         window = self.window
         owed = self._connection.owed
-        flight: list[bytes] = []
+        flight = _Flight()
         newest = window.newest
-        assert newest is not None
-        content_bytes = self._add(newest, flight)
-        while self._begin_next(queue, deadline):
+        while newest is not None:
+            flight.add(newest)
+            if not self._begin_next(queue, deadline):
+                break
             newest = window.newest
-            assert newest is not None
-            content_bytes += self._add(newest, flight)
-        if flight:
-            await self._write(b"".join(flight), owed, deadline, content_bytes=content_bytes)
-        if newest.transaction.wants_content:
+        if flight.octets:
+            data = b"".join(flight.octets)
+            self._held_back = len(data)
+            if flight.begun:
+                await self._say_begun(flight.begun, queue, deadline)
+            await self._write(data, owed, deadline, content_bytes=flight.content_bytes, limit=flight.limit)
+        if newest is not None and newest.transaction.wants_content:
             await self._upload(newest, queue, deadline)
 
-    def _add(self, outbound: Outbound, flight: list[bytes]) -> int:
-        """Add what this message has to write to the flight; return how many octets of content that is."""
-        transaction = outbound.transaction
-        octets = transaction.next_flight()
-        if octets:
-            flight.append(octets)
-        assert outbound.body is not None
-        if not transaction.wants_content or (whole := outbound.body.whole) is None:
-            return 0
-        flight.append(transaction.send_content(whole, last=True))
-        return len(whole)
+    async def _say_begun(self, begun: list[Outbound], queue: Queue, deadline: Deadline) -> None:
+        """Tell the queue which messages this flight begins; if it objects, nothing of the flight is written."""
+        try:
+            queue.begins(begun)
+        except BaseException:
+            # What was handed over before is owed its verdict.
+            while (oldest := self.window.oldest) is not None and oldest.transaction.has_left(self._unsent):
+                await self._receive_next(queue, deadline)
+            raise
 
     async def _upload(self, outbound: Outbound, queue: Queue, deadline: Deadline) -> None:
         """Write content that is more than one write, unless the server refuses it meanwhile."""
-        assert outbound.body is not None
-        transaction = outbound.transaction
+        body, transaction = outbound.fitted_body, outbound.transaction
         # One piece is held back: the last is a write of its own, so that a cut in the bulk is certainly before the end.
         held: list[bytes] = []
         held_bytes = 0
         try:
-            async with aclosing(outbound.body.pieces()) as pieces:
+            async with aclosing(body.pieces()) as pieces:
                 async for piece in pieces:
                     is_full = transaction.transfer is Transfer.DATA or held_bytes + len(piece) > MAX_CHUNK_BYTES
                     if held and is_full:
-                        if not await self._put(transaction, b"".join(held), queue, deadline, last=False):
+                        if not await self._put(outbound, b"".join(held), queue, deadline, last=False):
                             return
                         held.clear()
                         held_bytes = 0
@@ -366,12 +400,11 @@ class Session:
             for refused in self.window.refuse_content():
                 queue.finished(refused)
             return
-        await self._put(transaction, b"".join(held), queue, deadline, last=True)
+        await self._put(outbound, b"".join(held), queue, deadline, last=True)
 
-    async def _put(
-        self, transaction: Transaction, piece: bytes, queue: Queue, deadline: Deadline, *, last: bool
-    ) -> bool:
+    async def _put(self, outbound: Outbound, piece: bytes, queue: Queue, deadline: Deadline, *, last: bool) -> bool:
         """Write a piece of the content once it may be; return False if no more of it is wanted."""
+        transaction = outbound.transaction
         while True:
             if self._write_error is not None or not transaction.is_open:
                 return False
@@ -380,7 +413,9 @@ class Session:
             await self._receive_next(queue, deadline)
         owed = self._connection.owed
         octets = transaction.send_content(piece, last=last)
-        await self._write(octets, owed, deadline, content_bytes=len(piece))
+        self._held_back = len(octets)
+        limit = outbound.limit if last else None
+        await self._write(octets, owed, deadline, content_bytes=len(piece), limit=limit)
         await anyio.lowlevel.checkpoint()  # a kernel that takes it all would let nobody else run
         return True
 
@@ -392,7 +427,7 @@ class Session:
             event, unsent = happened
             if type(event) is ConnectionClosed:
                 self.abort("server closed the connection")
-                unsent = self._stream.unsent
+                unsent = self._unsent
             done = window.receive(event, unsent=unsent)
             if done:
                 for outbound in done:
@@ -403,7 +438,9 @@ class Session:
 
     # Octets and time
 
-    async def _write(self, data: bytes, owed: int, deadline: Deadline, *, content_bytes: int = 0) -> None:
+    async def _write(
+        self, data: bytes, owed: int, deadline: Deadline, *, content_bytes: int = 0, limit: float | None = None
+    ) -> None:
         """Write one flight; if that fails, what the server said before is still read (rule R24).
 
         Args:
@@ -411,10 +448,14 @@ class Session:
             owed: how many replies were owed before the commands in `data`.
             deadline: of the whole call.
             content_bytes: octets of content in `data`.
+            limit: the time by which messages whose content ends in `data` must be done; None: none does.
         """
         if self._traces:
             commands = tuple(str(command) for command in self._connection.pending[owed:])
             self._tracer(FlightSent(connection=self.number, commands=commands, content_bytes=content_bytes))
+        if limit is not None:
+            await deadline.prove(limit)
+        self._held_back = 0
         try:
             # A server that writes before it reads on would block us for ever, unless we read meanwhile.
             await self._stream.send(data, partial(self._read_meanwhile, deadline))
@@ -462,7 +503,7 @@ class Session:
         if event is None:
             return None
         self._note(event)
-        return event, self._stream.unsent
+        return event, self._unsent
 
     def _take_event(self) -> tuple[Event, int] | None:
         """Return the next of the events that were read while a write had to wait."""

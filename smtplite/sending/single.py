@@ -41,6 +41,9 @@ class _Alone:
         """Take the message back."""
         self._next = outbound
 
+    def begins(self, outbounds: list[Outbound]) -> None:
+        """Nobody is to know."""
+
     def finished(self, outbound: Outbound) -> None:
         """Keep the message for another transaction, if one is to come here: what is sent again goes elsewhere."""
         if not outbound.is_done:

@@ -8,16 +8,18 @@ items beforehand: they are taken from the caller's iterable one by one, when the
 from __future__ import annotations
 
 import copy
+import random
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self, TypeVarTuple
 
 import anyio
 import anyio.abc
 import attrs
 
-from smtplite.errors import ConnectionLost, MessageError, SMTPError
+from smtplite.errors import ConnectionLost, LocalProtocolError, MessageError, SMTPError
 from smtplite.message.content import in_thread
 from smtplite.message.envelope import Outgoing
 from smtplite.message.prepared import Prepared, is_large, prepare
@@ -30,6 +32,12 @@ from smtplite.sending.session import Session
 from smtplite.trace import Tracer
 
 __all__ = ["Deliveries", "Plan"]
+
+#: How long to wait before a connection is tried again when there is none; doubled each time, up to the second.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_MAX_PAUSE_SECONDS: Final = 1.0
+
+_Ts = TypeVarTuple("_Ts")
 
 #: Outcomes that the caller may leave lying, for each connection, before no more is sent.
 _OUTCOMES_PER_CONNECTION: Final = 64
@@ -45,6 +53,8 @@ class Plan:
         require_all: for each message, send to nobody unless every recipient is accepted.
         timeout: seconds for each message, from its first octet to its verdict; None: no limit of its own.
         drain: seconds to wait for outcomes when the block is left early.
+        reconnect: seconds to try again for, when no connection is left and none can be opened.
+        on_begin: called before each write with the items whose first octet is in it.
         rate_limit: entered and left before an item is taken.
         sign: signs each message.
         tracer: is told what becomes of each.
@@ -55,6 +65,8 @@ class Plan:
     require_all: bool
     timeout: float | None
     drain: float
+    reconnect: float
+    on_begin: Callable[[list[Any]], None] | None
     rate_limit: AbstractAsyncContextManager[object] | None
     sign: Sign | None
     tracer: Tracer
@@ -186,10 +198,14 @@ class Deliveries:
         self._working = 0  # workers that have not ended
         self._acquiring = 0  # of those, the ones that wait for a session
         self._holding = 0  # ... and the ones that have one
+        self._lost_at: float | None = None  # since when there has been no connection; None: there is one
+        self._was_connected = False
         self._failure: Exception | None = None  # what the loop raises once nothing more can be done
+        self._crash: BaseException | None = None  # what is no Exception, and ends the block at once
         self._left: SMTPError = ConnectionLost("not sent: the block of send_many was left before its turn came")
         self._changed = anyio.Event()  # for the caller: an outcome, or the end
         self._room = anyio.Event()  # for workers: something may be sent again
+        self._block: AbstractAsyncContextManager[None] | None = None
         self._tasks: anyio.abc.TaskGroup  # while the block runs
         self._rest: list[Delivery] = []
 
@@ -200,11 +216,32 @@ class Deliveries:
         """After the block: what the loop did not hand out. Each item taken is in the loop or here, once."""
         return self._rest
 
+    async def __aenter__(self) -> Self:
+        if self._block is not None:
+            raise LocalProtocolError("this stream was begun already: call send_many again")
+        self._block = self._running()
+        await self._block.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._block is not None
+        return await self._block.__aexit__(exc_type, exc_value, traceback)
+
     def __aiter__(self) -> AsyncIterator[Delivery]:
+        if self._block is None:
+            raise LocalProtocolError(
+                "nothing is sent yet: write `async with client.send_many(...) as deliveries:`, "
+                "and in that block `async for delivery in deliveries:`"
+            )
         return self
 
     async def __anext__(self) -> Delivery:
-        """Return the next outcome.
+        """Return the next outcome. Several tasks may ask; each outcome goes to one of them.
 
         Raises:
             SMTPError: no connection could be opened; said once.
@@ -224,19 +261,18 @@ class Deliveries:
         return outcome
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Deliveries]:
-        """Send within this block."""
+    async def _running(self) -> AsyncIterator[None]:
         failure: BaseException | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 self._working = self._plan.connections
                 for _ in range(self._plan.connections):
-                    tasks.start_soon(self._work)
+                    self._start(self._work)
                 if self._items.must_be_fetched:
-                    tasks.start_soon(self._items.fetch)
+                    self._start(self._items.fetch)
                 try:
-                    yield self
+                    yield
                 except anyio.get_cancelled_exc_class():
                     raise  # the task group's affair, too
                 except BaseException as error:  # noqa: BLE001 (goes on as itself, never in an ExceptionGroup)
@@ -246,9 +282,12 @@ class Deliveries:
                 tasks.cancel_scope.cancel()
         finally:
             self._collect()
+            self._call()
             if self._to_close:
                 with anyio.move_on_after(self._plan.drain, shield=True):  # a stream of the caller's may hang
                     await self._close_streams()
+        if self._crash is not None:
+            raise self._crash
         if failure is not None:
             raise failure
 
@@ -259,6 +298,20 @@ class Deliveries:
         with anyio.move_on_after(self._plan.drain):
             while self._holding:
                 await self._wait_for_change()
+
+    def _start(self, function: Callable[[*_Ts], Awaitable[None]], *arguments: *_Ts) -> None:
+        """Run this beside the caller, for as long as the block lasts."""
+
+        async def run() -> None:
+            try:
+                await function(*arguments)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001 (leaves the block as itself, never in an ExceptionGroup)
+                self._crash = self._crash or error
+                self._tasks.cancel_scope.cancel()
+
+        self._tasks.start_soon(run)
 
     async def _wait_for_change(self) -> None:
         if self._changed.is_set():  # else somebody waits for this one already
@@ -317,12 +370,12 @@ class Deliveries:
         """Read and check in a task of its own what would take too long here."""
         key = object()
         self._in_work[key] = item
-        self._tasks.start_soon(self._prepare_in_task, key, item, prepared)
+        self._start(self._prepare_in_task, key, item, prepared)
 
     async def _prepare_in_task(self, key: object, item: Any, prepared: Prepared | None) -> None:
         try:
             if prepared is None:
-                prepared = await in_thread(_prepared, item, self._plan.sign)
+                prepared = await in_thread(_prepared, item, self._plan.sign, abandon_on_cancel=True)
             await prepared.check()
         except Exception as error:  # noqa: BLE001 (an SMTPError, or what the source of the content raised)
             del self._in_work[key]
@@ -337,7 +390,7 @@ class Deliveries:
     def narrow(self, outbound: Outbound) -> None:
         """Have a large message made 7-bit in a task of its own; then it comes first."""
         self._narrowing += 1
-        self._tasks.start_soon(self._narrow_in_task, outbound)
+        self._start(self._narrow_in_task, outbound)
 
     async def _narrow_in_task(self, outbound: Outbound) -> None:
         try:
@@ -424,7 +477,7 @@ class Deliveries:
         return self._items.is_exhausted and not self._in_work and not self._narrowing
 
     async def _send_some(self) -> bool:
-        """Borrow a session and send; return False if none can be had."""
+        """Borrow a session and send; return False if there will be none any more."""
         deadline = Deadline()
         session: Session | None = None
         failure: Exception | None = None
@@ -434,6 +487,7 @@ class Deliveries:
                 session = await self._pool.acquire(deadline, owner=self)
                 self._acquiring -= 1
                 self._holding += 1
+                self._was_connected, self._lost_at = True, None
                 try:
                     session.window.in_flight = self._plan.in_flight
                     await session.run(_Share(self, session), deadline)
@@ -448,12 +502,25 @@ class Deliveries:
             else:
                 self._holding -= 1
             self._call()
-        if session is not None and failure is None:
-            return True
-        failure = failure or deadline.error()
-        if not self._holding:  # nobody else has a connection, either
-            self._fail(failure)
-        return False
+        if session is not None:
+            if failure is not None:  # on_begin= objected, or the like
+                self._fail(failure)
+            return failure is None
+        return await self._goes_on_without(failure or deadline.error())
+
+    async def _goes_on_without(self, failure: Exception) -> bool:
+        """Wait a moment, for no connection could be had; return False if there is no use in trying again."""
+        now = anyio.current_time()
+        if not self._holding:
+            may_change = self._was_connected and isinstance(failure, SMTPError) and failure.retryable
+            lost_at = self._lost_at = now if self._lost_at is None else self._lost_at
+            if not may_change or now - lost_at >= self._plan.reconnect:
+                self._fail(failure)
+                return False
+        since = now - (now if self._lost_at is None else self._lost_at)
+        pause = min(max(since, _FIRST_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
+        await anyio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)
+        return True
 
     def _fail(self, failure: Exception) -> None:
         """Give up: no connection can be had, and what was taken cannot be sent."""
@@ -463,6 +530,11 @@ class Deliveries:
                 self._left = failure
         self._is_leaving = True
         self._call()
+
+    def begins(self, outbounds: list[Outbound]) -> None:
+        """Tell the caller whose first octets are about to be written."""
+        if self._plan.on_begin is not None:
+            self._plan.on_begin([outbound.item for outbound in outbounds])
 
     @property
     def is_wanted(self) -> bool:
@@ -501,6 +573,10 @@ class _Share:
         """Give back a message for which there is no room yet."""
         self._taken -= 1
         self._deliveries.put_back(outbound)
+
+    def begins(self, outbounds: list[Outbound]) -> None:
+        """Pass it on."""
+        self._deliveries.begins(outbounds)
 
     def finished(self, outbound: Outbound) -> None:
         """Pass it on."""

@@ -75,7 +75,7 @@ class Messages:
         for number in range(count):
             raw = b"Subject: %d\r\n\r\n" % number
             outbound = Outbound(prepare(raw, sender="me@x.example", recipients="you@x.example"), Tracer())
-            outbound.body = OctetBody(raw)
+            outbound.fitted_body = OctetBody(raw)
             outbound.fit(Mail("me@x.example"), [Rcpt("you@x.example")], None)
             self._waiting.append(outbound)
 
@@ -84,6 +84,9 @@ class Messages:
 
     def put_back(self, outbound: Outbound) -> None:
         self._waiting.appendleft(outbound)
+
+    def begins(self, outbounds: list[Outbound]) -> None:
+        pass
 
     def finished(self, outbound: Outbound) -> None:
         self.done.append(outbound)

@@ -7,7 +7,8 @@ is sent again is decided here, by `goes_on`, and nowhere else.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from smtplite.errors import ConnectionLost, SMTPError
 from smtplite.message.content import Body, in_thread
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from smtplite.sending.session import Session
 
 __all__ = ["Outbound", "Queue"]
+
+#: Connections that end before MAIL was written count for nothing, but somebody must stop.
+_MAX_VAIN_CONNECTIONS: Final = 4
 
 
 class Outbound(Submission):
@@ -60,13 +64,20 @@ class Outbound(Submission):
         self.has_begun = False
         self._tracer = tracer
         self._in_stream = in_stream
+        #: True once the MAIL of the transaction under way was given to the stream: until then it was no try.
+        self.was_written = False
+        #: The time (`time.monotonic`) at which it was cut off unsent; only connections opened later will do.
+        self.cut_at = -math.inf
+        #: True while it waits for such a connection.
+        self.is_cut = False
         self._session: Session | None = None
         self._was_resent = False
+        self._vain = 0  # connections that ended before its MAIL was written
 
     @property
     def was_tried(self) -> bool:
         """True once a connection was not enough for it: the next must be a fresh one."""
-        return self._was_resent or self.transactions > 0
+        return self._was_resent or self._vain > 0 or self.transactions > 0
 
     def fit_to(self, session: Session) -> None:
         """Fit it to what this session's server can take.
@@ -80,6 +91,7 @@ class Outbound(Submission):
         self.fitted_body = body
         self.fit(mail, rcpts, body.size, is_binary=body.is_binary)
         self._session = session
+        self.is_cut = False
 
     def flattens_anew(self, session: Session) -> bool:
         """Return True if `fit_to` would keep the event loop from others: await `narrow` before."""
@@ -99,7 +111,12 @@ class Outbound(Submission):
             return True
         if not self._may_be_resent:
             return False
-        self._was_resent = True
+        if self.was_written:
+            self._was_resent = True
+        else:
+            self._vain += 1
+        self.was_written = False
+        self.cut_at, self.is_cut = time.monotonic(), True
         self.reopen()
         if not self.transactions:  # a try that counts for nothing: what comes now decides
             self._session = None
@@ -108,6 +125,8 @@ class Outbound(Submission):
     @property
     def _may_be_resent(self) -> bool:
         session = self._session
+        if self._vain > _MAX_VAIN_CONNECTIONS:
+            return False
         if self._was_resent or not self.is_repeatable or self.failure is not None or session is None:
             return False
         transaction = self.transaction

@@ -64,6 +64,7 @@ class _Flight:
 
     def __init__(self) -> None:
         self.octets: list[bytes] = []
+        self.outbounds: list[Outbound] = []
         self.content_bytes = 0
         #: The messages whose first octets are in it.
         self.begun: list[Outbound] = []
@@ -76,6 +77,7 @@ class _Flight:
         octets = transaction.next_flight()
         if octets:
             self.octets.append(octets)
+            self.outbounds.append(outbound)
             if not outbound.has_begun:
                 outbound.has_begun = True
                 self.begun.append(outbound)
@@ -362,7 +364,7 @@ class Session:
             self._held_back = len(data)
             if flight.begun:
                 await self._say_begun(flight.begun, queue, deadline)
-            await self._write(data, owed, deadline, content_bytes=flight.content_bytes, limit=flight.limit)
+            await self._write(data, owed, deadline, flight)
         if newest is not None and newest.transaction.wants_content:
             await self._upload(newest, queue, deadline)
 
@@ -414,8 +416,10 @@ class Session:
         owed = self._connection.owed
         octets = transaction.send_content(piece, last=last)
         self._held_back = len(octets)
-        limit = outbound.limit if last else None
-        await self._write(octets, owed, deadline, content_bytes=len(piece), limit=limit)
+        flight = _Flight()
+        flight.content_bytes = len(piece)
+        flight.limit = outbound.limit if last else None
+        await self._write(octets, owed, deadline, flight)
         await anyio.lowlevel.checkpoint()  # a kernel that takes it all would let nobody else run
         return True
 
@@ -438,23 +442,24 @@ class Session:
 
     # Octets and time
 
-    async def _write(
-        self, data: bytes, owed: int, deadline: Deadline, *, content_bytes: int = 0, limit: float | None = None
-    ) -> None:
+    async def _write(self, data: bytes, owed: int, deadline: Deadline, flight: _Flight | None = None) -> None:
         """Write one flight; if that fails, what the server said before is still read (rule R24).
 
         Args:
             data: the octets.
             owed: how many replies were owed before the commands in `data`.
             deadline: of the whole call.
-            content_bytes: octets of content in `data`.
-            limit: the time by which messages whose content ends in `data` must be done; None: none does.
+            flight: what messages have in it.
         """
         if self._traces:
             commands = tuple(str(command) for command in self._connection.pending[owed:])
+            content_bytes = 0 if flight is None else flight.content_bytes
             self._tracer(FlightSent(connection=self.number, commands=commands, content_bytes=content_bytes))
-        if limit is not None:
-            await deadline.prove(limit)
+        if flight is not None:
+            if flight.limit is not None:
+                await deadline.prove(flight.limit)  # the last thing before the write: nothing comes between
+            for outbound in flight.outbounds:
+                outbound.was_written = True
         self._held_back = 0
         try:
             # A server that writes before it reads on would block us for ever, unless we read meanwhile.

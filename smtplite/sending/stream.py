@@ -8,6 +8,7 @@ items beforehand: they are taken from the caller's iterable one by one, when the
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -190,7 +191,8 @@ class Deliveries:
         self._items = _Items(items, plan.rate_limit, ahead, self._call)
         self._is_leaving = False  # nothing more is begun
         self._in_work: dict[object, Any] = {}  # items that are being read and checked, by a key of their own
-        self._waiting: deque[Outbound] = deque()  # ready, or sent before in part or in vain; these come first
+        self._waiting: deque[Outbound] = deque()  # ready, or sent before in part; these come first
+        self._again: deque[Outbound] = deque()  # sent before in vain: for a connection that is opened after that
         self._narrowing = 0  # messages that are made 7-bit
         self._undecided: set[Outbound] = set()
         self._to_close: list[Prepared] = []  # whose caller's stream may still be open
@@ -333,10 +335,12 @@ class Deliveries:
     def _backlog(self) -> int:
         return self._plan.connections * max(_OUTCOMES_PER_CONNECTION, self._plan.in_flight)
 
-    def next_outbound(self) -> Outbound | None:
-        """Return what comes next, or None if there is nothing now, or there are too many outcomes already."""
+    def next_outbound(self, session: Session) -> Outbound | None:
+        """Return what comes next here, or None if there is nothing now, or there are too many outcomes already."""
         if self._is_leaving or len(self._outcomes) >= self._backlog:
             return None
+        if self._again and session.opened_at > self._again[0].cut_at:
+            return self._again.popleft()
         return self._waiting.popleft() if self._waiting else self._new_outbound()
 
     def _new_outbound(self) -> Outbound | None:
@@ -408,7 +412,7 @@ class Deliveries:
 
     def put_back(self, outbound: Outbound) -> None:
         """Take back what there was no room for; it comes first."""
-        self._waiting.appendleft(outbound)
+        (self._waiting if outbound.cut_at == -math.inf else self._again).appendleft(outbound)
         self._call()
 
     # Outcomes
@@ -416,7 +420,7 @@ class Deliveries:
     def finished(self, outbound: Outbound) -> None:
         """Decide what becomes of a message whose transaction is done."""
         if outbound.goes_on():
-            self._waiting.append(outbound)
+            (self._again if outbound.is_cut else self._waiting).append(outbound)
             self._call()
         else:
             self._decide(outbound)
@@ -461,9 +465,11 @@ class Deliveries:
         """Wait until there is something for one more session; return False if there will be nothing any more."""
         while not self._is_leaving:
             # Whoever waits for a session has something for it: no connection is opened for nothing.
-            if len(self._waiting) <= self._acquiring and (outbound := self._new_outbound()) is not None:
+            ready = len(self._waiting) + len(self._again)
+            if ready <= self._acquiring and (outbound := self._new_outbound()) is not None:
                 self._waiting.append(outbound)
-            if len(self._waiting) > self._acquiring:
+                ready += 1
+            if ready > self._acquiring:
                 return True
             if self._is_dry and not (self._acquiring or self._holding):
                 break  # as long as others send, what they cannot finish comes back to whoever is there
@@ -484,7 +490,7 @@ class Deliveries:
         self._acquiring += 1
         try:
             with deadline.scope:
-                session = await self._pool.acquire(deadline, owner=self)
+                session = await self._pool.acquire(deadline, fresh=bool(self._again), owner=self)
                 self._acquiring -= 1
                 self._holding += 1
                 self._was_connected, self._lost_at = True, None
@@ -554,7 +560,7 @@ class _Share:
         """Return the next message that this session's server can take."""
         deliveries = self._deliveries
         while not (self._taken and deliveries.is_wanted):
-            outbound = deliveries.next_outbound()
+            outbound = deliveries.next_outbound(self._session)
             if outbound is None:
                 break
             if outbound.flattens_anew(self._session):

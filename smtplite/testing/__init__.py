@@ -53,6 +53,7 @@ __all__ = [
     "server_context",
 ]
 
+#: Only these need anyio, ssl or the client: whoever drives the protocol half alone does not load them.
 _MODULE_OF = {
     "HeldReply": "server",
     "SMTPServer": "server",
@@ -63,7 +64,6 @@ _MODULE_OF = {
     "client_context": "tls",
     "server_context": "tls",
 }
-"""Only these need anyio, ssl or the client: whoever drives the protocol half alone does not load them."""
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error

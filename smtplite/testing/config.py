@@ -18,16 +18,14 @@ __all__ = [
     "ServerQuirks",
 ]
 
+#: What a server may do wrong in SCRAM: a nonce that does not extend the client's, a server signature that is wrong or
+#: not sent at all, and success behind an ``e=``.
 ScramFault = Literal["nonce", "wrong-signature", "no-signature", "error"]
-"""
-What a server may do wrong in SCRAM: a nonce that does not extend the client's, a server signature that is wrong or not
-sent at all, and success behind an ``e=``.
-"""
 
+#: Octets of content that a server takes unless told otherwise.
 DEFAULT_SIZE_LIMIT = 128 * 1024 * 1024
-"""Octets of content that a server takes unless told otherwise."""
+#: The least that RFC 5802 section 5.1 has servers use.
 DEFAULT_SCRAM_ITERATIONS = 4096
-"""The least that RFC 5802 section 5.1 has servers use."""
 
 
 def _upper(keywords: Iterable[str]) -> frozenset[str]:
@@ -56,47 +54,45 @@ class ServerExtensions:
     parameter of an extension that is off is answered 555. That is what servers without the extension do.
     """
 
+    #: PIPELINING (RFC 2920). Off: more than one command in a write is answered all the same, and recorded.
     pipelining: bool = True
-    """PIPELINING (RFC 2920). Off: more than one command in a write is answered all the same, and recorded."""
+    #: CHUNKING (RFC 3030).
     chunking: bool = True
-    """CHUNKING (RFC 3030)."""
+    #: BINARYMIME (RFC 3030 section 3): content of BODY=BINARYMIME is taken octet for octet, by BDAT only.
     binarymime: bool = False
-    """BINARYMIME (RFC 3030 section 3): content of BODY=BINARYMIME is taken octet for octet, by BDAT only."""
+    #: 8BITMIME (RFC 6152).
     eight_bit_mime: bool = True
-    """8BITMIME (RFC 6152)."""
+    #: SMTPUTF8 (RFC 6531).
     smtputf8: bool = True
-    """SMTPUTF8 (RFC 6531)."""
+    #: SIZE (RFC 1870): the limit in octets; 0: offered without a limit; None: not offered.
     size: int | None = DEFAULT_SIZE_LIMIT
-    """SIZE (RFC 1870): the limit in octets; 0: offered without a limit; None: not offered."""
+    #: DSN (RFC 3461).
     dsn: bool = True
-    """DSN (RFC 3461)."""
+    #: ENHANCEDSTATUSCODES (RFC 2034).
     enhanced_status_codes: bool = True
-    """ENHANCEDSTATUSCODES (RFC 2034)."""
+    #: REQUIRETLS (RFC 8689); inside TLS only.
     requiretls: bool = False
-    """REQUIRETLS (RFC 8689); inside TLS only."""
+    #: DELIVERBY (RFC 2852): the least of seconds that ``BY=seconds;R`` may ask for; 0: no such limit.
     deliver_by: int | None = None
-    """DELIVERBY (RFC 2852): the least of seconds that ``BY=seconds;R`` may ask for; 0: no such limit."""
+    #: FUTURERELEASE (RFC 4865): seconds that HOLDFOR may ask for at most, and the latest time that HOLDUNTIL may name,
+    #: such as ``(86400, "2099-12-31T00:00:00Z")``. Beyond either: 501.
     future_release: tuple[int, str] | None = None
-    """
-    FUTURERELEASE (RFC 4865): seconds that HOLDFOR may ask for at most, and the latest time that HOLDUNTIL may name,
-    such as ``(86400, "2099-12-31T00:00:00Z")``. Beyond either: 501.
-    """
+    #: MT-PRIORITY (RFC 6710).
     mt_priority: bool = False
-    """MT-PRIORITY (RFC 6710)."""
+    #: LIMITS MAILMAX (RFC 9422): transactions in a session; the MAIL beyond is answered `mailmax_code`.
     mailmax: int | None = None
-    """LIMITS MAILMAX (RFC 9422): transactions in a session; the MAIL beyond is answered `mailmax_code`."""
+    #: 421 closes the connection, 452 does not.
     mailmax_code: Literal[421, 452] = 421
-    """421 closes the connection, 452 does not."""
+    #: LIMITS RCPTMAX (RFC 9422): RCPT in a transaction, refused ones too; those beyond are answered 452 4.5.3.
     rcptmax: int | None = None
-    """LIMITS RCPTMAX (RFC 9422): RCPT in a transaction, refused ones too; those beyond are answered 452 4.5.3."""
+    #: STARTTLS (RFC 3207); not offered inside TLS.
     starttls: bool = False
-    """STARTTLS (RFC 3207); not offered inside TLS."""
+    #: HELP (RFC 5321 section 4.1.1.8).
     help: bool = True
-    """HELP (RFC 5321 section 4.1.1.8)."""
+    #: Further lines of the reply, such as ``"AUTH=PLAIN LOGIN"``: said, and nothing else.
     extra_keywords: tuple[str, ...] = ()
-    """Further lines of the reply, such as ``"AUTH=PLAIN LOGIN"``: said, and nothing else."""
+    #: Keywords of further parameters of MAIL and RCPT, taken with any value.
     extra_parameters: frozenset[str] = attrs.field(default=frozenset(), converter=_upper)
-    """Keywords of further parameters of MAIL and RCPT, taken with any value."""
 
     @classmethod
     def none(cls) -> ServerExtensions:
@@ -128,7 +124,7 @@ class ServerExtensions:
         """Return the lines that follow the first one of the reply to EHLO, STARTTLS and AUTH left out.
 
         Args:
-            in_tls: Whether EHLO was said inside TLS.
+            in_tls: whether EHLO was said inside TLS.
         """
         limits = [
             f"{name}={value}"
@@ -162,89 +158,77 @@ def _codes(codes: bool | Collection[int]) -> bool | frozenset[int]:
 class ServerQuirks:
     """Habits of real servers that a client has to live with, each a switch; by default the server has none of them."""
 
+    #: A BDAT that is refused is answered at once, and the octets of its chunk are read as command lines; which ones is
+    #: in `ServerConnection.executed_content`. Codes: only if the refusal has one of them.
+    #:
+    #: True: go-smtp, whatever the refusal. ``{530}``: Postfix with TLS required, Dovecot submission before AUTH.
+    #: ``{552}``: Exim, for a chunk that goes over SIZE.
     executes_refused_chunks: bool | frozenset[int] = attrs.field(default=False, converter=_codes)
-    """
-    A BDAT that is refused is answered at once, and the octets of its chunk are read as command lines; which ones is in
-    `ServerConnection.executed_content`. Codes: only if the refusal has one of them.
-
-    True: go-smtp, whatever the refusal. ``{530}``: Postfix with TLS required, Dovecot submission before AUTH.
-    ``{552}``: Exim, for a chunk that goes over SIZE.
-    """
+    #: A mail transaction outlives its refused BDAT: without RSET the next MAIL is answered 503, and the RCPT and BDAT
+    #: behind it belong to the old reverse-path and the old recipients (Exim).
     merges_messages: bool = False
-    """
-    A mail transaction outlives its refused BDAT: without RSET the next MAIL is answered 503, and the RCPT and BDAT
-    behind it belong to the old reverse-path and the old recipients (Exim).
-    """
+    #: BDAT is read and never answered, nor is anything behind it (Exchange).
     hangs_on_bdat: bool = False
-    """BDAT is read and never answered, nor is anything behind it (Exchange)."""
+    #: Every complete command that arrived together with the end-of-data dot, and behind it, is answered 503 and not
+    #: performed, QUIT neither: ``"after"`` the verdict, in order (Haraka), or, out of order, ``"before"`` it.
     refuses_behind_dot: Literal["after", "before"] | None = None
-    """
-    Every complete command that arrived together with the end-of-data dot, and behind it, is answered 503 and not
-    performed, QUIT neither: ``"after"`` the verdict, in order (Haraka), or, out of order, ``"before"`` it.
-    """
+    #: Messages that one connection may bring; the MAIL beyond is answered 421, and the connection closed.
     max_messages: int | None = None
-    """Messages that one connection may bring; the MAIL beyond is answered 421, and the connection closed."""
+    #: The 421 comes at once behind the verdict on the last of `max_messages`, and the connection is closed.
     closes_unasked: bool = False
-    """The 421 comes at once behind the verdict on the last of `max_messages`, and the connection is closed."""
+    #: LMTP: a BDAT LAST that fails is answered once for all recipients (Dovecot).
     lmtp_fails_once: bool = False
-    """LMTP: a BDAT LAST that fails is answered once for all recipients (Dovecot)."""
+    #: DATA is answered 354 though nobody was accepted, and the dot behind it 250. The message goes nowhere.
     takes_empty_envelopes: bool = False
-    """DATA is answered 354 though nobody was accepted, and the dot behind it 250. The message goes nowhere."""
+    #: How long the reply to RCPT is at least: it has lines without meaning. A socket is filled by few of them.
     rcpt_reply_octets: int = 0
-    """How long the reply to RCPT is at least: it has lines without meaning. A socket is filled by few of them."""
 
 
 @attrs.frozen(kw_only=True)
 class ServerConfig:
     """One testing server's behaviour, the same for each of its connections."""
 
+    #: The domain that greeting and EHLO reply begin with.
     name: str = "mail.example.com"
-    """The domain that greeting and EHLO reply begin with."""
     extensions: ServerExtensions = attrs.field(factory=ServerExtensions)
+    #: Speak LMTP (RFC 2033): LHLO only, and one reply per accepted recipient after end of data.
     lmtp: bool = False
-    """Speak LMTP (RFC 2033): LHLO only, and one reply per accepted recipient after end of data."""
+    #: End the first line of each reply in the number of the command that it answers: ``250 2.1.0 sender ok #3``.
+    #:
+    #: The greeting is ``#0``. Content behind a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
+    #: and its responses as one. A 334 has no number, it would not be base64 any more; nor has what is said unasked.
     numbered: bool = False
-    """
-    End the first line of each reply in the number of the command that it answers: ``250 2.1.0 sender ok #3``.
-
-    The greeting is ``#0``. Content behind a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
-    and its responses as one. A 334 has no number, it would not be base64 any more; nor has what is said unasked.
-    """
+    #: Answer 530 in clear to all but what leads to TLS or to the end (RFC 3207 section 4).
     require_tls: bool = False
-    """Answer 530 in clear to all but what leads to TLS or to the end (RFC 3207 section 4)."""
+    #: Passwords by user name.
     users: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    """Passwords by user name."""
+    #: OAuth access tokens by user name.
     tokens: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    """OAuth access tokens by user name."""
+    #: Who the client is by EXTERNAL; None: whom its TLS certificate names, if the server asked for one.
     external_identity: str | None = None
-    """Who the client is by EXTERNAL; None: whom its TLS certificate names, if the server asked for one."""
+    #: SASL mechanisms to offer, in this order; None: all that `users`, `tokens` and `external_identity` allow.
+    #:
+    #: One that the server does not know is offered and answered 504.
     mechanisms: tuple[str, ...] | None = attrs.field(default=None, converter=_mechanisms)
-    """
-    SASL mechanisms to offer, in this order; None: all that `users`, `tokens` and `external_identity` allow.
-
-    One that the server does not know is offered and answered 504.
-    """
+    #: Offer and take PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER without TLS; otherwise they are answered 538.
     auth_in_clear: bool = False
-    """Offer and take PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER without TLS; otherwise they are answered 538."""
+    #: Offer ``AUTH=PLAIN LOGIN`` instead of ``AUTH PLAIN LOGIN``.
     auth_legacy_form: bool = False
-    """Offer ``AUTH=PLAIN LOGIN`` instead of ``AUTH PLAIN LOGIN``."""
+    #: Answer 530 before AUTH to all that RFC 4954 section 6 allows that for.
     require_auth: bool = False
-    """Answer 530 before AUTH to all that RFC 4954 section 6 allows that for."""
+    #: The server's nonce in SCRAM and CRAM-MD5; None: another one each time.
     auth_nonce: str | None = None
-    """The server's nonce in SCRAM and CRAM-MD5; None: another one each time."""
+    #: The iteration count, also one that is too low or far too high, or text that is none.
+    #:
+    #: With one that the server cannot or will not compute, the end is a 535.
     scram_iterations: int | str = DEFAULT_SCRAM_ITERATIONS
-    """
-    The iteration count, also one that is too low or far too high, or text that is none.
-
-    With one that the server cannot or will not compute, the end is a 535.
-    """
+    #: None: one that follows from the user's name.
     scram_salt: bytes | None = None
-    """None: one that follows from the user's name."""
+    #: Whether the server's final message stands in the text of the 235 instead of a 334 of its own.
     scram_final_in_success: bool = False
-    """Whether the server's final message stands in the text of the 235 instead of a 334 of its own."""
+    #: How to misbehave in SCRAM.
     scram_faults: frozenset[ScramFault] = attrs.field(default=frozenset(), converter=_faults)
-    """How to misbehave in SCRAM."""
+    #: Which habits of real servers to have.
     quirks: ServerQuirks = attrs.field(factory=ServerQuirks)
-    """Which habits of real servers to have."""
+    #: Scripted replies that each connection starts with, where no common `Script` is given.
     replies: tuple[ScriptedReply, ...] = ()
-    """Scripted replies that each connection starts with, where no common `Script` is given."""

@@ -9,8 +9,8 @@ from enum import Enum, auto
 
 __all__ = ["MAX_TEXT_LINE_OCTETS", "ContentCheck", "DotDecoder"]
 
+#: Of a line of content, its CRLF and a doubled dot not counted (RFC 5321 section 4.5.3.1.6).
 MAX_TEXT_LINE_OCTETS = 998
-"""Of a line of content, its CRLF and a doubled dot not counted (RFC 5321 section 4.5.3.1.6)."""
 
 
 class ContentCheck:
@@ -20,7 +20,7 @@ class ContentCheck:
 
     Args:
         allow_8bit: Octets over 127 are no fault.
-        allow_binary: Nothing is a fault.
+        allow_binary: nothing is a fault.
     """
 
     def __init__(self, *, allow_8bit: bool, allow_binary: bool = False) -> None:
@@ -102,8 +102,8 @@ class DotDecoder:
     """
 
     def __init__(self) -> None:
+        #: Whether a line began with one dot and went on with something else: the client did not double it.
         self.single_dot = False
-        """Whether a line began with one dot and went on with something else: the client did not double it."""
         self._at = _At.LINE_START
 
     def decode(self, data: bytes, position: int) -> tuple[list[bytes], int, bool]:

@@ -91,7 +91,7 @@ def read_path(text: str, *, may_be_null: bool = False) -> tuple[str, str]:
     """Read the path that `text` begins with.
 
     Args:
-        text: What follows ``FROM:`` or ``TO:``.
+        text: what follows ``FROM:`` or ``TO:``.
         may_be_null: ``<>`` is a path: the reverse-path of a notification. Without it ``<Postmaster>`` is one.
 
     Returns:

@@ -14,11 +14,11 @@ import attrs
 
 __all__ = ["Commitment", "Mailbox", "Parameters", "ReceivedMessage"]
 
+#: Parameters of MAIL or RCPT: the keyword in upper case, and its value as it stood on the wire (None: no ``=``).
 Parameters = Mapping[str, str | None]
-"""Parameters of MAIL or RCPT: the keyword in upper case, and its value as it stood on the wire (None: no ``=``)."""
 
+#: Of each part of a message in its `repr`.
 MAX_SHOWN_CHARS = 60
-"""Of each part of a message in its `repr`."""
 MAX_SHOWN_RECIPIENTS = 3
 _XTEXT_ESCAPE = re.compile(r"\+([0-9A-F]{2})")
 _SUBJECT = re.compile(rb"^subject:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
@@ -46,25 +46,25 @@ class ReceivedMessage:
     Its `repr` is short; `differences` says how two of them differ.
     """
 
+    #: The reverse-path without its angle brackets; empty for the null reverse-path.
     sender: str
-    """The reverse-path without its angle brackets; empty for the null reverse-path."""
+    #: The accepted forward-paths without angle brackets, in the order of RCPT; in LMTP those delivered to.
     recipients: tuple[str, ...]
-    """The accepted forward-paths without angle brackets, in the order of RCPT; in LMTP those delivered to."""
+    #: The parameters of MAIL.
     parameters: Parameters = attrs.field(factory=dict)
-    """The parameters of MAIL."""
+    #: The parameters of each RCPT, in the order of `recipients`.
     recipient_parameters: tuple[Parameters, ...] = attrs.field(default=())
-    """The parameters of each RCPT, in the order of `recipients`."""
+    #: Every octet of the content: transparency undone, the final CRLF included, the lone dot not.
     content: bytes = b""
-    """Every octet of the content: transparency undone, the final CRLF included, the lone dot not."""
     via: Literal["DATA", "BDAT"] = "DATA"
+    #: The argument of the last EHLO, HELO or LHLO.
     helo: str = ""
-    """The argument of the last EHLO, HELO or LHLO."""
+    #: What the reply to end of data named: ``250 2.0.0 ok: queued as Q1``.
     queue_id: str = ""
-    """What the reply to end of data named: ``250 2.0.0 ok: queued as Q1``."""
+    #: The version of TLS that it came by, such as ``TLSv1.3``; None: in clear.
     tls: str | None = None
-    """The version of TLS that it came by, such as ``TLSv1.3``; None: in clear."""
+    #: Who sent it, by AUTH; None: nobody said. Empty: a scripted 235 ended the exchange before the server knew.
     authenticated_as: str | None = None
-    """Who sent it, by AUTH; None: nobody said. Empty: a scripted 235 ended the exchange before the server knew."""
 
     def __repr__(self) -> str:
         shown = ", ".join(self.recipients[:MAX_SHOWN_RECIPIENTS])
@@ -167,10 +167,10 @@ class Mailbox:
     """The messages that one server took, over all of its connections, in the order in which they were committed.
 
     Args:
-        on_delivery: Called after each message was added; the server's shell wakes those who wait with it.
-        on_message: Called before a message is added. What it returns is the reply to the message, which then is not
+        on_delivery: called after each message was added; the server's shell wakes those who wait with it.
+        on_message: called before a message is added. What it returns is the reply to the message, which then is not
             added; None: it is.
-        keeps: Whether messages are kept. If not, only `count` tells of them.
+        keeps: whether messages are kept. If not, only `count` tells of them.
     """
 
     def __init__(
@@ -181,14 +181,12 @@ class Mailbox:
         keeps: bool = True,
     ) -> None:
         self.messages: list[ReceivedMessage] = []
+        #: What the server answers for, one entry for each recipient of each message, in the order of the commitments.
+        #:
+        #: A truth to judge a client by: an entry is here before the reply that says so exists.
         self.committed: list[Commitment] = []
-        """
-        What the server answers for, one entry for each recipient of each message, in the order of the commitments.
-
-        A truth to judge a client by: an entry is here before the reply that says so exists.
-        """
+        #: Messages that were taken since the beginning or the last `clear`, kept or not.
         self.count = 0
-        """Messages that were taken since the beginning or the last `clear`, kept or not."""
         self._on_delivery = on_delivery
         self._on_message = on_message
         self._keeps = keeps

@@ -20,8 +20,8 @@ def client_of(server: SMTPServer, **options: Any) -> Client:
     """Return a client whose connections to `server` are in memory.
 
     Args:
-        server: It need not be entered.
-        options: Those of `smtplite.Client`; they go before what is chosen here.
+        server: it need not be entered.
+        options: those of `smtplite.Client`; they go before what is chosen here.
     """
     chosen: dict[str, Any] = {"connect": server.connect, "tls": server.tls_mode, "lmtp": server.config.lmtp}
     chosen |= options
@@ -38,15 +38,15 @@ class Outbox:
     It works in memory, on the event loop of whoever sends.
 
     Args:
-        server: What takes the messages.
-        options: Those of `smtplite.Client`.
+        server: what takes the messages.
+        options: those of `smtplite.Client`.
     """
 
     def __init__(self, server: SMTPServer, **options: Any) -> None:
+        #: To script refusals and faults, and to see what happened on the wire.
         self.server = server
-        """To script refusals and faults, and to see what happened on the wire."""
+        #: For the code under test.
         self.client = client_of(server, **options)
-        """For the code under test."""
 
     @property
     def messages(self) -> list[ReceivedMessage]:

@@ -13,10 +13,10 @@ from smtplite.testing.message import Parameters
 
 __all__ = ["MAX_ENVID_OCTETS", "MAX_ORCPT_OCTETS", "PARAMETERS", "Parameter", "declared_size"]
 
+#: RFC 3461 section 4.4.
 MAX_ENVID_OCTETS = 100
-"""RFC 3461 section 4.4."""
+#: RFC 3461 section 4.2.
 MAX_ORCPT_OCTETS = 500
-"""RFC 3461 section 4.2."""
 
 _HEX = frozenset("0123456789ABCDEF")
 _DELIVER_BY = re.compile(r"(-?[0-9]{1,9});([NR])T?", re.IGNORECASE)
@@ -126,8 +126,8 @@ class Parameter:
 
     is_offered: Callable[[ServerExtensions], bool]
     is_valid: Callable[[str | None, ServerExtensions], bool]
+    #: Whether the extension is offered inside TLS only.
     needs_tls: bool = False
-    """Whether the extension is offered inside TLS only."""
 
 
 def _plain(is_valid: Callable[[str | None], bool]) -> Callable[[str | None, ServerExtensions], bool]:
@@ -140,6 +140,7 @@ def _plain(is_valid: Callable[[str | None], bool]) -> Callable[[str | None, Serv
     return is_valid_anyway
 
 
+#: Each parameter that is known, by verb and keyword.
 PARAMETERS = {
     ("MAIL", "SIZE"): Parameter(lambda extensions: extensions.size is not None, _plain(_is_size)),
     ("MAIL", "BODY"): Parameter(lambda extensions: extensions.eight_bit_mime or extensions.binarymime, _is_body),
@@ -154,4 +155,3 @@ PARAMETERS = {
     ("RCPT", "NOTIFY"): Parameter(lambda extensions: extensions.dsn, _plain(_is_notify)),
     ("RCPT", "ORCPT"): Parameter(lambda extensions: extensions.dsn, _plain(_is_orcpt)),
 }
-"""Each parameter that is known, by verb and keyword."""

@@ -52,56 +52,54 @@ from smtplite.testing.script import Hold, Script, ScriptedReply
 
 __all__ = ["ServerConnection"]
 
+#: With CRLF; extensions add to it (RFC 5321 section 4.5.3.1.4).
 MAX_COMMAND_LINE_OCTETS = 512
-"""With CRLF; extensions add to it (RFC 5321 section 4.5.3.1.4)."""
+#: Within an authentication exchange (RFC 4954 section 4.3).
 MAX_RESPONSE_LINE_OCTETS = 12_288
-"""Within an authentication exchange (RFC 4954 section 4.3)."""
+#: RFC 1870 section 3.
 SIZE_MAIL_OCTETS = 26
-"""RFC 1870 section 3."""
+#: RFC 6152 section 2.
 EIGHT_BIT_MAIL_OCTETS = 17
-"""RFC 6152 section 2."""
+#: RFC 6531 section 3.1.
 SMTPUTF8_MAIL_OCTETS = 10
-"""RFC 6531 section 3.1."""
+#: RFC 3030 section 3.
 BINARY_MAIL_OCTETS = 16
-"""RFC 3030 section 3."""
+#: RFC 8689 section 2.
 REQUIRETLS_MAIL_OCTETS = 11
-"""RFC 8689 section 2."""
+#: RFC 2852 section 2.
 DELIVER_BY_MAIL_OCTETS = 17
-"""RFC 2852 section 2."""
+#: RFC 4865 section 3.
 FUTURE_RELEASE_MAIL_OCTETS = 34
-"""RFC 4865 section 3."""
+#: RFC 6710 section 3.
 PRIORITY_MAIL_OCTETS = 15
-"""RFC 6710 section 3."""
 DSN_MAIL_OCTETS = len(" RET=FULL ENVID=") + MAX_ENVID_OCTETS
 DSN_RCPT_OCTETS = len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + MAX_ORCPT_OCTETS
+#: For `ServerExtensions.extra_parameters`, if there are any.
 EXTRA_PARAMETER_OCTETS = 500
-"""For `ServerExtensions.extra_parameters`, if there are any."""
+#: Where SIZE gives no lower limit.
 MAX_CONTENT_OCTETS = 1024 * 1024 * 1024
-"""Where SIZE gives no lower limit."""
+#: Accepted in one transaction.
 MAX_RECIPIENTS = 100_000
-"""Accepted in one transaction."""
+#: Written down of one connection.
 MAX_VIOLATIONS = 1_000
-"""Written down of one connection."""
+#: Of content that ran as commands, written down of one connection.
 MAX_EXECUTED_LINES = 1_000
-"""Of content that ran as commands, written down of one connection."""
+#: Of a client's line in a violation or a reply.
 MAX_QUOTED_CHARS = 80
-"""Of a client's line in a violation or a reply."""
+#: Of a line without meaning in a long reply, CRLF included (RFC 5321 section 4.5.3.1.5).
 FILLER_LINE_OCTETS = 512
-"""Of a line without meaning in a long reply, CRLF included (RFC 5321 section 4.5.3.1.5)."""
 
 _CHUNK = re.compile(r"([0-9]{1,20})( LAST)?", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+#: RFC 2920 section 3.1, RFC 3207 section 4, RFC 4954 section 3; and HELO, which cannot know of PIPELINING yet.
+#:
+#: Commands that we do not know are such, too.
 _LAST_IN_GROUP = frozenset({"EHLO", "HELO", "LHLO", "DATA", "NOOP", "VRFY", "EXPN", "QUIT", "STARTTLS", "AUTH"})
-"""
-RFC 2920 section 3.1, RFC 3207 section 4, RFC 4954 section 3; and HELO, which cannot know of PIPELINING yet.
-
-Commands that we do not know are such, too.
-"""
 _ANYWHERE_IN_GROUP = frozenset({"MAIL", "RCPT", "RSET", "BDAT", "HELP", "END_OF_DATA"})
+#: RFC 3207 section 4, and HELP and HELO, as servers do.
 _BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "HELP", "QUIT"})
-"""RFC 3207 section 4, and HELP and HELO, as servers do."""
+#: RFC 4954 section 6.
 _BEFORE_AUTH = _BEFORE_TLS | {"AUTH", "RSET"}
-"""RFC 4954 section 6."""
 _AUTH_COMMAND = re.compile(rb"(?:^|[\x00-\x20])AUTH(?![A-Za-z0-9=])", re.IGNORECASE)
 
 Via = Literal["DATA", "BDAT"]
@@ -135,10 +133,10 @@ class _Refusal(Exception):
 class _Dialogue:
     """One authentication exchange, as the lines of the client drive it."""
 
+    #: None: the command was refused, and a script made an exchange of it.
     exchange: Exchange | None
-    """None: the command was refused, and a script made an exchange of it."""
+    #: The final step, once it was reached and a script put a challenge in its place.
     outcome: Step | None = None
-    """The final step, once it was reached and a script put a challenge in its place."""
 
 
 @attrs.define
@@ -152,16 +150,16 @@ class _Transaction:
     parameters: Parameters
     limit: int
     check: ContentCheck
+    #: The forward-paths that were accepted; `recipient_parameters` are theirs.
     recipients: list[str] = attrs.field(factory=list)
-    """The forward-paths that were accepted; `recipient_parameters` are theirs."""
     recipient_parameters: list[Parameters] = attrs.field(factory=list)
+    #: Of RCPT, refused ones too.
     rcpt_count: int = 0
-    """Of RCPT, refused ones too."""
     chunks_begun: bool = False
     content: bytearray = attrs.field(factory=bytearray)
     octets: int = 0
+    #: Stands behind a scripted 354 without a MAIL: its content is read, and belongs to nobody.
     is_void: bool = False
-    """Stands behind a scripted 354 without a MAIL: its content is read, and belongs to nobody."""
 
     @property
     def is_too_big(self) -> bool:
@@ -188,11 +186,11 @@ class _Transaction:
 class _Chunk:
     left: int
     is_last: bool
+    #: What the chunk will be answered once its octets were swallowed (RFC 3030 section 2).
     refusal: _Reply | None
-    """What the chunk will be answered once its octets were swallowed (RFC 3030 section 2)."""
     scripted: ScriptedReply | None = None
+    #: Whether the script was asked already.
     is_settled: bool = False
-    """Whether the script was asked already."""
 
 
 @attrs.define
@@ -217,9 +215,9 @@ class ServerConnection:
     `committed` is what the server answers for: complete before a reply that says so is returned.
 
     Args:
-        config: How the server behaves.
-        mailbox: Where accepted messages go.
-        script: The scripted replies that several connections share; without it those of `config` alone.
+        config: how the server behaves.
+        mailbox: where accepted messages go.
+        script: the scripted replies that several connections share; without it those of `config` alone.
     """
 
     def __init__(
@@ -228,21 +226,19 @@ class ServerConnection:
         self.config = config if config is not None else ServerConfig()
         self.mailbox = mailbox if mailbox is not None else Mailbox()
         self.script = script if script is not None else Script(self.config.replies)
+        #: The client's mistakes, in the order in which they came.
         self.violations: list[str] = []
-        """The client's mistakes, in the order in which they came."""
+        #: Whether the server wants to close behind the octets that were returned last.
         self.closing = False
-        """Whether the server wants to close behind the octets that were returned last."""
+        #: Whether the TLS handshake begins behind the octets that were returned last.
         self.begins_tls = False
-        """Whether the TLS handshake begins behind the octets that were returned last."""
+        #: The version of TLS, as `tls_established` was told; None: in clear.
         self.tls: str | None = None
-        """The version of TLS, as `tls_established` was told; None: in clear."""
+        #: Who the client is, by AUTH; empty: a scripted 235 ended the exchange before the server knew.
         self.authenticated_as: str | None = None
-        """Who the client is, by AUTH; empty: a scripted 235 ended the exchange before the server knew."""
+        #: The lines that ran as commands and were content: of a chunk whose BDAT was refused, where the quirk
+        #: `ServerQuirks.executes_refused_chunks` is on, or not known. None of them is a violation.
         self.executed_content: list[bytes] = []
-        """
-        The lines that ran as commands and were content: of a chunk whose BDAT was refused, where the quirk
-        `ServerQuirks.executes_refused_chunks` is on, or not known. None of them is a violation.
-        """
 
         self._out: list[bytes] = []
         # Where in _out a reply stands that is held. Behind the turn: what is kept, and what it waits for
@@ -324,8 +320,8 @@ class ServerConnection:
         """Forget everything that was said in clear: the handshake is complete. What is fed from here on was decrypted.
 
         Args:
-            version: Of TLS, such as ``TLSv1.3``.
-            peer: Whom the certificate of the client names, if it was asked for one.
+            version: of TLS, such as ``TLSv1.3``.
+            peer: whom the certificate of the client names, if it was asked for one.
 
         RFC 3207 section 4.2.
         """
@@ -373,8 +369,8 @@ class ServerConnection:
         """Say something that nobody asked for; the client cannot know of it, and what it sends next is no violation.
 
         Args:
-            octets: Returned as they are.
-            close: Whether to close behind them.
+            octets: returned as they are.
+            close: whether to close behind them.
         """
         self._answered = None
         self.closing |= close
@@ -384,9 +380,9 @@ class ServerConnection:
         """Take what the client sent.
 
         Args:
-            data: The octets; empty: the client will send no more. A command, content or chunk cut off there is not
+            data: the octets; empty: the client will send no more. A command, content or chunk cut off there is not
                 acted on.
-            unread: Whether the client sent them before it took all that was returned before. It is then told from a
+            unread: whether the client sent them before it took all that was returned before. It is then told from a
                 write of its own that came too early.
 
         Returns:
@@ -664,12 +660,12 @@ class ServerConnection:
         """Answer a command that is free of syntax errors: as the script says, else with `reply`.
 
         Args:
-            verb: As the script names it.
-            reply: Our own reply.
-            lines: Of our own reply, behind its first line.
-            sender: The reverse-path, for the script; None: that of the transaction.
-            recipients: The forward-paths, for the script; None: those accepted in the transaction.
-            can_perform: Whether there is anything to perform, if the reply is positive.
+            verb: as the script names it.
+            reply: our own reply.
+            lines: of our own reply, behind its first line.
+            sender: the reverse-path, for the script; None: that of the transaction.
+            recipients: the forward-paths, for the script; None: those accepted in the transaction.
+            can_perform: whether there is anything to perform, if the reply is positive.
         """
         scripted = self._scripted(verb, sender=sender, recipients=recipients)
         return self._settle_by(scripted, verb, reply, *lines, can_perform=can_perform)
@@ -1195,9 +1191,9 @@ class ServerConnection:
         """Commit what is taken, then give the verdict, or in LMTP one for each recipient.
 
         Args:
-            transaction: Whose content is complete.
-            via: How it came.
-            for_all: What the script says to BDAT, in place of all verdicts.
+            transaction: whose content is complete.
+            via: how it came.
+            for_all: what the script says to BDAT, in place of all verdicts.
 
         Returns:
             Whether any reply was positive. The transaction is over in any case.

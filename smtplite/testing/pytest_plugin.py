@@ -26,8 +26,8 @@ from smtplite.testing.threaded import ThreadedServer
 
 __all__ = ["smtp_outbox", "smtp_outbox_options", "smtp_server", "smtp_server_options"]
 
+#: Messages, and mistakes of clients, that the report of a failed test shows.
 MAX_REPORTED = 20
-"""Messages, and mistakes of clients, that the report of a failed test shows."""
 
 _servers = pytest.StashKey[list[tuple[str, SMTPServer]]]()  # with the name of the fixture
 

@@ -32,8 +32,8 @@ __all__ = [
     "offered_mechanisms",
 ]
 
+#: Of PBKDF2: beyond it the server claims an iteration count, and does not compute with it.
 MAX_COMPUTED_ITERATIONS = 1_000_000
-"""Of PBKDF2: beyond it the server claims an iteration count, and does not compute with it."""
 
 
 @attrs.frozen
@@ -48,8 +48,8 @@ class Success:
     """The client is who it says."""
 
     identity: str
+    #: The mechanism's last word, where it goes into the text of the 235.
     final: bytes | None = attrs.field(default=None, repr=False)
-    """The mechanism's last word, where it goes into the text of the 235."""
 
 
 @attrs.frozen
@@ -59,8 +59,8 @@ class Failure:
     code: int = 535
     enhanced: str = "5.7.8"
     text: str = "authentication credentials invalid"
+    #: What the client did wrong, besides knowing no password.
     violation: str | None = None
-    """What the client did wrong, besides knowing no password."""
 
 
 Step = Challenge | Success | Failure
@@ -294,13 +294,14 @@ def _external(config: ServerConfig, peer: str | None) -> _Steps:
 class Mechanism:
     """What the server knows of one mechanism."""
 
+    #: Yields one challenge before each response, an empty one where the client begins.
     steps: Callable[[ServerConfig, str | None], _Steps]
-    """Yields one challenge before each response, an empty one where the client begins."""
     takes_initial_response: bool = True
+    #: Whether who listens knows the password or token afterwards.
     is_plain_text: bool = False
-    """Whether who listens knows the password or token afterwards."""
 
 
+#: By name.
 MECHANISMS = {
     "SCRAM-SHA-256": Mechanism(_scram_sha256),
     "SCRAM-SHA-1": Mechanism(_scram_sha1),
@@ -312,7 +313,6 @@ MECHANISMS = {
     "OAUTHBEARER": Mechanism(_oauthbearer, is_plain_text=True),
     "EXTERNAL": Mechanism(_external),
 }
-"""By name."""
 
 
 def offered_mechanisms(config: ServerConfig, *, in_tls: bool) -> tuple[str, ...]:
@@ -333,9 +333,9 @@ class Exchange:
     Call `begin`, then `respond` for each response of the client, until one of them returns no challenge.
 
     Args:
-        mechanism: One of `MECHANISMS`.
-        config: Whom the server knows, and how it misbehaves.
-        peer: Whom the client's certificate names.
+        mechanism: one of `MECHANISMS`.
+        config: whom the server knows, and how it misbehaves.
+        peer: whom the client's certificate names.
     """
 
     def __init__(self, mechanism: str, config: ServerConfig, peer: str | None = None) -> None:

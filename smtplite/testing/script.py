@@ -10,8 +10,8 @@ import attrs
 
 __all__ = ["Hold", "ReplyOptions", "Script", "ScriptedReply", "ScriptedText"]
 
+#: What a `ScriptedReply` may say.
 ScriptedText = str | bytes | Callable[[bytes], bytes] | None
-"""What a `ScriptedReply` may say."""
 
 _VERB = re.compile(r"[A-Z][A-Z0-9_]*")
 _CODE = re.compile(rb"[0-9]{3}")
@@ -40,8 +40,8 @@ class Hold:
     """
 
     def __init__(self) -> None:
+        #: Replies that were held so far.
         self.count = 0
-        """Replies that were held so far."""
         self.is_released = False
         self._on_release: list[Callable[[], None]] = []
 
@@ -90,44 +90,39 @@ class ScriptedReply:
         ValueError: `reply` is text but not ``code [text]``, or `verb` cannot be a verb.
     """
 
+    #: A command, ``GREETING``, or one of these that are none:
+    #:
+    #: - ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST; - ``AUTH_RESPONSE``: the reply to a line of the
+    #: client within an authentication exchange, but for ``*``; - ``END_OF_AUTH``: the final reply of an exchange,
+    #: whether it answers AUTH or a line behind it; goes before those; - ``CONTENT``: said in the middle of the content,
+    #: once, as soon as more than `after_octets` of it came. Nothing is performed or refused by it. Without `close` the
+    #: rest of the content is read, and answered as ever.
+    #:
+    #: A 3yz reply to any of the AUTH verbs goes on with the exchange: in place of a challenge it is one, in place of
+    #: the final reply it is one challenge more.
     verb: str = attrs.field(converter=_upper)
-    """
-    A command, ``GREETING``, or one of these that are none:
-
-    - ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST;
-    - ``AUTH_RESPONSE``: the reply to a line of the client within an authentication exchange, but for ``*``;
-    - ``END_OF_AUTH``: the final reply of an exchange, whether it answers AUTH or a line behind it; goes before those;
-    - ``CONTENT``: said in the middle of the content, once, as soon as more than `after_octets` of it came. Nothing is
-      performed or refused by it. Without `close` the rest of the content is read, and answered as ever.
-
-    A 3yz reply to any of the AUTH verbs goes on with the exchange: in place of a challenge it is one, in place of the
-    final reply it is one challenge more.
-    """
+    #: Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply. Octets:
+    #: sent exactly as they are, also nothing at all. None: what the server says for itself; for the sake of `hold`,
+    #: `close`, `performs`. A function: makes of what the server says for itself what is sent.
     reply: ScriptedText = None
-    """
-    Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply.
-    Octets: sent exactly as they are, also nothing at all.
-    None: what the server says for itself; for the sake of `hold`, `close`, `performs`.
-    A function: makes of what the server says for itself what is sent.
-    """
+    #: Only for this recipient: of RCPT, of END_OF_DATA in LMTP, else one of those accepted; argument of VRFY, EXPN.
     to: str | None = attrs.field(default=None, kw_only=True)
-    """Only for this recipient: of RCPT, of END_OF_DATA in LMTP, else one of those accepted; argument of VRFY, EXPN."""
+    #: Only for this reverse-path, in MAIL and all behind it; empty: the null reverse-path.
     sender: str | None = attrs.field(default=None, kw_only=True)
-    """Only for this reverse-path, in MAIL and all behind it; empty: the null reverse-path."""
+    #: How often, over all connections that share the script; None: always.
     times: int | None = attrs.field(default=None, kw_only=True)
-    """How often, over all connections that share the script; None: always."""
+    #: Whether the command is performed; None: if the reply is positive (3yz for DATA, 2yz for all others).
     performs: bool | None = attrs.field(default=None, kw_only=True)
-    """Whether the command is performed; None: if the reply is positive (3yz for DATA, 2yz for all others)."""
+    #: Whether the server closes behind the reply; None: if its code is 421.
     close: bool | None = attrs.field(default=None, kw_only=True)
-    """Whether the server closes behind the reply; None: if its code is 421."""
+    #: Only inside TLS (True), or only in clear (False).
     in_tls: bool | None = attrs.field(default=None, kw_only=True)
-    """Only inside TLS (True), or only in clear (False)."""
+    #: END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT.
     for_all: bool = attrs.field(default=False, kw_only=True)
-    """END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT."""
+    #: CONTENT: how much of the content comes before it.
     after_octets: int = attrs.field(default=0, kw_only=True)
-    """CONTENT: how much of the content comes before it."""
+    #: Keeps the reply back; it is performed at once.
     hold: Hold | None = attrs.field(default=None, kw_only=True)
-    """Keeps the reply back; it is performed at once."""
 
     def __attrs_post_init__(self) -> None:
         if _VERB.fullmatch(self.verb) is None:
@@ -167,7 +162,7 @@ class ScriptedReply:
         """Say whether the server performs a command that it answers with this.
 
         Args:
-            positive: Whether a client takes the reply as success.
+            positive: whether a client takes the reply as success.
         """
         return positive if self.performs is None else self.performs
 
@@ -202,7 +197,7 @@ class ScriptedReply:
         """Return the octets to send, of a reply that is not the server's own.
 
         Args:
-            suffix: Ends the first line of a reply given as text.
+            suffix: ends the first line of a reply given as text.
         """
         if not isinstance(self.reply, str):
             return self.reply if isinstance(self.reply, bytes) else b""

@@ -40,20 +40,20 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_WAIT_SECONDS", "HeldReply", "SMTPServer", "ServedConnection"]
 
+#: Taken from a client at once.
 MAX_RECEIVE_OCTETS = 65_536
-"""Taken from a client at once."""
+#: Of replies in memory that a client did not take: from here on its `send` waits, as it would for a full socket.
 MAX_UNREAD_OCTETS = 65_536
-"""Of replies in memory that a client did not take: from here on its `send` waits, as it would for a full socket."""
+#: Of what a client sent behind a reply that is held: from here on nothing more is read.
 MAX_WAITING_OCTETS = 1_048_576
-"""Of what a client sent behind a reply that is held: from here on nothing more is read."""
+#: `SMTPServer.wait_for_messages` and `HeldReply.wait` give up after this.
 DEFAULT_WAIT_SECONDS = 10.0
-"""`SMTPServer.wait_for_messages` and `HeldReply.wait` give up after this."""
 
 
 IDLE_REPLY = b"421 4.4.2 idle for too long, closing\r\n"
 
+#: RFC 8446 section 5.1: the octet that a TLS client begins with.
 _TLS_HANDSHAKE_RECORD = 0x16
-"""RFC 8446 section 5.1: the octet that a TLS client begins with."""
 
 
 def _do_nothing() -> None:
@@ -102,8 +102,8 @@ class HeldReply(Hold):
         """Wait until the server has come to the reply.
 
         Args:
-            count: How often, over all connections.
-            timeout: In seconds; None: wait for ever.
+            count: how often, over all connections.
+            timeout: in seconds; None: wait for ever.
 
         Raises:
             TimeoutError: it has not, within `timeout`.
@@ -118,10 +118,10 @@ class ServedConnection:
     A test reads its attributes and may `say` something; `greet` and `receive` are for whoever carries the octets.
 
     Args:
-        protocol: The sans-IO half.
-        ssl_context: Asked for the context when TLS begins.
-        is_implicit: Whether TLS comes first of all.
-        keeps_transcript: Whether `transcript` is written.
+        protocol: the sans-IO half.
+        ssl_context: asked for the context when TLS begins.
+        is_implicit: whether TLS comes first of all.
+        keeps_transcript: whether `transcript` is written.
     """
 
     def __init__(
@@ -132,26 +132,24 @@ class ServedConnection:
         is_implicit: bool = False,
         keeps_transcript: bool = True,
     ) -> None:
+        #: The sans-IO half.
         self.protocol = protocol
-        """The sans-IO half."""
+        #: What came from the client ("C") and went to it ("S"), one entry per receive and per send.
+        #:
+        #: What was inside TLS stands here in clear, credentials too.
         self.transcript: list[tuple[Literal["C", "S"], bytes]] = []
-        """
-        What came from the client ("C") and went to it ("S"), one entry per receive and per send.
-
-        What was inside TLS stands here in clear, credentials too.
-        """
+        #: Whether neither side has ended the connection yet.
         self.is_open = True
-        """Whether neither side has ended the connection yet."""
+        #: Why TLS failed, such as the alert by which the client refused the certificate.
         self.tls_error: ssl.SSLError | None = None
-        """Why TLS failed, such as the alert by which the client refused the certificate."""
+        #: What is to go to the client and was not taken yet, as it goes over the wire.
         self.outgoing = bytearray()
-        """What is to go to the client and was not taken yet, as it goes over the wire."""
+        #: Set by whoever carries the octets: send what is in `outgoing`, and the end if the connection is not open.
         self.flush: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
-        """Set by whoever carries the octets: send what is in `outgoing`, and the end if the connection is not open."""
+        #: Set by whoever carries the octets: see to it that `flush` is called soon.
         self.wake: Callable[[], None] = _do_nothing
-        """Set by whoever carries the octets: see to it that `flush` is called soon."""
+        #: Called when the connection is not open any more.
         self.on_end: Callable[[], None] = _do_nothing
-        """Called when the connection is not open any more."""
         self._keeps_transcript = keeps_transcript
         self._waits_for: Hold | None = None
         self._ssl_context = ssl_context
@@ -205,8 +203,8 @@ class ServedConnection:
         It is with the client's kernel (in memory: with its stream) when this returns.
 
         Args:
-            octets: Sent as they are; empty: nothing.
-            close: Whether the server closes behind them.
+            octets: sent as they are; empty: nothing.
+            close: whether the server closes behind them.
 
         Raises:
             RuntimeError: the connection has ended, or is within a TLS handshake.
@@ -229,8 +227,8 @@ class ServedConnection:
         """Take `data` from the wire (empty: the client's end); the replies are added to `outgoing`.
 
         Args:
-            data: The octets.
-            unread: Whether the client sent them before it took all that was in `outgoing`.
+            data: the octets.
+            unread: whether the client sent them before it took all that was in `outgoing`.
         """
         if self._tls is None or not data:
             self._hear(data, unread=unread)
@@ -290,37 +288,37 @@ class SMTPServer:
     give `server.connect` to the client. For code that is not asynchronous: ``with server.in_thread():``.
 
     Args:
-        host: The address to listen on; by default none that other machines can reach.
-        port: The port to listen on; 0: any that is free.
-        socket_path: Listen on this Unix socket instead, which must not exist; it is removed at the end.
-        name: The domain that greeting and EHLO reply begin with.
-        extensions: What to offer; by default what most servers do.
-        quirks: Which habits of real servers to have; by default none.
-        lmtp: Speak LMTP.
-        numbered: End each reply in the number of the command that it answers (`ServerConfig.numbered`).
-        replies: Scripted replies, as `reply` adds them.
-        on_message: Called with each message, before it is taken and answered. A text that it returns, such as
+        host: the address to listen on; by default none that other machines can reach.
+        port: the port to listen on; 0: any that is free.
+        socket_path: listen on this Unix socket instead, which must not exist; it is removed at the end.
+        name: the domain that greeting and EHLO reply begin with.
+        extensions: what to offer; by default what most servers do.
+        quirks: which habits of real servers to have; by default none.
+        lmtp: speak LMTP.
+        numbered: end each reply in the number of the command that it answers (`ServerConfig.numbered`).
+        replies: scripted replies, as `reply` adds them.
+        on_message: called with each message, before it is taken and answered. A text that it returns, such as
             ``"452 4.3.1 disk full"``, is the reply instead, and the message is not taken; None: it is. An exception
             ends the server, with it. It must not block for long.
-        keep: Whether to keep what happened. False, for a server that runs for long: `messages` stays empty, and
+        keep: whether to keep what happened. False, for a server that runs for long: `messages` stays empty, and
             `connections` has those that are open, without a transcript.
         tls: ``"implicit"``: TLS comes first of all. ``"starttls"``: STARTTLS is offered, as with
             `ServerExtensions.starttls`. None: neither, unless `extensions` say so.
-        ssl_context: The server's certificate and versions of TLS. None: a certificate of a throw-away authority, good
+        ssl_context: the server's certificate and versions of TLS. None: a certificate of a throw-away authority, good
             for `host`, localhost and `name`; the context of a client that trusts it is `ca_context()`.
-        require_tls: Answer 530 before TLS.
-        users: Passwords by user name. Whoever is named here or in `tokens` makes the server offer AUTH.
+        require_tls: answer 530 before TLS.
+        users: passwords by user name. Whoever is named here or in `tokens` makes the server offer AUTH.
         tokens: OAuth access tokens by user name.
-        external_identity: Who the client is by EXTERNAL; None: whom its certificate names.
-        mechanisms: To offer, in this order; None: all that the three above allow.
-        auth_in_clear: Offer and take plain-text mechanisms without TLS.
-        auth_legacy_form: Offer ``AUTH=PLAIN`` instead of ``AUTH PLAIN``.
-        require_auth: Answer 530 before AUTH.
-        auth_nonce: The server's nonce; None: another one each time.
-        scram_iterations: The iteration count, also one that no server may use.
+        external_identity: who the client is by EXTERNAL; None: whom its certificate names.
+        mechanisms: to offer, in this order; None: all that the three above allow.
+        auth_in_clear: offer and take plain-text mechanisms without TLS.
+        auth_legacy_form: offer ``AUTH=PLAIN`` instead of ``AUTH PLAIN``.
+        require_auth: answer 530 before AUTH.
+        auth_nonce: the server's nonce; None: another one each time.
+        scram_iterations: the iteration count, also one that no server may use.
         scram_salt: None: one that follows from the user's name.
-        scram_final_in_success: Put the server's final message into the 235.
-        scram_faults: How to misbehave in SCRAM: see `ScramFault`.
+        scram_final_in_success: put the server's final message into the 235.
+        scram_faults: how to misbehave in SCRAM: see `ScramFault`.
 
     Raises:
         ImportError: TLS is asked for without `ssl_context`, and trustme is not installed.
@@ -386,11 +384,11 @@ class SMTPServer:
         self._own_ssl_context = ssl_context
         if ssl_context is None and (self._is_implicit or extensions.starttls):
             require_trustme()
+        #: The scripted replies, common to all connections.
         self.script = Script(self.config.replies)
-        """The scripted replies, common to all connections."""
         self.mailbox = Mailbox(self._on_delivery, on_message=on_message, keeps=keep)
+        #: Every connection so far, also those that ended.
         self.connections: list[ServedConnection] = []
-        """Every connection so far, also those that ended."""
         self.host = host
         self.socket_path = Path(socket_path) if socket_path is not None else None
         self._asked_port = port
@@ -469,7 +467,7 @@ class SMTPServer:
         """Close every connection on which nothing is under way, as servers do after a while.
 
         Args:
-            reply: Said before; empty: nothing is said.
+            reply: said before; empty: nothing is said.
 
         Returns:
             How many were closed.
@@ -513,8 +511,8 @@ class SMTPServer:
             server.reply("AUTH", "334 no base64!")
 
         Args:
-            verb: A command, or another point of the dialogue.
-            reply: What to say; None: what the server says for itself.
+            verb: a command, or another point of the dialogue.
+            reply: what to say; None: what the server says for itself.
             options: ``to``, ``sender``, ``times``, ``performs``, ``close``, ``in_tls``, ``for_all``, ``after_octets``,
                 ``hold``.
 
@@ -561,8 +559,8 @@ class SMTPServer:
         """Wait until at least `count` messages were taken, over the whole life of the server or since `reset`.
 
         Args:
-            count: How many.
-            timeout: In seconds; None: wait for ever.
+            count: how many.
+            timeout: in seconds; None: wait for ever.
 
         Returns:
             `messages`.
@@ -597,7 +595,7 @@ class SMTPServer:
         It does what the server needs: TLS, with its throw-away authority trusted, and LMTP.
 
         Args:
-            options: Those of `smtplite.Client`; they go before what is chosen here.
+            options: those of `smtplite.Client`; they go before what is chosen here.
         """
         from smtplite.testing.outbox import client_of
 

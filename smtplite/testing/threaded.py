@@ -38,8 +38,8 @@ class ThreadedHeldReply:
         """Wait until the server has come to the reply; the thread does nothing else meanwhile.
 
         Args:
-            count: How often, over all connections.
-            timeout: In seconds; None: wait for ever.
+            count: how often, over all connections.
+            timeout: in seconds; None: wait for ever.
 
         Raises:
             TimeoutError: it has not, within `timeout`.
@@ -54,13 +54,13 @@ class ThreadedServer:
     `wait_for_messages_async`, or the loop in which the code under test runs would stand still.
 
     Args:
-        server: It must not be entered elsewhere.
-        portal: Of the thread to run in; None: one is started with the block, and ends with it.
+        server: it must not be entered elsewhere.
+        portal: of the thread to run in; None: one is started with the block, and ends with it.
     """
 
     def __init__(self, server: SMTPServer, portal: BlockingPortal | None = None) -> None:
+        #: What runs in the thread. Its own methods are for that thread alone.
         self.server = server
-        """What runs in the thread. Its own methods are for that thread alone."""
         self._given_portal = portal
         self._portal: BlockingPortal | None = None
         self._stack: ExitStack | None = None
@@ -157,8 +157,8 @@ class ThreadedServer:
         """Wait until at least `count` messages were taken; the thread does nothing else meanwhile.
 
         Args:
-            count: How many, since the server began or `reset`.
-            timeout: In seconds; None: wait for ever.
+            count: how many, since the server began or `reset`.
+            timeout: in seconds; None: wait for ever.
 
         Returns:
             `messages`.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TlsServerSide", "authority", "client_context", "require_trustme", "server_context"]
 
+#: Taken out of the decryption at once.
 MAX_READ_OCTETS = 65_536
-"""Taken out of the decryption at once."""
 
 
 class TlsServerSide:
@@ -27,14 +27,14 @@ class TlsServerSide:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        #: Whether anything came.
         self.has_begun = False
-        """Whether anything came."""
+        #: Whether the handshake is complete.
         self.is_established = False
-        """Whether the handshake is complete."""
+        #: Whether the client said that it sends no more.
         self.is_ended = False
-        """Whether the client said that it sends no more."""
+        #: Why TLS failed; nothing can be received or sent any more.
         self.error: ssl.SSLError | None = None
-        """Why TLS failed; nothing can be received or sent any more."""
 
     @property
     def version(self) -> str:
@@ -139,13 +139,13 @@ def server_context(
     """Return a new context for a server.
 
     Args:
-        names: Host names and IP addresses that its certificate is good for; none and no `common_name`: localhost.
-        ca: Who signs it; None: `authority()`.
-        common_name: Put into the subject.
-        not_before: The certificate is not valid yet before this.
-        not_after: The certificate has expired after this.
-        is_self_signed: Show a certificate that nobody but itself signed, whatever else is asked for.
-        only_version: Speak this version of TLS and no other, also one that is not safe any more.
+        names: host names and IP addresses that its certificate is good for; none and no `common_name`: localhost.
+        ca: who signs it; None: `authority()`.
+        common_name: put into the subject.
+        not_before: the certificate is not valid yet before this.
+        not_after: the certificate has expired after this.
+        is_self_signed: show a certificate that nobody but itself signed, whatever else is asked for.
+        only_version: speak this version of TLS and no other, also one that is not safe any more.
 
     Raises:
         ImportError: trustme is not installed.

@@ -28,7 +28,7 @@ The lowest room of the house: it imports nothing of ours at run time. Every erro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from smtplite.protocol.reply import Reply
@@ -54,6 +54,18 @@ __all__ = [
     "TLSError",
     "TransportError",
 ]
+
+
+class _Details(TypedDict, total=False):
+    """What every error can be given beside its message; `SMTPError` says what each is."""
+
+    phase: str | None
+    accepted: Sequence[str]
+    refused: Mapping[str, Reply] | None
+    unknown: Sequence[str]
+    not_sent: Sequence[str]
+    reply: Reply | None
+    transcript: Sequence[str]
 
 
 class SMTPError(Exception):
@@ -136,29 +148,8 @@ class ReplyError(SMTPError):
         reply: the server's reply; None where we refused in its place (AuthenticationError only).
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        command: str | None = None,
-        reply: Reply | None = None,
-        phase: str | None = None,
-        accepted: Sequence[str] = (),
-        refused: Mapping[str, Reply] | None = None,
-        unknown: Sequence[str] = (),
-        not_sent: Sequence[str] = (),
-        transcript: Sequence[str] = (),
-    ) -> None:
-        super().__init__(
-            message,
-            phase=phase,
-            accepted=accepted,
-            refused=refused,
-            unknown=unknown,
-            not_sent=not_sent,
-            reply=reply,
-            transcript=transcript,
-        )
+    def __init__(self, message: str, *, command: str | None = None, **details: Unpack[_Details]) -> None:
+        super().__init__(message, **details)
         self.command = command
 
     def _is_transient(self) -> bool:

@@ -8,8 +8,6 @@ TLS), MAIL, each RCPT, DATA, end of data, QUIT.
 from __future__ import annotations
 
 import argparse
-import getpass
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import anyio
 import attrs
 
+from smtplite.cli.server_options import PASSWORD_VARIABLE, password_of
 from smtplite.cli.terminal import Output
 from smtplite.client import Client
 from smtplite.errors import MessageError, SMTPError
@@ -27,7 +26,6 @@ from smtplite.trace import ReplyReceived, TraceEvent
 
 __all__ = ["add_to"]
 
-_PASSWORD = "SMTPLITE_PASSWORD"  # noqa: S105 (its name)
 _HEAD = ("server", "domain for EHLO", "reverse-path", "forward-paths")
 
 
@@ -94,7 +92,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--tls", choices=("none", "starttls", "implicit"), default="none", help="as the article has it, none (default)"
     )
-    parser.add_argument("--user", help=f"authenticate, with the password in {_PASSWORD} or asked for; only with --tls")
+    parser.add_argument(
+        "--user", help=f"authenticate, with the password in {PASSWORD_VARIABLE} or asked for; only with --tls"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -108,11 +108,9 @@ def _run(options: argparse.Namespace) -> int:
     auth = None
     if options.user is not None:
         if options.tls == "none":
-            return _fail("--user needs --tls starttls or --tls implicit: a password does not travel in clear")
-        # Never an argument: those can be read by every user of the machine.
-        password = os.environ.get(_PASSWORD) or getpass.getpass(f"Password of {options.user}: ")
+            return _fail("--user needs --tls starttls or --tls implicit: a password is never sent unencrypted")
         try:
-            auth = password_mechanisms(options.user, password, is_secure=True)
+            auth = password_mechanisms(options.user, password_of(options.user), is_secure=True)
         except SMTPError as error:
             return _fail(str(error))
     return anyio.run(partial(_send, job, options.port, options.tls, auth))
@@ -130,7 +128,7 @@ async def _send(job: Job, port: int, tls: TLSMode, auth: tuple[Mechanism, ...] |
     if receipt.complete:
         return 0
     refused = "; ".join(f"{address}: {reply}" for address, reply in receipt.refused.items())
-    return _fail(f"the message was not taken for {refused}")
+    return _fail(f"the message was not accepted for {refused}")
 
 
 class _Printer:

@@ -19,10 +19,10 @@ __all__ = [
 ]
 
 #: What a server may do wrong in SCRAM: a nonce that does not extend the client's, a server signature that is wrong or
-#: not sent at all, and success behind an ``e=``.
+#: not sent at all, and success after an ``e=``.
 ScramFault = Literal["nonce", "wrong-signature", "no-signature", "error"]
 
-#: Octets of content that a server takes unless told otherwise.
+#: Bytes of content that a server takes unless told otherwise.
 DEFAULT_SIZE_LIMIT = 128 * 1024 * 1024
 #: The least that RFC 5802 section 5.1 has servers use.
 DEFAULT_SCRAM_ITERATIONS = 4096
@@ -50,7 +50,7 @@ class ServerExtensions:
     STARTTLS are off until they are switched on, all but the last two at once by `all`. AUTH is offered if
     `ServerConfig` knows anybody.
 
-    What is not offered is not known: BDAT without `chunking` is answered 500 and its octets run as commands, a
+    What is not offered is not known: BDAT without `chunking` is answered 500 and its bytes run as commands, a
     parameter of an extension that is off is answered 555. That is what servers without the extension do.
     """
 
@@ -58,13 +58,13 @@ class ServerExtensions:
     pipelining: bool = True
     #: CHUNKING (RFC 3030).
     chunking: bool = True
-    #: BINARYMIME (RFC 3030 section 3): content of BODY=BINARYMIME is taken octet for octet, by BDAT only.
+    #: BINARYMIME (RFC 3030 section 3): content of BODY=BINARYMIME is taken byte for byte, by BDAT only.
     binarymime: bool = False
     #: 8BITMIME (RFC 6152).
     eight_bit_mime: bool = True
     #: SMTPUTF8 (RFC 6531).
     smtputf8: bool = True
-    #: SIZE (RFC 1870): the limit in octets; 0: offered without a limit; None: not offered.
+    #: SIZE (RFC 1870): the limit in bytes; 0: offered without a limit; None: not offered.
     size: int | None = DEFAULT_SIZE_LIMIT
     #: DSN (RFC 3461).
     dsn: bool = True
@@ -158,30 +158,30 @@ def _codes(codes: bool | Collection[int]) -> bool | frozenset[int]:
 class ServerQuirks:
     """Habits of real servers that a client has to live with, each a switch; by default the server has none of them."""
 
-    #: A BDAT that is refused is answered at once, and the octets of its chunk are read as command lines; which ones is
+    #: A BDAT that is refused is answered at once, and the bytes of its chunk are read as command lines; which ones is
     #: in `ServerConnection.executed_content`. Codes: only if the refusal has one of them.
     #:
     #: True: go-smtp, whatever the refusal. ``{530}``: Postfix with TLS required, Dovecot submission before AUTH.
     #: ``{552}``: Exim, for a chunk that goes over SIZE.
     executes_refused_chunks: bool | frozenset[int] = attrs.field(default=False, converter=_codes)
     #: A mail transaction outlives its refused BDAT: without RSET the next MAIL is answered 503, and the RCPT and BDAT
-    #: behind it belong to the old reverse-path and the old recipients (Exim).
+    #: after it belong to the old reverse-path and the old recipients (Exim).
     merges_messages: bool = False
-    #: BDAT is read and never answered, nor is anything behind it (Exchange).
+    #: BDAT is read and never answered, nor is anything after it (Exchange).
     hangs_on_bdat: bool = False
-    #: Every complete command that arrived together with the end-of-data dot, and behind it, is answered 503 and not
+    #: Every complete command that arrived together with the end-of-data dot, and after it, is answered 503 and not
     #: performed, QUIT neither: ``"after"`` the verdict, in order (Haraka), or, out of order, ``"before"`` it.
-    refuses_behind_dot: Literal["after", "before"] | None = None
+    refuses_after_dot: Literal["after", "before"] | None = None
     #: Messages that one connection may bring; the MAIL beyond is answered 421, and the connection closed.
     max_messages: int | None = None
-    #: The 421 comes at once behind the verdict on the last of `max_messages`, and the connection is closed.
+    #: The 421 comes at once after the verdict on the last of `max_messages`, and the connection is closed.
     closes_unasked: bool = False
     #: LMTP: a BDAT LAST that fails is answered once for all recipients (Dovecot).
     lmtp_fails_once: bool = False
-    #: DATA is answered 354 though nobody was accepted, and the dot behind it 250. The message goes nowhere.
+    #: DATA is answered 354 though nobody was accepted, and the dot after it 250. The message goes nowhere.
     takes_empty_envelopes: bool = False
     #: How long the reply to RCPT is at least: it has lines without meaning. A socket is filled by few of them.
-    rcpt_reply_octets: int = 0
+    rcpt_reply_bytes: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -195,10 +195,10 @@ class ServerConfig:
     lmtp: bool = False
     #: End the first line of each reply in the number of the command that it answers: ``250 2.1.0 sender ok #3``.
     #:
-    #: The greeting is ``#0``. Content behind a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
+    #: The greeting is ``#0``. Content after a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
     #: and its responses as one. A 334 has no number, it would not be base64 any more; nor has what is said unasked.
     numbered: bool = False
-    #: Answer 530 in clear to all but what leads to TLS or to the end (RFC 3207 section 4).
+    #: Without TLS, answer 530 to everything but what leads to TLS or to the end (RFC 3207 section 4).
     require_tls: bool = False
     #: Passwords by user name.
     users: Mapping[str, str] = attrs.field(factory=dict, repr=False)

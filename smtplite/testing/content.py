@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-__all__ = ["MAX_TEXT_LINE_OCTETS", "ContentCheck", "DotDecoder"]
+__all__ = ["MAX_TEXT_LINE_BYTES", "ContentCheck", "DotDecoder"]
 
 #: Of a line of content, its CRLF and a doubled dot not counted (RFC 5321 section 4.5.3.1.6).
-MAX_TEXT_LINE_OCTETS = 998
+MAX_TEXT_LINE_BYTES = 998
 
 
 class ContentCheck:
     """Watches content for what a client must not send.
 
-    The faults are the same however the content is cut. Octets are counted and searched in bulk, never one by one.
+    The faults are the same however the content is cut. Bytes are counted and searched in bulk, never one by one.
 
     Args:
-        allow_8bit: Octets over 127 are no fault.
+        allow_8bit: Bytes over 127 are no fault.
         allow_binary: nothing is a fault.
     """
 
@@ -28,11 +28,11 @@ class ContentCheck:
         self._allow_8bit = allow_8bit
         self._allow_binary = allow_binary
         self._ends_in_cr = False
-        # Octets since the last LF, a CR that may open the line's end among them
-        self._line_octets = 0
+        # Bytes since the last LF, a CR that may open the line's end among them
+        self._line_bytes = 0
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next piece of content, of at least one octet."""
+        """Look at the next piece of content, of at least one byte."""
         if self._allow_binary:
             return
         if b"\0" in piece:
@@ -46,8 +46,8 @@ class ContentCheck:
         """Look at what only the end shows."""
         if self._ends_in_cr:
             self._found("bare CR in content")
-        if self._line_octets > MAX_TEXT_LINE_OCTETS:
-            self._found(f"line over {MAX_TEXT_LINE_OCTETS} octets")
+        if self._line_bytes > MAX_TEXT_LINE_BYTES:
+            self._found(f"line over {MAX_TEXT_LINE_BYTES} bytes")
 
     def _look_at_line_ends(self, piece: bytes) -> None:
         pairs = piece.count(b"\r\n")
@@ -68,17 +68,17 @@ class ContentCheck:
 
     def _look_at_line_lengths(self, piece: bytes) -> None:
         # The CR of the line's end is counted here
-        limit = MAX_TEXT_LINE_OCTETS + 1
+        limit = MAX_TEXT_LINE_BYTES + 1
         if b"\n" not in piece:
-            longest = self._line_octets = self._line_octets + len(piece)
+            longest = self._line_bytes = self._line_bytes + len(piece)
         else:
-            first = self._line_octets + piece.index(b"\n")
-            self._line_octets = len(piece) - piece.rindex(b"\n") - 1
-            longest = max(first, self._line_octets)
+            first = self._line_bytes + piece.index(b"\n")
+            self._line_bytes = len(piece) - piece.rindex(b"\n") - 1
+            longest = max(first, self._line_bytes)
             if len(piece) > limit:
                 longest = max(longest, max(map(len, piece[piece.index(b"\n") + 1 :].split(b"\n"))))
         if longest > limit:
-            self._found(f"line over {MAX_TEXT_LINE_OCTETS} octets")
+            self._found(f"line over {MAX_TEXT_LINE_BYTES} bytes")
 
     def _found(self, fault: str) -> None:
         if fault not in self.faults:
@@ -87,10 +87,10 @@ class ContentCheck:
 
 class _At(Enum):
     LINE_START = auto()
-    DOT = auto()  # behind a dot that opens a line
-    DOT_CR = auto()  # behind such a dot and CR
+    DOT = auto()  # after a dot that opens a line
+    DOT_CR = auto()  # after such a dot and CR
     TEXT = auto()  # within a line
-    TEXT_CR = auto()  # within a line, behind a CR
+    TEXT_CR = auto()  # within a line, after a CR
 
 
 class DotDecoder:

@@ -95,7 +95,7 @@ def read_path(text: str, *, may_be_null: bool = False) -> tuple[str, str]:
         may_be_null: ``<>`` is a path: the reverse-path of a notification. Without it ``<Postmaster>`` is one.
 
     Returns:
-        The mailbox without angle brackets, and what stands behind the path.
+        The mailbox without angle brackets, and what follows the path.
 
     Raises:
         BadSyntax: it does not begin with a path.
@@ -138,7 +138,7 @@ def read_parameters(text: str) -> dict[str, str | None]:
     if not text:
         return parameters
     if not text.startswith(" "):
-        raise BadSyntax("octets directly behind the path")
+        raise BadSyntax("bytes directly after the path")
     for parameter in text[1:].split(" "):
         keyword, equals, value = parameter.partition("=")
         if _KEYWORD.fullmatch(keyword) is None:

@@ -54,14 +54,14 @@ class ReceivedMessage:
     parameters: Parameters = attrs.field(factory=dict)
     #: The parameters of each RCPT, in the order of `recipients`.
     recipient_parameters: tuple[Parameters, ...] = attrs.field(default=())
-    #: Every octet of the content: transparency undone, the final CRLF included, the lone dot not.
+    #: Every byte of the content: transparency undone, the final CRLF included, the lone dot not.
     content: bytes = b""
     via: Literal["DATA", "BDAT"] = "DATA"
     #: The argument of the last EHLO, HELO or LHLO.
     helo: str = ""
     #: What the reply to end of data named: ``250 2.0.0 ok: queued as Q1``.
     queue_id: str = ""
-    #: The version of TLS that it came by, such as ``TLSv1.3``; None: in clear.
+    #: The version of TLS that it came by, such as ``TLSv1.3``; None: unencrypted.
     tls: str | None = None
     #: Who sent it, by AUTH; None: nobody said. Empty: a scripted 235 ended the exchange before the server knew.
     authenticated_as: str | None = None
@@ -75,7 +75,7 @@ class ReceivedMessage:
             f"<{_cut(self.sender)}>",
             f"to {_cut(shown)}{f' and {more} more' if more > 0 else ''},",
             f"{_cut(subject[1].decode('utf-8', 'replace').strip())!r}," if subject else "no subject,",
-            f"{len(self.content)} octets",
+            f"{len(self.content)} bytes",
         ]
         return f"<{' '.join(parts)}>"
 
@@ -93,7 +93,7 @@ class ReceivedMessage:
             pairs = zip_longest(self.content.splitlines(keepends=True), other.content.splitlines(keepends=True))
             number, (ours, theirs) = next(pair for pair in enumerate(pairs, 1) if pair[1][0] != pair[1][1])
             lines += [
-                f"content: {len(self.content)} and {len(other.content)} octets; line {number} is the first to differ:",
+                f"content: {len(self.content)} and {len(other.content)} bytes; line {number} is the first to differ:",
                 f"  {ours!r}",
                 f"  {theirs!r}",
             ]
@@ -154,7 +154,7 @@ class Commitment:
 
     @property
     def content(self) -> bytes:
-        """The octets of the message."""
+        """The bytes of the message."""
         return self.message.content
 
     @property

@@ -11,12 +11,12 @@ import attrs
 from smtplite.testing.config import ServerExtensions
 from smtplite.testing.message import Parameters
 
-__all__ = ["MAX_ENVID_OCTETS", "MAX_ORCPT_OCTETS", "PARAMETERS", "Parameter", "declared_size"]
+__all__ = ["MAX_ENVID_BYTES", "MAX_ORCPT_BYTES", "PARAMETERS", "Parameter", "declared_size"]
 
 #: RFC 3461 section 4.4.
-MAX_ENVID_OCTETS = 100
+MAX_ENVID_BYTES = 100
 #: RFC 3461 section 4.2.
-MAX_ORCPT_OCTETS = 500
+MAX_ORCPT_BYTES = 500
 
 _HEX = frozenset("0123456789ABCDEF")
 _DELIVER_BY = re.compile(r"(-?[0-9]{1,9});([NR])T?", re.IGNORECASE)
@@ -30,7 +30,7 @@ def _is_size(value: str | None) -> bool:
 
 
 def declared_size(parameters: Parameters) -> int | None:
-    """Return the octets that SIZE of MAIL announces, if it is there."""
+    """Return the bytes that SIZE of MAIL announces, if it is there."""
     value = parameters.get("SIZE")
     return int(value) if value is not None and _is_size(value) else None
 
@@ -69,7 +69,7 @@ def _is_xtext(text: str) -> bool:
 
 
 def _is_envid(value: str | None) -> bool:
-    return value is not None and len(value) <= MAX_ENVID_OCTETS and _is_xtext(value)
+    return value is not None and len(value) <= MAX_ENVID_BYTES and _is_xtext(value)
 
 
 def _is_notify(value: str | None) -> bool:
@@ -81,7 +81,7 @@ def _is_notify(value: str | None) -> bool:
 
 def _is_orcpt(value: str | None) -> bool:
     address_type, semicolon, address = (value or "").partition(";")
-    if not (address_type and semicolon and address) or len(value or "") > MAX_ORCPT_OCTETS:
+    if not (address_type and semicolon and address) or len(value or "") > MAX_ORCPT_BYTES:
         return False
     # RFC 6533 section 3: utf-8-addr-unitext may hold what xtext may not
     return address_type.lower() == "utf-8" or _is_xtext(address)

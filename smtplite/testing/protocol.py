@@ -1,25 +1,25 @@
-"""The sans-IO half of the testing server: octets of the client in, octets of the server out.
+"""The sans-IO half of the testing server: bytes of the client in, bytes of the server out.
 
-It is an oracle. It reads what the client wrote with a parser of its own, takes no octet for anything but what RFC 5321
+It is an oracle. It reads what the client wrote with a parser of its own, takes no byte for anything but what RFC 5321
 makes of it, and does two things with a client's mistake: it answers as a server would, and it writes it down in
 `ServerConnection.violations`.
 
 Theory of operation:
 
-1. `ServerConnection.feed` hands the octets to one of three readers: of a line, of the content behind a 354, of the
-   chunk behind a BDAT. Each uses up what it can, and may choose the next reader. A line is a command, or a response
+1. `ServerConnection.feed` hands the bytes to one of three readers: of a line, of the content after a 354, of the
+   chunk after a BDAT. Each uses up what it can, and may choose the next reader. A line is a command, or a response
    within an authentication exchange.
 2. A command line goes to the method of its verb (`_COMMANDS`). It either refuses what is misspelt (`_Refusal`), or
    settles the command: it works out the server's own reply and lets the script replace it (`_settle`), and performs
    the command if that reply was positive.
 3. A message is committed to the mailbox before `feed` returns the reply that says so.
-4. TLS is the shell's: `begins_tls` tells it to begin behind the octets returned last, and it calls `tls_established`,
+4. TLS is the shell's: `begins_tls` tells it to begin after the bytes returned last, and it calls `tls_established`,
    also where TLS comes first of all. From there on it feeds what it decrypted.
-5. No violation and no reply of our own quotes what may be a credential: nothing behind AUTH in a line, no response,
-   and no line behind AUTH until the next one that begins with a verb we know.
-6. A reply that is held (`Hold`) ends the turn: what stands before it is returned, it and all behind it are kept, and
-   what the client sends meanwhile waits unread, until `ServerConnection.resume` goes on.
-7. Neither the clock nor chance is asked: the same octets are answered with the same octets. The one exception is the
+5. No violation and no reply of our own quotes what may be a credential: nothing after AUTH in a line, no response,
+   and no line after AUTH until the next one that begins with a verb we know.
+6. A reply that is held (`Hold`) ends the turn: what stands before it is returned, it and all that follows are kept,
+   and what the client sends meanwhile waits unread, until `ServerConnection.resume` goes on.
+7. Neither the clock nor chance is asked: the same bytes are answered with the same bytes. The one exception is the
    nonce of SCRAM and CRAM-MD5, unless `ServerConfig.auth_nonce` gives it.
 """
 
@@ -36,7 +36,7 @@ from smtplite.testing.config import ServerConfig
 from smtplite.testing.content import ContentCheck, DotDecoder
 from smtplite.testing.grammar import BadSyntax, is_domain, read_parameters, read_path
 from smtplite.testing.message import Commitment, Mailbox, Parameters, ReceivedMessage
-from smtplite.testing.parameters import MAX_ENVID_OCTETS, MAX_ORCPT_OCTETS, PARAMETERS, declared_size
+from smtplite.testing.parameters import MAX_ENVID_BYTES, MAX_ORCPT_BYTES, PARAMETERS, declared_size
 from smtplite.testing.sasl import (
     MECHANISMS,
     Challenge,
@@ -53,31 +53,31 @@ from smtplite.testing.script import Hold, Script, ScriptedReply
 __all__ = ["ServerConnection"]
 
 #: With CRLF; extensions add to it (RFC 5321 section 4.5.3.1.4).
-MAX_COMMAND_LINE_OCTETS = 512
+MAX_COMMAND_LINE_BYTES = 512
 #: Within an authentication exchange (RFC 4954 section 4.3).
-MAX_RESPONSE_LINE_OCTETS = 12_288
+MAX_RESPONSE_LINE_BYTES = 12_288
 #: RFC 1870 section 3.
-SIZE_MAIL_OCTETS = 26
+SIZE_MAIL_BYTES = 26
 #: RFC 6152 section 2.
-EIGHT_BIT_MAIL_OCTETS = 17
+EIGHT_BIT_MAIL_BYTES = 17
 #: RFC 6531 section 3.1.
-SMTPUTF8_MAIL_OCTETS = 10
+SMTPUTF8_MAIL_BYTES = 10
 #: RFC 3030 section 3.
-BINARY_MAIL_OCTETS = 16
+BINARY_MAIL_BYTES = 16
 #: RFC 8689 section 2.
-REQUIRETLS_MAIL_OCTETS = 11
+REQUIRETLS_MAIL_BYTES = 11
 #: RFC 2852 section 2.
-DELIVER_BY_MAIL_OCTETS = 17
+DELIVER_BY_MAIL_BYTES = 17
 #: RFC 4865 section 3.
-FUTURE_RELEASE_MAIL_OCTETS = 34
+FUTURE_RELEASE_MAIL_BYTES = 34
 #: RFC 6710 section 3.
-PRIORITY_MAIL_OCTETS = 15
-DSN_MAIL_OCTETS = len(" RET=FULL ENVID=") + MAX_ENVID_OCTETS
-DSN_RCPT_OCTETS = len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + MAX_ORCPT_OCTETS
+PRIORITY_MAIL_BYTES = 15
+DSN_MAIL_BYTES = len(" RET=FULL ENVID=") + MAX_ENVID_BYTES
+DSN_RCPT_BYTES = len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + MAX_ORCPT_BYTES
 #: For `ServerExtensions.extra_parameters`, if there are any.
-EXTRA_PARAMETER_OCTETS = 500
+EXTRA_PARAMETER_BYTES = 500
 #: Where SIZE gives no lower limit.
-MAX_CONTENT_OCTETS = 1024 * 1024 * 1024
+MAX_CONTENT_BYTES = 1024 * 1024 * 1024
 #: Accepted in one transaction.
 MAX_RECIPIENTS = 100_000
 #: Written down of one connection.
@@ -87,7 +87,7 @@ MAX_EXECUTED_LINES = 1_000
 #: Of a client's line in a violation or a reply.
 MAX_QUOTED_CHARS = 80
 #: Of a line without meaning in a long reply, CRLF included (RFC 5321 section 4.5.3.1.5).
-FILLER_LINE_OCTETS = 512
+FILLER_LINE_BYTES = 512
 
 _CHUNK = re.compile(r"([0-9]{1,20})( LAST)?", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -157,23 +157,23 @@ class _Transaction:
     rcpt_count: int = 0
     chunks_begun: bool = False
     content: bytearray = attrs.field(factory=bytearray)
-    octets: int = 0
-    #: Stands behind a scripted 354 without a MAIL: its content is read, and belongs to nobody.
+    size: int = 0
+    #: Follows a scripted 354 without a MAIL: its content is read, and belongs to nobody.
     is_void: bool = False
 
     @property
     def is_too_big(self) -> bool:
-        return self.octets > self.limit
+        return self.size > self.limit
 
     def begin_anew(self) -> None:
         """Forget the content; reverse-path and recipients stay."""
         self.chunks_begun = False
         self.content = bytearray()
-        self.octets = 0
+        self.size = 0
         self.check = _check(self.parameters)
 
     def add(self, piece: bytes) -> None:
-        self.octets += len(piece)
+        self.size += len(piece)
         self.check.feed(piece)
         if self.is_too_big:
             # Refused whatever follows: only its length still matters
@@ -186,7 +186,7 @@ class _Transaction:
 class _Chunk:
     left: int
     is_last: bool
-    #: What the chunk will be answered once its octets were swallowed (RFC 3030 section 2).
+    #: What the chunk will be answered once its bytes were swallowed (RFC 3030 section 2).
     refusal: _Reply | None
     scripted: ScriptedReply | None = None
     #: Whether the script was asked already.
@@ -206,11 +206,11 @@ class ServerConnection:
     """One connection of an ESMTP or LMTP server, without I/O.
 
     Send `greeting()`, then hand each piece that the client sends to `feed`, its end as an empty one, and send what it
-    returns; when `closing` is true, close behind it; when `begins_tls` is, take the server's part in a TLS handshake,
+    returns; when `closing` is true, close after it; when `begins_tls` is, take the server's part in a TLS handshake,
     call `tls_established` and go on inside; when `is_held` is, wait until the hold is released and send what `resume`
-    returns. The octets may be cut anywhere: replies, messages and violations are the same. Only what was written too
-    early (pipelining, octets behind a command that ends its group; with `ServerQuirks.refuses_behind_dot`, commands
-    behind a dot) can be seen where it arrives together with the command.
+    returns. The bytes may be cut anywhere: replies, messages and violations are the same. Only what was written too
+    early (pipelining, bytes after a command that ends its group; with `ServerQuirks.refuses_after_dot`, commands
+    after a dot) can be seen where it arrives together with the command.
 
     `committed` is what the server answers for: complete before a reply that says so is returned.
 
@@ -228,11 +228,11 @@ class ServerConnection:
         self.script = script if script is not None else Script(self.config.replies)
         #: The client's mistakes, in the order in which they came.
         self.violations: list[str] = []
-        #: Whether the server wants to close behind the octets that were returned last.
+        #: Whether the server wants to close after the bytes that were returned last.
         self.closing = False
-        #: Whether the TLS handshake begins behind the octets that were returned last.
+        #: Whether the TLS handshake begins after the bytes that were returned last.
         self.begins_tls = False
-        #: The version of TLS, as `tls_established` was told; None: in clear.
+        #: The version of TLS, as `tls_established` was told; None: unencrypted.
         self.tls: str | None = None
         #: Who the client is, by AUTH; empty: a scripted 235 ended the exchange before the server knew.
         self.authenticated_as: str | None = None
@@ -241,7 +241,7 @@ class ServerConnection:
         self.executed_content: list[bytes] = []
 
         self._out: list[bytes] = []
-        # Where in _out a reply stands that is held. Behind the turn: what is kept, and what it waits for
+        # Where in _out a reply stands that is held. After the turn: what is kept, and what it waits for
         self._holds: list[tuple[int, Hold]] = []
         self._kept: deque[tuple[Hold, bytes]] = deque()
         self._backlog = bytearray()
@@ -254,19 +254,19 @@ class ServerConnection:
         self._line_is_too_long = False
         self._line_ends_in_cr = False
         self._number = 0
-        # The verb answered last, as long as nothing came behind it; None: what follows belongs to the command
+        # The verb answered last, as long as nothing came after it; None: what follows belongs to the command
         self._answered: str | None = None
 
-        # How many of the next octets belong to a refused chunk that was not swallowed, and whether the line does
+        # How many of the next bytes belong to a refused chunk that was not swallowed, and whether the line does
         self._stray = 0
         self._new_stray = 0
         self._line_is_stray = False
         # Whether an end of data came in this turn whose followers are to be refused, and where its verdict stands
-        self._is_behind_dot = False
+        self._is_after_dot = False
         self._verdict_at = 0
 
         # The last line with a verb that we know was AUTH: what we do not know may be a credential
-        self._is_behind_auth = False
+        self._is_after_auth = False
         self._dialogue: _Dialogue | None = None
         self._peer: str | None = None
 
@@ -284,25 +284,25 @@ class ServerConnection:
         self._chunk = _Chunk(0, False, None)
 
         extensions = self.config.extensions
-        extra = EXTRA_PARAMETER_OCTETS if extensions.extra_parameters else 0
-        smtputf8 = SMTPUTF8_MAIL_OCTETS if extensions.smtputf8 else 0
+        extra = EXTRA_PARAMETER_BYTES if extensions.extra_parameters else 0
+        smtputf8 = SMTPUTF8_MAIL_BYTES if extensions.smtputf8 else 0
         self._additions = {
             "MAIL": extra
             + smtputf8
-            + (SIZE_MAIL_OCTETS if extensions.size is not None else 0)
-            + (EIGHT_BIT_MAIL_OCTETS if extensions.eight_bit_mime else 0)
-            + (BINARY_MAIL_OCTETS if extensions.binarymime else 0)
-            + (REQUIRETLS_MAIL_OCTETS if extensions.requiretls else 0)
-            + (DELIVER_BY_MAIL_OCTETS if extensions.deliver_by is not None else 0)
-            + (FUTURE_RELEASE_MAIL_OCTETS if extensions.future_release is not None else 0)
-            + (PRIORITY_MAIL_OCTETS if extensions.mt_priority else 0)
-            + (DSN_MAIL_OCTETS if extensions.dsn else 0),
-            "RCPT": extra + (DSN_RCPT_OCTETS if extensions.dsn else 0),
+            + (SIZE_MAIL_BYTES if extensions.size is not None else 0)
+            + (EIGHT_BIT_MAIL_BYTES if extensions.eight_bit_mime else 0)
+            + (BINARY_MAIL_BYTES if extensions.binarymime else 0)
+            + (REQUIRETLS_MAIL_BYTES if extensions.requiretls else 0)
+            + (DELIVER_BY_MAIL_BYTES if extensions.deliver_by is not None else 0)
+            + (FUTURE_RELEASE_MAIL_BYTES if extensions.future_release is not None else 0)
+            + (PRIORITY_MAIL_BYTES if extensions.mt_priority else 0)
+            + (DSN_MAIL_BYTES if extensions.dsn else 0),
+            "RCPT": extra + (DSN_RCPT_BYTES if extensions.dsn else 0),
             "VRFY": smtputf8,
             "EXPN": smtputf8,
         }
-        self._max_command_octets = MAX_COMMAND_LINE_OCTETS + max(self._additions.values())
-        self._limit = min(extensions.size or MAX_CONTENT_OCTETS, MAX_CONTENT_OCTETS)
+        self._max_command_bytes = MAX_COMMAND_LINE_BYTES + max(self._additions.values())
+        self._limit = min(extensions.size or MAX_CONTENT_BYTES, MAX_CONTENT_BYTES)
 
     def greeting(self) -> bytes:
         """Return what the server says first.
@@ -317,7 +317,7 @@ class ServerConnection:
         return self._end_turn()
 
     def tls_established(self, version: str = "TLS", peer: str | None = None) -> None:
-        """Forget everything that was said in clear: the handshake is complete. What is fed from here on was decrypted.
+        """Forget everything that was said before TLS: the handshake is complete. From here on, feed what is decrypted.
 
         Args:
             version: of TLS, such as ``TLSv1.3``.
@@ -351,8 +351,8 @@ class ServerConnection:
         return self._kept[0][0] if self._kept else None
 
     @property
-    def waiting_octets(self) -> int:
-        """How much of what the client sent waits unread behind a reply that is held."""
+    def waiting_bytes(self) -> int:
+        """How much of what the client sent waits unread because a reply is held."""
         return len(self._backlog)
 
     @property
@@ -365,22 +365,22 @@ class ServerConnection:
             and self._dialogue is None
         )
 
-    def say(self, octets: bytes, *, close: bool = False) -> bytes:
+    def say(self, data: bytes, *, close: bool = False) -> bytes:
         """Say something that nobody asked for; the client cannot know of it, and what it sends next is no violation.
 
         Args:
-            octets: returned as they are.
-            close: whether to close behind them.
+            data: returned as they are.
+            close: whether to close after them.
         """
         self._answered = None
         self.closing |= close
-        return octets
+        return data
 
     def feed(self, data: bytes, *, unread: bool = False) -> bytes:
         """Take what the client sent.
 
         Args:
-            data: the octets; empty: the client will send no more. A command, content or chunk cut off there is not
+            data: the bytes; empty: the client will send no more. A command, content or chunk cut off there is not
                 acted on.
             unread: whether the client sent them before it took all that was returned before. It is then told from a
                 write of its own that came too early.
@@ -399,7 +399,7 @@ class ServerConnection:
         return self._take_turn(data, unread=unread)
 
     def resume(self) -> bytes:
-        """Go on behind a reply that was held, if its hold was released.
+        """Go on after a reply that was held, if its hold was released.
 
         Returns:
             The reply, and those to what the client sent meanwhile, up to the next one that is held.
@@ -439,7 +439,7 @@ class ServerConnection:
             self._backlog += data[position:]
         else:
             # What is held back with the verdict, and what comes until it is said, came together with the dot
-            self._is_behind_dot = False
+            self._is_after_dot = False
         return self._end_turn()
 
     def _end_turn(self) -> bytes:
@@ -454,7 +454,7 @@ class ServerConnection:
         self.closing = self.begins_tls = False
         return b"".join(self._out[: starts[0]])
 
-    # --- the readers: each is called with at least one octet, and returns where it stopped
+    # --- the readers: each is called with at least one byte, and returns where it stopped
 
     def _read_nothing(self, data: bytes, position: int) -> int:
         """Read on for ever without answering."""
@@ -473,7 +473,7 @@ class ServerConnection:
         stop = end if end >= 0 else len(data)
         if not self._line_is_too_long:
             # The limit counts CRLF, which is not kept: a line that is too long still shows as such in `_end_line`
-            limit = self._max_command_octets if self._dialogue is None else MAX_RESPONSE_LINE_OCTETS
+            limit = self._max_command_bytes if self._dialogue is None else MAX_RESPONSE_LINE_BYTES
             room = limit - len(self._line)
             self._line += data[position : min(stop, position + room)]
             self._line_is_too_long = stop - position > room
@@ -492,7 +492,7 @@ class ServerConnection:
             if len(self.executed_content) < MAX_EXECUTED_LINES:
                 self.executed_content.append(line)
             self._act_on(line, is_too_long)
-            # What follows it, the client did not write behind a command of its own
+            # What follows it, the client did not write after a command of its own
             self._answered = None
             self._line_is_stray = False
         else:
@@ -501,18 +501,18 @@ class ServerConnection:
     def _act_on(self, line: bytes, is_too_long: bool) -> None:
         if self._dialogue is not None:
             self._answered = "AUTH"
-            self._respond(self._dialogue, line, is_too_long or len(line) + 2 > MAX_RESPONSE_LINE_OCTETS)
+            self._respond(self._dialogue, line, is_too_long or len(line) + 2 > MAX_RESPONSE_LINE_BYTES)
             return
         self._number += 1
         verb = line.partition(b" ")[0].upper().decode("ascii", "replace")
         if verb in _COMMANDS:
-            self._is_behind_auth = verb == "AUTH"
+            self._is_after_auth = verb == "AUTH"
         self._answered = self._name(verb)
-        if self._is_behind_dot:
-            self._refuse_behind_dot()
+        if self._is_after_dot:
+            self._refuse_after_dot()
             return
         try:
-            if is_too_long or len(line) + 2 > MAX_COMMAND_LINE_OCTETS + self._additions.get(verb, 0):
+            if is_too_long or len(line) + 2 > MAX_COMMAND_LINE_BYTES + self._additions.get(verb, 0):
                 raise _Refusal(500, "5.5.2", "line too long", f"command line too long: {self._show(line)}")
             self._execute(verb, self._command_text(line))
         except _Refusal as refusal:
@@ -523,9 +523,9 @@ class ServerConnection:
             elif verb == "RCPT" and self._transaction is not None:
                 self._transaction.rcpt_count += 1
 
-    def _refuse_behind_dot(self) -> None:
-        self._say(_Reply(503, "5.5.1", "bad sequence of commands: pipelined behind end of data"))
-        if self.config.quirks.refuses_behind_dot == "before":
+    def _refuse_after_dot(self) -> None:
+        self._say(_Reply(503, "5.5.1", "bad sequence of commands: pipelined after end of data"))
+        if self.config.quirks.refuses_after_dot == "before":
             self._out.insert(self._verdict_at, self._out.pop())
             self._verdict_at += 1
 
@@ -546,7 +546,7 @@ class ServerConnection:
         self._number += 1
         self._answered = "END_OF_DATA"
         self._verdict_at = len(self._out)
-        self._is_behind_dot = self.config.quirks.refuses_behind_dot is not None
+        self._is_after_dot = self.config.quirks.refuses_after_dot is not None
         self._end_of_data(self._current(), "DATA")
 
     def _read_chunk(self, data: bytes, position: int) -> int:
@@ -566,7 +566,7 @@ class ServerConnection:
         self._end_chunk(self._chunk)
 
     def _finish_reading(self, end: Callable[[], None]) -> None:
-        """Call `end`, content or chunk being complete; but not behind a reply in its middle that is held or closes."""
+        """Call `end`, content or chunk being complete; but not after a reply in its middle that is held or closes."""
         self._read = self._read_line
         if self._holds:
             self._unfinished = end
@@ -575,7 +575,7 @@ class ServerConnection:
 
     def _interrupt(self, transaction: _Transaction) -> None:
         """Say what the script has to say in the middle of content."""
-        scripted = self._scripted("CONTENT", octets=transaction.octets)
+        scripted = self._scripted("CONTENT", content_bytes=transaction.size)
         if scripted is not None:
             self._say_scripted(scripted)
 
@@ -587,28 +587,28 @@ class ServerConnection:
             self.violations.append(violation)
 
     def _note_early(self) -> None:
-        """Write down that octets came which the client should not have sent before it read the last reply."""
+        """Write down that bytes came which the client should not have sent before it read the last reply."""
         verb, self._answered = self._answered, None
         if verb is None:
             return
         if verb == "GREETING":
-            self._violate("octets before the greeting was read")
+            self._violate("bytes before the greeting was read")
         elif verb in _LAST_IN_GROUP or verb not in _ANYWHERE_IN_GROUP:
-            self._violate(f"octets behind {verb}, which ends its group")
+            self._violate(f"bytes after {verb}, which ends its group")
         elif not self._offers_pipelining:
             self._violate("pipelining, which is not offered")
 
     def _name(self, verb: str) -> str:
-        return "a line" if self._is_behind_auth and verb not in _COMMANDS else verb[:MAX_QUOTED_CHARS]
+        return "a line" if self._is_after_auth and verb not in _COMMANDS else verb[:MAX_QUOTED_CHARS]
 
     def _show(self, line: bytes | str) -> str:
         """Quote a line of the client, as far as it cannot hold a credential."""
-        octets = line.encode() if isinstance(line, str) else line
-        auth = _AUTH_COMMAND.search(octets)
+        data = line.encode() if isinstance(line, str) else line
+        auth = _AUTH_COMMAND.search(data)
         if auth is not None:
-            return _quote(octets[: auth.end()] + b" ...")
-        if self._is_behind_auth:
-            return "(not shown behind AUTH)"
+            return _quote(data[: auth.end()] + b" ...")
+        if self._is_after_auth:
+            return "(not shown after AUTH)"
         return _quote(line)
 
     @property
@@ -616,11 +616,11 @@ class ServerConnection:
         return self._is_extended and self.config.extensions.pipelining
 
     def _say(self, reply: _Reply, *lines: str) -> None:
-        """Send a reply of our own; `lines` stand behind its first line."""
+        """Send a reply of our own; `lines` follow its first line."""
         enhanced = f"{reply.enhanced} " if reply.enhanced and self.config.extensions.enhanced_status_codes else ""
         text = [f"{enhanced}{reply.text}{self._suffix}", *lines]
-        octets = "".join(f"{reply.code}-{line}\r\n" for line in text[:-1])
-        self._out.append(f"{octets}{reply.code} {text[-1]}\r\n".encode())
+        lines_before = "".join(f"{reply.code}-{line}\r\n" for line in text[:-1])
+        self._out.append(f"{lines_before}{reply.code} {text[-1]}\r\n".encode())
         if reply.code == 421:
             self.closing = True
 
@@ -662,7 +662,7 @@ class ServerConnection:
         Args:
             verb: as the script names it.
             reply: our own reply.
-            lines: of our own reply, behind its first line.
+            lines: of our own reply, after its first line.
             sender: the reverse-path, for the script; None: that of the transaction.
             recipients: the forward-paths, for the script; None: those accepted in the transaction.
             can_perform: whether there is anything to perform, if the reply is positive.
@@ -693,14 +693,14 @@ class ServerConnection:
         *,
         sender: str | None = None,
         recipients: Collection[str] | None = None,
-        octets: int = 0,
+        content_bytes: int = 0,
     ) -> ScriptedReply | None:
         transaction = self._transaction
         if transaction is not None:
             sender = transaction.sender if sender is None else sender
             recipients = transaction.recipients if recipients is None else recipients
         return self.script.take(
-            verb, sender=sender, recipients=recipients or (), in_tls=self.tls is not None, octets=octets
+            verb, sender=sender, recipients=recipients or (), in_tls=self.tls is not None, content_bytes=content_bytes
         )
 
     # --- commands
@@ -727,7 +727,7 @@ class ServerConnection:
             code, enhanced = (553, "5.6.7") if verb in {"MAIL", "RCPT"} else (501, "5.5.4")
             raise _Refusal(code, enhanced, "non-ASCII not permitted here", f"8-bit command: {self._show(text)}")
         if self._refuses_service and verb != "QUIT":
-            self._violate(f"{self._name(verb)} behind a negative greeting")
+            self._violate(f"{self._name(verb)} after a negative greeting")
             self._settle(verb, _Reply(503, "5.5.1", "no service here"), can_perform=False)
             return
         command = _COMMANDS.get(verb)
@@ -829,7 +829,7 @@ class ServerConnection:
         if self._settle("STARTTLS", reply, can_perform=self.tls is None).performed:
             self.begins_tls = True
 
-    # --- AUTH: the command, the responses behind it, and what a step of the mechanism is answered
+    # --- AUTH: the command, the responses after it, and what a step of the mechanism is answered
 
     def _auth(self, argument: str) -> None:
         name, space, initial = argument.partition(" ")
@@ -858,7 +858,7 @@ class ServerConnection:
             return Failure(502, "5.5.1", "AUTH is not implemented", "AUTH, which is not offered")
         for is_so, violation in (
             (not self._is_extended, "AUTH before EHLO"),
-            (self.authenticated_as is not None, "AUTH behind AUTH"),
+            (self.authenticated_as is not None, "AUTH after AUTH"),
             (self._transaction is not None, "AUTH within a mail transaction"),
         ):
             if is_so:
@@ -866,7 +866,7 @@ class ServerConnection:
         if name not in offered:
             return Failure(504, "5.5.4", "mechanism not offered", f"AUTH {shown}, which is not offered")
         if name not in offered_mechanisms(self.config, in_tls=self.tls is not None):
-            return Failure(538, "5.7.11", "encryption required for this mechanism", f"AUTH {shown} in clear")
+            return Failure(538, "5.7.11", "encryption required for this mechanism", f"AUTH {shown} without TLS")
         if name not in MECHANISMS:
             return Failure(504, "5.5.4", "mechanism not implemented")
         return None
@@ -908,7 +908,7 @@ class ServerConnection:
             self._violate(step.violation)
         self._dialogue = None
         if scripted is not None:
-            # A number behind a challenge would make it undecodable
+            # A number after a challenge would make it undecodable
             self._say_scripted(scripted, is_numbered=not scripted.is_intermediate)
             if scripted.is_intermediate and not self.closing:
                 dialogue.outcome = None if isinstance(step, Challenge) else step
@@ -916,7 +916,7 @@ class ServerConnection:
             elif scripted.is_performed and not (isinstance(step, Failure) and dialogue.exchange is None):
                 self.authenticated_as = step.identity if isinstance(step, Success) else ""
         elif isinstance(step, Challenge):
-            self._out.append(f"334 {encode_challenge(step.octets)}\r\n".encode())
+            self._out.append(f"334 {encode_challenge(step.data)}\r\n".encode())
             self._dialogue = dialogue
         elif isinstance(step, Failure):
             self._say(_Reply(step.code, step.enhanced, step.text))
@@ -940,16 +940,16 @@ class ServerConnection:
         if self._helo is None:
             reply = self._out_of_sequence("MAIL before EHLO")
         elif self._outlived is not None:
-            reply = self._out_of_sequence("MAIL without RSET behind a refused BDAT")
+            reply = self._out_of_sequence("MAIL without RSET after a refused BDAT")
             self._transaction, self._outlived = self._outlived, None
             self._must_reset = False
         elif self._must_reset and not quirks.executes_refused_chunks:
-            reply = self._out_of_sequence("MAIL without RSET behind a refused BDAT")
+            reply = self._out_of_sequence("MAIL without RSET after a refused BDAT")
         elif self._transaction is not None:
             reply = self._out_of_sequence("MAIL within a mail transaction")
         else:
             if self._must_reset:
-                self._violate("MAIL without RSET behind a refused BDAT")
+                self._violate("MAIL without RSET after a refused BDAT")
             can_perform = True
             if (declared_size(parameters) or 0) > self._limit:
                 reply = _Reply(552, "5.3.4", "message size exceeds the limit")
@@ -978,7 +978,7 @@ class ServerConnection:
             may_be_early = self._mail_was_refused or self._must_reset
             reply = self._out_of_sequence(None if may_be_early else "RCPT without MAIL")
         elif transaction.chunks_begun:
-            reply = self._out_of_sequence("RCPT behind BDAT")
+            reply = self._out_of_sequence("RCPT after BDAT")
         else:
             transaction.rcpt_count += 1
             if rcptmax is not None and transaction.rcpt_count > rcptmax:
@@ -995,13 +995,13 @@ class ServerConnection:
 
     def _filler(self, reply: _Reply) -> list[str]:
         """Return the lines that make `reply` long, if it is to be."""
-        wanted = self.config.quirks.rcpt_reply_octets
+        wanted = self.config.quirks.rcpt_reply_bytes
         if not wanted:
             return []
         prefix = f"{reply.enhanced} " if self.config.extensions.enhanced_status_codes else ""
-        # Code, its separator and CRLF are six octets more
-        line = prefix.ljust(FILLER_LINE_OCTETS - 6, "x")
-        return [line] * -(-wanted // FILLER_LINE_OCTETS)
+        # Code, its separator and CRLF are six bytes more
+        line = prefix.ljust(FILLER_LINE_BYTES - 6, "x")
+        return [line] * -(-wanted // FILLER_LINE_BYTES)
 
     def _data(self, argument: str) -> None:
         self._no_argument("DATA", argument)
@@ -1012,7 +1012,7 @@ class ServerConnection:
             may_be_early = self._mail_was_refused or self._must_reset
             reply = self._out_of_sequence(None if may_be_early else "DATA without MAIL")
         elif transaction.chunks_begun:
-            reply = self._out_of_sequence("DATA behind BDAT")
+            reply = self._out_of_sequence("DATA after BDAT")
             can_perform = False
         elif _is_binary(transaction.parameters):
             reply = self._out_of_sequence("DATA with BODY=BINARYMIME")
@@ -1062,9 +1062,9 @@ class ServerConnection:
             self._end_chunk(chunk)
 
     def _is_refused_at_once(self, chunk: _Chunk) -> bool:
-        """Say whether a chunk is refused before its octets are read; what is left to say is then noted in it."""
+        """Say whether a chunk is refused before its bytes are read; what is left to say is then noted in it."""
         transaction = self._transaction
-        if chunk.refusal is None and transaction is not None and transaction.octets + chunk.left > transaction.limit:
+        if chunk.refusal is None and transaction is not None and transaction.size + chunk.left > transaction.limit:
             chunk.refusal = _Reply(552, "5.3.4", "message size exceeds the limit")
         chunk.scripted = self._scripted("BDAT")
         chunk.is_settled = True
@@ -1078,7 +1078,7 @@ class ServerConnection:
         return True
 
     def _end_chunk(self, chunk: _Chunk) -> None:
-        """Answer a BDAT whose octets were all read, or are not to be.
+        """Answer a BDAT whose bytes were all read, or are not to be.
 
         RFC 3030 section 2.
         """
@@ -1090,7 +1090,7 @@ class ServerConnection:
         elif chunk.is_last:
             positive = self._end_of_data(transaction, "BDAT", scripted)
         else:
-            reply = _Reply(250, "2.0.0", f"{transaction.octets} octets so far")
+            reply = _Reply(250, "2.0.0", f"{transaction.size} bytes so far")
             if transaction.is_too_big:
                 reply = _Reply(552, "5.3.4", "message size exceeds the limit")
             positive = self._settle_by(scripted, "BDAT", reply).positive
@@ -1204,8 +1204,8 @@ class ServerConnection:
         for fault in transaction.check.faults:
             self._violate(fault)
         declared = declared_size(transaction.parameters)
-        if declared is not None and transaction.octets > declared:
-            self._violate(f"{transaction.octets} octets of content, SIZE={declared} declared")
+        if declared is not None and transaction.size > declared:
+            self._violate(f"{transaction.size} bytes of content, SIZE={declared} declared")
         queue_id = self.mailbox.new_queue_id()
         refusal = self._refuses_content(transaction)
         reply = refusal or _Reply(250, "2.0.0", f"ok: queued as {queue_id}")

@@ -40,7 +40,7 @@ MAX_COMPUTED_ITERATIONS = 1_000_000
 class Challenge:
     """What the server asks next; empty where the client is to begin."""
 
-    octets: bytes = attrs.field(repr=False)
+    data: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -71,9 +71,9 @@ class _Malformed(Exception):
     """A response is not what its mechanism allows. The text becomes a violation, so it quotes nothing."""
 
 
-def encode_challenge(octets: bytes) -> str:
-    """Return `octets` as they stand in a 334."""
-    return b64encode(octets).decode("ascii")
+def encode_challenge(data: bytes) -> str:
+    """Encode `data` for a 334."""
+    return b64encode(data).decode("ascii")
 
 
 def decode_response(line: bytes) -> bytes:
@@ -84,10 +84,10 @@ def decode_response(line: bytes) -> bytes:
 
     RFC 4648 section 4.
     """
-    octets = b64decode(line, validate=True)
-    if b64encode(octets) != line:
+    data = b64decode(line, validate=True)
+    if b64encode(data) != line:
         raise ValueError("not base64 as it is written canonically")
-    return octets
+    return data
 
 
 def _text(response: bytes, what: str) -> str:
@@ -252,7 +252,7 @@ _OAUTHBEARER = re.compile(
 
 
 def _xoauth2(config: ServerConfig, peer: str | None) -> _Steps:
-    """One message; behind a rejected token a challenge that says why, and an empty response (Google's XOAUTH2)."""
+    """One message; after a rejected token a challenge that says why, and an empty response (Google's XOAUTH2)."""
     del peer
     match = _XOAUTH2.fullmatch(_text((yield b""), "XOAUTH2 response"))
     if match is None:

@@ -31,7 +31,7 @@ def _upper(verb: str) -> str:
 
 
 class Hold:
-    """Keeps back the replies that it is given to until `release`; a connection does not go on behind such a reply.
+    """Keeps back the replies that it is given to until `release`; a connection does not go on after such a reply.
 
     What the reply answers is done nevertheless: a message whose verdict is held is in the mailbox.
 
@@ -74,7 +74,7 @@ class ReplyOptions(TypedDict, total=False):
     close: bool | None
     in_tls: bool | None
     for_all: bool
-    after_octets: int
+    after_bytes: int
     hold: Hold | None
 
 
@@ -84,7 +84,7 @@ class ScriptedReply:
 
     A reply replaces the server's own to every command that it matches and that is free of syntax errors, also where
     the server would have said no. The command is performed if the reply is positive and the server is able to: a RCPT
-    answered 250 behind a refused MAIL is still nobody's recipient.
+    answered 250 after a refused MAIL is still nobody's recipient.
 
     Raises:
         ValueError: `reply` is text but not ``code [text]``, or `verb` cannot be a verb.
@@ -94,33 +94,33 @@ class ScriptedReply:
     #:
     #: - ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST; - ``AUTH_RESPONSE``: the reply to a line of the
     #: client within an authentication exchange, but for ``*``; - ``END_OF_AUTH``: the final reply of an exchange,
-    #: whether it answers AUTH or a line behind it; goes before those; - ``CONTENT``: said in the middle of the content,
-    #: once, as soon as more than `after_octets` of it came. Nothing is performed or refused by it. Without `close` the
+    #: whether it answers AUTH or a line after it; goes before those; - ``CONTENT``: said in the middle of the content,
+    #: once, as soon as more than `after_bytes` of it came. Nothing is performed or refused by it. Without `close` the
     #: rest of the content is read, and answered as ever.
     #:
     #: A 3yz reply to any of the AUTH verbs goes on with the exchange: in place of a challenge it is one, in place of
     #: the final reply it is one challenge more.
     verb: str = attrs.field(converter=_upper)
-    #: Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply. Octets:
+    #: Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply. Bytes:
     #: sent exactly as they are, also nothing at all. None: what the server says for itself; for the sake of `hold`,
     #: `close`, `performs`. A function: makes of what the server says for itself what is sent.
     reply: ScriptedText = None
     #: Only for this recipient: of RCPT, of END_OF_DATA in LMTP, else one of those accepted; argument of VRFY, EXPN.
     to: str | None = attrs.field(default=None, kw_only=True)
-    #: Only for this reverse-path, in MAIL and all behind it; empty: the null reverse-path.
+    #: Only for this reverse-path, in MAIL and all that follows it; empty: the null reverse-path.
     sender: str | None = attrs.field(default=None, kw_only=True)
     #: How often, over all connections that share the script; None: always.
     times: int | None = attrs.field(default=None, kw_only=True)
     #: Whether the command is performed; None: if the reply is positive (3yz for DATA, 2yz for all others).
     performs: bool | None = attrs.field(default=None, kw_only=True)
-    #: Whether the server closes behind the reply; None: if its code is 421.
+    #: Whether the server closes after the reply; None: if its code is 421.
     close: bool | None = attrs.field(default=None, kw_only=True)
-    #: Only inside TLS (True), or only in clear (False).
+    #: Only inside TLS (True), or only outside it (False).
     in_tls: bool | None = attrs.field(default=None, kw_only=True)
     #: END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT.
     for_all: bool = attrs.field(default=False, kw_only=True)
     #: CONTENT: how much of the content comes before it.
-    after_octets: int = attrs.field(default=0, kw_only=True)
+    after_bytes: int = attrs.field(default=0, kw_only=True)
     #: Keeps the reply back; it is performed at once.
     hold: Hold | None = attrs.field(default=None, kw_only=True)
 
@@ -178,23 +178,29 @@ class ScriptedReply:
 
     @property
     def closes(self) -> bool:
-        """Whether the server closes the connection behind this reply."""
+        """Whether the server closes the connection after this reply."""
         return self._code == b"421" if self.close is None else self.close
 
     def matches(
-        self, verb: str, *, sender: str | None, recipients: Collection[str], in_tls: bool = False, octets: int = 0
+        self,
+        verb: str,
+        *,
+        sender: str | None,
+        recipients: Collection[str],
+        in_tls: bool = False,
+        content_bytes: int = 0,
     ) -> bool:
-        """Say whether this rule is meant for `verb` with these addresses, and `octets` of content for CONTENT."""
+        """Say whether this rule is meant for `verb` with these addresses, and so much content for CONTENT."""
         if verb != self.verb or self.in_tls not in {None, in_tls}:
             return False
-        if verb == "CONTENT" and octets <= self.after_octets:
+        if verb == "CONTENT" and content_bytes <= self.after_bytes:
             return False
         if self.sender is not None and (sender is None or not _same_mailbox(self.sender, sender)):
             return False
         return self.to is None or any(_same_mailbox(self.to, recipient) for recipient in recipients)
 
     def to_bytes(self, suffix: str = "") -> bytes:
-        """Return the octets to send, of a reply that is not the server's own.
+        """Return the bytes to send, of a reply that is not the server's own.
 
         Args:
             suffix: ends the first line of a reply given as text.
@@ -206,8 +212,8 @@ class ScriptedReply:
         enhanced = _ENHANCED.match(text)
         prefix = f"{enhanced[0]} " if enhanced else ""
         *lines, last = ((text + suffix).strip(), *(prefix + line for line in others))
-        octets = "".join(f"{code}-{line}\r\n" for line in lines)
-        return (octets + (f"{code} {last}" if last else code) + "\r\n").encode()
+        lines_before = "".join(f"{code}-{line}\r\n" for line in lines)
+        return (lines_before + (f"{code} {last}" if last else code) + "\r\n").encode()
 
 
 class Script:
@@ -234,11 +240,13 @@ class Script:
         sender: str | None = None,
         recipients: Collection[str] = (),
         in_tls: bool = False,
-        octets: int = 0,
+        content_bytes: int = 0,
     ) -> ScriptedReply | None:
         """Return the reply to `verb`, used once, or None: the server is to speak for itself."""
         for index, rule in enumerate(self._rules):
-            if not rule.reply.matches(verb, sender=sender, recipients=recipients, in_tls=in_tls, octets=octets):
+            if not rule.reply.matches(
+                verb, sender=sender, recipients=recipients, in_tls=in_tls, content_bytes=content_bytes
+            ):
                 continue
             if rule.left is not None:
                 rule.left -= 1

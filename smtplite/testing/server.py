@@ -1,6 +1,6 @@
 """The testing server on real sockets, and in memory: a thin shell over `smtplite.testing.protocol`.
 
-`ServedConnection` is everything between the wire and the protocol half: octets as they came from the wire go in, octets
+`ServedConnection` is everything between the wire and the protocol half: bytes as they came from the wire go in, bytes
 for the wire pile up in `outgoing`. TLS happens there, so that a socket and a stream in memory share it.
 """
 
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_WAIT_SECONDS", "HeldReply", "SMTPServer", "ServedConnection"]
 
 #: Taken from a client at once.
-MAX_RECEIVE_OCTETS = 65_536
+MAX_RECEIVE_BYTES = 65_536
 #: Of replies in memory that a client did not take: from here on its `send` waits, as it would for a full socket.
-MAX_UNREAD_OCTETS = 65_536
-#: Of what a client sent behind a reply that is held: from here on nothing more is read.
-MAX_WAITING_OCTETS = 1_048_576
+MAX_UNREAD_BYTES = 65_536
+#: Of what a client sent after a reply that is held: from here on nothing more is read.
+MAX_WAITING_BYTES = 1_048_576
 #: `SMTPServer.wait_for_messages` and `HeldReply.wait` give up after this.
 DEFAULT_WAIT_SECONDS = 10.0
 
 
 IDLE_REPLY = b"421 4.4.2 idle for too long, closing\r\n"
 
-#: RFC 8446 section 5.1: the octet that a TLS client begins with.
+#: RFC 8446 section 5.1: the byte that a TLS client begins with.
 _TLS_HANDSHAKE_RECORD = 0x16
 
 
@@ -115,7 +115,7 @@ class HeldReply(Hold):
 class ServedConnection:
     """The record of one connection, and its way from the wire to the protocol half and back.
 
-    A test reads its attributes and may `say` something; `greet` and `receive` are for whoever carries the octets.
+    A test reads its attributes and may `say` something; `greet` and `receive` are for whoever carries the bytes.
 
     Args:
         protocol: the sans-IO half.
@@ -136,7 +136,7 @@ class ServedConnection:
         self.protocol = protocol
         #: What came from the client ("C") and went to it ("S"), one entry per receive and per send.
         #:
-        #: What was inside TLS stands here in clear, credentials too.
+        #: What was inside TLS is written down decrypted, credentials too.
         self.transcript: list[tuple[Literal["C", "S"], bytes]] = []
         #: Whether neither side has ended the connection yet.
         self.is_open = True
@@ -144,9 +144,9 @@ class ServedConnection:
         self.tls_error: ssl.SSLError | None = None
         #: What is to go to the client and was not taken yet, as it goes over the wire.
         self.outgoing = bytearray()
-        #: Set by whoever carries the octets: send what is in `outgoing`, and the end if the connection is not open.
+        #: Set by whoever carries the bytes: send what is in `outgoing`, and the end if the connection is not open.
         self.flush: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
-        #: Set by whoever carries the octets: see to it that `flush` is called soon.
+        #: Set by whoever carries the bytes: see to it that `flush` is called soon.
         self.wake: Callable[[], None] = _do_nothing
         #: Called when the connection is not open any more.
         self.on_end: Callable[[], None] = _do_nothing
@@ -168,7 +168,7 @@ class ServedConnection:
 
     @property
     def tls(self) -> str | None:
-        """The version of TLS, such as ``TLSv1.3``; None: in clear."""
+        """The version of TLS, such as ``TLSv1.3``; None: unencrypted."""
         return self.protocol.tls
 
     @property
@@ -184,12 +184,12 @@ class ServedConnection:
     @property
     def received(self) -> bytes:
         """Everything that the client sent."""
-        return b"".join(octets for direction, octets in self.transcript if direction == "C")
+        return b"".join(data for direction, data in self.transcript if direction == "C")
 
     @property
     def sent(self) -> bytes:
         """Everything that the server sent."""
-        return b"".join(octets for direction, octets in self.transcript if direction == "S")
+        return b"".join(data for direction, data in self.transcript if direction == "S")
 
     def forget(self) -> None:
         """Forget what happened so far; the dialogue goes on."""
@@ -197,14 +197,14 @@ class ServedConnection:
         self.violations.clear()
         self.executed_content.clear()
 
-    async def say(self, octets: bytes, *, close: bool = False) -> None:
+    async def say(self, data: bytes, *, close: bool = False) -> None:
         """Say something that nobody asked for, inside TLS if that is where the connection is.
 
         It is with the client's kernel (in memory: with its stream) when this returns.
 
         Args:
-            octets: sent as they are; empty: nothing.
-            close: whether the server closes behind them.
+            data: sent as they are; empty: nothing.
+            close: whether the server closes after them.
 
         Raises:
             RuntimeError: the connection has ended, or is within a TLS handshake.
@@ -213,7 +213,7 @@ class ServedConnection:
             raise RuntimeError("the connection has ended: nothing can be said on it")
         if self._tls is not None and not self._tls.is_established:
             raise RuntimeError("the connection is within a TLS handshake: nothing can be said on it")
-        self._put(self.protocol.say(octets, close=close))
+        self._put(self.protocol.say(data, close=close))
         await self.flush()
 
     def greet(self) -> None:
@@ -227,7 +227,7 @@ class ServedConnection:
         """Take `data` from the wire (empty: the client's end); the replies are added to `outgoing`.
 
         Args:
-            data: the octets.
+            data: the bytes.
             unread: whether the client sent them before it took all that was in `outgoing`.
         """
         if self._tls is None or not data:
@@ -238,15 +238,15 @@ class ServedConnection:
             if protocol.begins_tls:
                 protocol.feed(data)  # it does nothing but write them down
             else:
-                protocol.violations.append("octets in clear where TLS begins")
-        octets = tls.receive(data)
+                protocol.violations.append("unencrypted bytes where TLS begins")
+        decrypted = tls.receive(data)
         if tls.is_established and protocol.tls is None:
             protocol.tls_established(tls.version, tls.peer)
             if self._greets_in_tls:
                 self._put(protocol.greeting())
                 unread = True
-        if octets:
-            self._hear(octets, unread=unread)
+        if decrypted:
+            self._hear(decrypted, unread=unread)
         self.outgoing += tls.outgoing()
         if tls.error is not None or tls.is_ended:
             self.tls_error = tls.error
@@ -257,11 +257,11 @@ class ServedConnection:
             self.transcript.append(("C", data))
         self._put(self.protocol.feed(data, unread=unread))
 
-    def _put(self, octets: bytes) -> None:
-        if octets:
+    def _put(self, data: bytes) -> None:
+        if data:
             if self._keeps_transcript:
-                self.transcript.append(("S", octets))
-            self.outgoing += octets if self._tls is None else self._tls.send(octets)
+                self.transcript.append(("S", data))
+            self.outgoing += data if self._tls is None else self._tls.send(data)
         if self.protocol.begins_tls and self._tls is None:
             self._tls = TlsServerSide(self._ssl_context())
         if self.protocol.closing and self.is_open:
@@ -505,15 +505,15 @@ class SMTPServer:
             server.reply("RCPT", "550 5.1.1 no such user", to="bob@example.org")
             server.reply("MAIL", "451 4.3.0 later", times=1)
             server.reply("END_OF_DATA", b"", performs=True, close=True)  # taken, and the reply lost
-            server.reply("CONTENT", "552 5.3.4 too big", after_octets=10_000, close=True)
-            server.reply("EHLO", lambda octets: octets[:20], close=True)  # what it would have said, cut
-            server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and reads on in clear
+            server.reply("CONTENT", "552 5.3.4 too big", after_bytes=10_000, close=True)
+            server.reply("EHLO", lambda bytes: bytes[:20], close=True)  # what it would have said, cut
+            server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and reads on, unencrypted
             server.reply("AUTH", "334 no base64!")
 
         Args:
             verb: a command, or another point of the dialogue.
             reply: what to say; None: what the server says for itself.
-            options: ``to``, ``sender``, ``times``, ``performs``, ``close``, ``in_tls``, ``for_all``, ``after_octets``,
+            options: ``to``, ``sender``, ``times``, ``performs``, ``close``, ``in_tls``, ``for_all``, ``after_bytes``,
                 ``hold``.
 
         Raises:
@@ -677,11 +677,11 @@ class SMTPServer:
         try:
             connection.greet()
             while True:
-                # The next octets are taken only when the replies to the last ones are with the kernel. After our end,
-                # too: a socket closed with octets unread would reset the connection, and take our last reply with it
+                # The next bytes are taken only when the replies to the last ones are with the kernel. After our end,
+                # too: a socket closed with bytes unread would reset the connection, and take our last reply with it
                 await wire.flush()
-                await _room_behind_hold(connection.protocol)
-                connection.receive(await stream.receive(MAX_RECEIVE_OCTETS))
+                await _room_while_held(connection.protocol)
+                connection.receive(await stream.receive(MAX_RECEIVE_BYTES))
         except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):  # OSError: trio's, from send_eof
             pass
         finally:
@@ -690,9 +690,9 @@ class SMTPServer:
             await _close(stream)
 
 
-async def _room_behind_hold(protocol: ServerConnection) -> None:
-    """Wait until a client that goes on sending behind a held reply may be read again."""
-    while protocol.waiting_octets >= MAX_WAITING_OCTETS and protocol.held_by is not None:
+async def _room_while_held(protocol: ServerConnection) -> None:
+    """Wait until a client that goes on sending while a reply is held may be read again."""
+    while protocol.waiting_bytes >= MAX_WAITING_BYTES and protocol.held_by is not None:
         released = anyio.Event()
         protocol.held_by.on_release(released.set)
         await released.wait()
@@ -750,9 +750,9 @@ class _Wire:
         async with self._lock:
             outgoing = self._connection.outgoing
             while outgoing:  # more may come meanwhile, and all of it goes before the end
-                octets = bytes(outgoing)
+                data = bytes(outgoing)
                 outgoing.clear()
-                await self._stream.send(octets)
+                await self._stream.send(data)
             if not self._connection.is_open and not self._sent_eof:
                 self._sent_eof = True
                 await self._stream.send_eof()
@@ -777,7 +777,7 @@ class _MemoryStream(anyio.abc.ByteStream):
         connection.wake = self._wake
         connection.greet()
 
-    async def receive(self, max_bytes: int = MAX_RECEIVE_OCTETS) -> bytes:
+    async def receive(self, max_bytes: int = MAX_RECEIVE_BYTES) -> bytes:
         await anyio.lowlevel.checkpoint()
         while not self._unread:
             self._check_open()
@@ -791,19 +791,19 @@ class _MemoryStream(anyio.abc.ByteStream):
             finally:
                 self._readable = None
         self._check_open()
-        octets = bytes(self._unread[:max_bytes])
+        data = bytes(self._unread[:max_bytes])
         del self._unread[:max_bytes]
         self._wake()
-        return octets
+        return data
 
     @property
     def _is_clogged(self) -> bool:
-        waiting = self._connection.protocol.waiting_octets
-        return not self._is_closed and (len(self._unread) >= MAX_UNREAD_OCTETS or waiting >= MAX_WAITING_OCTETS)
+        waiting = self._connection.protocol.waiting_bytes
+        return not self._is_closed and (len(self._unread) >= MAX_UNREAD_BYTES or waiting >= MAX_WAITING_BYTES)
 
     async def send(self, item: bytes) -> None:
         await anyio.lowlevel.checkpoint()
-        for start in range(0, len(item), MAX_RECEIVE_OCTETS):
+        for start in range(0, len(item), MAX_RECEIVE_BYTES):
             while self._is_clogged:
                 if self._drained is not None:
                     raise anyio.BusyResourceError("sending to")
@@ -814,8 +814,8 @@ class _MemoryStream(anyio.abc.ByteStream):
                     self._drained = None
             self._check_open()
             was_open = self._connection.is_open and not self._sent_eof
-            octets = bytes(item[start : start + MAX_RECEIVE_OCTETS])
-            self._connection.receive(octets, unread=bool(self._unread))
+            data = bytes(item[start : start + MAX_RECEIVE_BYTES])
+            self._connection.receive(data, unread=bool(self._unread))
             if not was_open:
                 raise anyio.BrokenResourceError
             self._wake()

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["TlsServerSide", "authority", "client_context", "require_trustme", "server_context"]
 
 #: Taken out of the decryption at once.
-MAX_READ_OCTETS = 65_536
+MAX_READ_BYTES = 65_536
 
 
 class TlsServerSide:
-    """The server's side of one TLS connection: octets of the wire in, octets of the dialogue out, and back."""
+    """The server's side of one TLS connection: bytes of the wire in, bytes of the dialogue out, and back."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -63,7 +63,7 @@ class TlsServerSide:
             if not self.is_established:
                 self._object.do_handshake()
                 self.is_established = True
-            while piece := self._object.read(MAX_READ_OCTETS):
+            while piece := self._object.read(MAX_READ_BYTES):
                 pieces.append(piece)
             self.is_ended = True
         except ssl.SSLWantReadError:
@@ -74,9 +74,9 @@ class TlsServerSide:
             self.error = error
         return b"".join(pieces)
 
-    def send(self, octets: bytes) -> bytes:
-        """Return what to send for `octets`."""
-        view = memoryview(octets)
+    def send(self, data: bytes) -> bytes:
+        """Return what to send for `data`."""
+        view = memoryview(data)
         try:
             while view and self.error is None:
                 view = view[self._object.write(view) :]

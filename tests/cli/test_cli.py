@@ -118,7 +118,7 @@ def test_a_refused_recipient_is_one_line_on_stderr(
         assert server.messages[0].recipients == ("yyy@hotmail.com",)
         output, errors = capsys.readouterr()
         assert "550 Recipient unknown" in output
-        assert errors == "smtplite job: the message was not taken for nobody@hotmail.com: 550 Recipient unknown\n"
+        assert errors == "smtplite job: the message was not accepted for nobody@hotmail.com: 550 Recipient unknown\n"
         assert main(job(server, "nobody@hotmail.com")) == 1
         assert capsys.readouterr().err == "smtplite job: server refused the recipient: 550 Recipient unknown\n"
 

@@ -606,7 +606,7 @@ CONVERSATIONS: tuple[Conversation, ...] = (
         name="many, to a server that ignores what stands behind the dot",
         act=_send_many,
         messages=FOUR[:3],
-        config=ServerConfig(quirks=ServerQuirks(refuses_behind_dot="after")),
+        config=ServerConfig(quirks=ServerQuirks(refuses_after_dot="after")),
         is_server_odd=True,
     ),
     Conversation(name="check on an idle connection", act=_check, messages=(), has_prelude=True, floors=EVERY),
@@ -1027,7 +1027,7 @@ _WORDS: Final = {
     "recipient ok": ("RCPT",),
     "end data with": ("DATA",),
     "queued as": (".", "BDAT"),
-    "octets so far": ("BDAT",),
+    "bytes so far": ("BDAT",),
     "example.com closes": ("QUIT",),
 }
 _OF_MESSAGES: Final = re.compile(r"(MAIL|RCPT|DATA|BDAT|RSET|QUIT)\b|\.$")

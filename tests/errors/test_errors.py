@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 
@@ -147,6 +148,21 @@ def test_an_error_keeps_copies_of_what_it_is_given() -> None:
 def test_a_reply_error_carries_command_and_reply(error: type[ReplyError]) -> None:
     raised = error("server said no", command="DATA", reply=PERMANENT)
     assert (raised.command, raised.reply) == ("DATA", PERMANENT)
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_a_misspelt_detail_is_a_type_error(error: type[SMTPError]) -> None:
+    with pytest.raises(TypeError, match="acepted"):
+        error("no", acepted=["a@x.example"])  # type: ignore[call-arg]  # misspelt on purpose
+
+
+def test_the_types_of_the_details_are_those_of_the_root() -> None:
+    """A detail that the root learns is one that a reply error can be given, too."""
+    parameters = inspect.signature(SMTPError).parameters.values()
+    details = {name.name: name.annotation for name in parameters if name.kind is inspect.Parameter.KEYWORD_ONLY}
+    typed = errors._Details.__annotations__
+    assert typed.keys() == details.keys()
+    assert {name: detail.__forward_arg__ for name, detail in typed.items()} == details
 
 
 def test_sender_and_keyword_are_empty_unless_set() -> None:

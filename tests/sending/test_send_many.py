@@ -479,7 +479,7 @@ async def test_a_server_that_closes_with_421_every_100_messages(chunking: bool, 
 async def test_a_lost_connection_gives_each_message_its_true_outcome_and_sends_again_what_was_not_sent() -> None:
     """R11 b."""
     async with SMTPServer() as server:
-        server.reply("END_OF_DATA", b"", after_octets=0, close=True, times=1)
+        server.reply("END_OF_DATA", b"", after_bytes=0, close=True, times=1)
         async with client_of(server) as client, client.send_many(outgoing(5), connections=1) as deliveries:
             outcomes = {tag(one): one for one in await all_of(deliveries)}
         assert isinstance(outcomes[0].error, smtplite.DeliveryUnknown)
@@ -593,7 +593,7 @@ async def test_a_reply_that_does_not_come_ends_its_session_alone() -> None:
 
 
 async def test_haraka_gets_everything_once_and_nothing_behind_a_dot_any_more() -> None:
-    async with SMTPServer(quirks=ServerQuirks(refuses_behind_dot="after")) as server:
+    async with SMTPServer(quirks=ServerQuirks(refuses_after_dot="after")) as server:
         async with client_of(server) as client:
             for _ in range(2):
                 async with client.send_many(outgoing(5), connections=1) as deliveries:

@@ -47,7 +47,7 @@ def _rules(messages: tuple[MessageSpec, ...]) -> Iterator[ScriptedReply]:
             yield ScriptedReply(verb, reply, sender=f"{message.sender}@{number}.example")
         elif message.sender == "stopped":
             sender = f"stopped@{number}.example"
-            yield ScriptedReply("CONTENT", "552 5.3.4 enough", sender=sender, after_octets=40, close=True)
+            yield ScriptedReply("CONTENT", "552 5.3.4 enough", sender=sender, after_bytes=40, close=True)
         for name in message.to:
             if name[:-1] in _TO_RECIPIENTS:
                 verb, reply, times = _TO_RECIPIENTS[name[:-1]]
@@ -247,7 +247,7 @@ def _windows() -> Iterator[Conversation]:
         _to("ok1", "ok2"),
         ok,
         is_stream=True,
-        quirks={"refuses_behind_dot": "after"},
+        quirks={"refuses_after_dot": "after"},
         depends_on_arrival=True,
     )
     yield _conversation(

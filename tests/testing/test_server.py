@@ -304,11 +304,11 @@ async def memory_knows_what_the_client_has_read() -> None:
         await read_replies(stream, 2)
         await stream.send(BOB)
         await stream.send(BOB)
-    assert server.violations == ["octets behind EHLO, which ends its group", "pipelining, which is not offered"]
+    assert server.violations == ["bytes after EHLO, which ends its group", "pipelining, which is not offered"]
     server = SMTPServer()
     async with await server.connect() as stream:
         await stream.send(EHLO)
-    assert server.violations == ["octets before the greeting was read"]
+    assert server.violations == ["bytes before the greeting was read"]
 
 
 @scenario

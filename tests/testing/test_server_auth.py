@@ -92,7 +92,7 @@ class Dialogue:
 RESPONSES = line(USER.encode()) + line(PASSWORD.encode())
 DIALOGUES = {
     "starttls": Dialogue(EHLO + STARTTLS, config(extensions=OFFERS_TLS), EHLO + MESSAGE + b"QUIT\r\n"),
-    "octets behind starttls": Dialogue(EHLO + STARTTLS + EHLO + MESSAGE, config(extensions=OFFERS_TLS), EHLO),
+    "bytes after starttls": Dialogue(EHLO + STARTTLS + EHLO + MESSAGE, config(extensions=OFFERS_TLS), EHLO),
     "plain": Dialogue(EHLO + b"AUTH PLAIN " + PLAIN + b"\r\n" + MESSAGE, config()),
     "plain in two steps": Dialogue(EHLO + b"AUTH PLAIN\r\n" + PLAIN + b"\r\n" + MESSAGE, config()),
     "login": Dialogue(EHLO + b"AUTH LOGIN\r\n" + RESPONSES + MESSAGE, config()),
@@ -131,7 +131,7 @@ def cut(dialogue: Dialogue, cuts: Sequence[int]) -> Outcome:
         dialogue.replies,
         [piece for start, piece in pieces if start >= border],
     )
-    kept = [text for text in outcome.violations if text == "octets behind STARTTLS" or "octets behind" not in text]
+    kept = [text for text in outcome.violations if text == "bytes after STARTTLS" or "bytes after" not in text]
     return attrs.evolve(outcome, violations=kept)
 
 
@@ -191,7 +191,7 @@ def test_octets_in_clear_behind_starttls_are_dropped(whole: bool) -> None:
     outcome = drive(pieces, config(extensions=OFFERS_TLS), inside=[EHLO])
     assert outcome.codes == [220, 250]
     assert outcome.messages == []
-    assert outcome.violations == ["octets behind STARTTLS, which ends its group"]
+    assert outcome.violations == ["bytes after STARTTLS, which ends its group"]
 
 
 @pytest.mark.parametrize(
@@ -327,11 +327,11 @@ def test_a_config_shows_no_credentials() -> None:
         ([b"AUTH PLAIN\r\n"], {"mechanisms": ("LOGIN",)}, [504], ["AUTH PLAIN, which is not offered"]),
         ([b"AUTH c2VjcmV0\r\n"], {}, [504], ["AUTH with a mechanism, which is not offered"]),
         ([b"AUTH X-ODD\r\n"], {"mechanisms": ("X-ODD",)}, [504], []),
-        ([b"AUTH PLAIN\r\n"], {"auth_in_clear": False}, [538], ["AUTH PLAIN in clear"]),
+        ([b"AUTH PLAIN\r\n"], {"auth_in_clear": False}, [538], ["AUTH PLAIN without TLS"]),
         ([b"HELO client.example\r\n", b"AUTH PLAIN\r\n"], {}, [250, 503], ["AUTH before EHLO"]),
         ([MAIL, b"AUTH PLAIN\r\n"], {}, [250, 503], ["AUTH within a mail transaction"]),
-        ([b"AUTH PLAIN " + PLAIN + b"\r\n"] * 2, {}, [235, 503], ["AUTH behind AUTH"]),
-        ([b"AUTH PLAIN " + PLAIN + b"\r\n", EHLO, b"AUTH LOGIN\r\n"], {}, [235, 250, 503], ["AUTH behind AUTH"]),
+        ([b"AUTH PLAIN " + PLAIN + b"\r\n"] * 2, {}, [235, 503], ["AUTH after AUTH"]),
+        ([b"AUTH PLAIN " + PLAIN + b"\r\n", EHLO, b"AUTH LOGIN\r\n"], {}, [235, 250, 503], ["AUTH after AUTH"]),
         ([b"AUTH PLAIN " + WRONG_PLAIN + b"\r\n", b"AUTH PLAIN " + PLAIN + b"\r\n"], {}, [535, 235], []),
         ([b"AUTH PLAIN ?\r\n"], {}, [501], ["AUTH initial response that is not base64"]),
         ([b"AUTH PLAIN  AAAA\r\n"], {}, [501], ["AUTH initial response that is not base64"]),
@@ -391,7 +391,7 @@ def test_the_auth_line_stays_within_512_octets() -> None:
 def test_a_response_sent_too_early() -> None:
     outcome = talk(b"AUTH LOGIN\r\n" + RESPONSES + MAIL, config=config())
     assert outcome.codes == [334, 334, 235, 250]
-    assert set(outcome.violations) == {"octets behind AUTH, which ends its group"}
+    assert set(outcome.violations) == {"bytes after AUTH, which ends its group"}
 
 
 # --- mechanisms
@@ -443,7 +443,7 @@ def test_a_rejected_token_is_explained() -> None:
     """RFC 7628 section 3.2.3: 334 and JSON, and the 535 behind the client's answer to it."""
     challenge, last = exchange("XOAUTH2", b"user=me\1auth=Bearer x\1\1", b"")
     assert isinstance(challenge, Challenge)
-    assert b'"status": "401"' in challenge.octets
+    assert b'"status": "401"' in challenge.data
     assert last == Failure()
     outcome = talk(b"AUTH OAUTHBEARER " + line(b"n,a=me,\1auth=Bearer x\1\1"), b"AQ==\r\n", config=config())
     assert outcome.codes == [334, 535]
@@ -668,7 +668,7 @@ def test_success_that_is_none_or_of_another_code() -> None:
     assert talk(wrong, config=config(), replies=[ScriptedReply("AUTH", "235 ok")]).authenticated_as == ""
     in_clear = talk(auth, config=config(auth_in_clear=False), replies=[ScriptedReply("AUTH", "235 ok")])
     assert in_clear.authenticated_as is None
-    assert in_clear.violations == ["AUTH PLAIN in clear"]
+    assert in_clear.violations == ["AUTH PLAIN without TLS"]
 
 
 def test_any_prompt_and_challenges_that_cannot_be_decoded() -> None:
@@ -761,8 +761,8 @@ def test_a_line_behind_auth_is_shown_again_once_the_client_is_back() -> None:
     lines = [b"AUTH LOGIN\r\n", b"FOO\r\n", b"NOOP\r\n", b"FOO\r\n"]
     outcome = talk(*lines, config=config(auth_in_clear=False))
     assert outcome.violations == [
-        "AUTH LOGIN in clear",
-        "unknown command: (not shown behind AUTH)",
+        "AUTH LOGIN without TLS",
+        "unknown command: (not shown after AUTH)",
         "unknown command: 'FOO'",
     ]
 

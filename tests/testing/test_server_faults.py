@@ -235,7 +235,7 @@ def pieces_of(octets: bytes, size: int) -> list[bytes]:
 @pytest.mark.parametrize("by_data", [True, False])
 def test_a_refusal_in_the_middle_of_content_that_closes(size: int, by_data: bool) -> None:
     """R24: what was said before the close is there to be read."""
-    connection = server(ScriptedReply("CONTENT", "552 5.3.4 too big", after_octets=1000, close=True))
+    connection = server(ScriptedReply("CONTENT", "552 5.3.4 too big", after_bytes=1000, close=True))
     content = b"x" * 70 + b"\r\n"
     octets = (
         MAIL
@@ -251,7 +251,7 @@ def test_a_refusal_in_the_middle_of_content_that_closes(size: int, by_data: bool
 
 
 def test_it_comes_as_soon_as_one_octet_more_has_arrived() -> None:
-    connection = server(ScriptedReply("CONTENT", "421 4.3.2 shutting down", after_octets=5))
+    connection = server(ScriptedReply("CONTENT", "421 4.3.2 shutting down", after_bytes=5))
     assert codes(connection.feed(DATA)) == [250, 250, 354]
     assert connection.feed(b"12345") == b""
     assert connection.feed(b"6") == b"421 4.3.2 shutting down\r\n"
@@ -284,7 +284,7 @@ def test_a_held_reply_waits_for_its_release_and_what_it_answers_does_not() -> No
     assert not connection.is_idle
     assert len(connection.committed) == 1
     assert connection.feed(BOB) == b""
-    assert connection.waiting_octets == len(MAIL + BOB)
+    assert connection.waiting_bytes == len(MAIL + BOB)
     assert connection.resume() == b""
     hold.release()
     assert connection.resume() == b"250 2.0.0 ok: queued as Q1\r\n250 2.1.0 sender ok\r\n250 2.1.5 recipient ok\r\n"
@@ -368,13 +368,13 @@ def test_what_was_written_before_a_held_reply_that_ends_its_group_was_too_early(
     connection.feed(CONTENT)
     hold.release()
     connection.resume()
-    assert connection.violations == ["octets behind DATA, which ends its group"]
+    assert connection.violations == ["bytes after DATA, which ends its group"]
 
 
 def test_haraka_refuses_what_came_while_the_verdict_was_held() -> None:
     hold = Hold()
     connection = server(
-        ScriptedReply("END_OF_DATA", hold=hold, times=1), quirks=ServerQuirks(refuses_behind_dot="after")
+        ScriptedReply("END_OF_DATA", hold=hold, times=1), quirks=ServerQuirks(refuses_after_dot="after")
     )
     connection.feed(DATA)
     connection.feed(CONTENT + b".\r\n" + MAIL)
@@ -440,7 +440,7 @@ FAULTY = {
     ),
     "interrupted": Faulty(
         DATA + CONTENT * 9 + b".\r\nNOOP\r\n",
-        lambda: [ScriptedReply("CONTENT", "452 4.3.1 full", after_octets=50, times=1)],
+        lambda: [ScriptedReply("CONTENT", "452 4.3.1 full", after_bytes=50, times=1)],
     ),
     "chunks that run": Faulty(
         MAIL + b"BDAT 33 LAST\r\nNOOP\r\nBDAT 7\r\nRSET\r\nNOOP\r\nfoo\r\nx" + b"yz\r\nNOOP\r\n",
@@ -490,11 +490,9 @@ def test_the_octets_may_come_one_by_one(name: str) -> None:
 
 
 def test_options_of_a_rule() -> None:
-    script = Script(
-        [ScriptedReply("CONTENT", "452 full", after_octets=9), ScriptedReply("CONTENT", "552 big", times=1)]
-    )
-    for octets, reply in ((1, "552 big"), (9, None), (10, "452 full"), (11, "452 full")):
-        taken = script.take("CONTENT", octets=octets)
+    script = Script([ScriptedReply("CONTENT", "452 full", after_bytes=9), ScriptedReply("CONTENT", "552 big", times=1)])
+    for size, reply in ((1, "552 big"), (9, None), (10, "452 full"), (11, "452 full")):
+        taken = script.take("CONTENT", content_bytes=size)
         assert (taken.reply if taken else None) == reply
     assert ScriptedReply("MAIL", b"2x0").code is None
     assert ScriptedReply("MAIL", "451 no").code == 451

@@ -188,8 +188,8 @@ async def test_a_release_behind_the_end_of_the_server() -> None:
 
 async def test_a_client_that_is_gone_when_its_reply_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server did not read any more, and could not see it."""
-    monkeypatch.setattr("smtplite.testing.server.MAX_WAITING_OCTETS", 0)
-    async with SMTPServer(quirks=ServerQuirks(rcpt_reply_octets=1_000_000)) as server:
+    monkeypatch.setattr("smtplite.testing.server.MAX_WAITING_BYTES", 0)
+    async with SMTPServer(quirks=ServerQuirks(rcpt_reply_bytes=1_000_000)) as server:
         held = server.hold("RCPT")
         async with await anyio.connect_tcp(server.host, server.port) as stream:
             raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
@@ -207,7 +207,7 @@ async def test_a_client_that_is_gone_when_its_reply_is_released(monkeypatch: pyt
 async def test_a_client_that_sends_on_behind_a_held_reply_is_read_up_to_a_limit(
     is_tcp: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smtplite.testing.server.MAX_WAITING_OCTETS", 100_000)
+    monkeypatch.setattr("smtplite.testing.server.MAX_WAITING_BYTES", 100_000)
     server = SMTPServer()
     held = server.hold("EHLO")
     flood = b"NOOP\r\n" * 2_000_000
@@ -218,7 +218,7 @@ async def test_a_client_that_sends_on_behind_a_held_reply_is_read_up_to_a_limit(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stream.send, flood)
             await anyio.wait_all_tasks_blocked()
-            assert server.connections[0].protocol.waiting_octets < 300_000
+            assert server.connections[0].protocol.waiting_bytes < 300_000
             tasks.cancel_scope.cancel()
         held.release()
         assert await read_replies(stream, 3) != []
@@ -249,7 +249,7 @@ async def test_the_connection_is_dropped_behind_the_dot(opened: Opened) -> None:
 async def test_a_refusal_in_the_middle_of_the_content_arrives(opened: Opened) -> None:
     """R24."""
     server = SMTPServer()
-    server.reply("CONTENT", "552 5.3.4 too big", after_octets=100_000, close=True)
+    server.reply("CONTENT", "552 5.3.4 too big", after_bytes=100_000, close=True)
     async with opened(server) as client:
         with pytest.raises(MessageRefused) as caught:
             await client.send(
@@ -279,7 +279,7 @@ async def test_content_that_ran_as_commands_is_told_for_all_connections() -> Non
 @pytest.mark.parametrize("is_tcp", [True, False])
 async def test_long_replies_clog_the_stream_of_a_client_that_does_not_read(is_tcp: bool) -> None:
     """The server writes all of its replies before it reads on."""
-    server = SMTPServer(quirks=ServerQuirks(rcpt_reply_octets=4096))
+    server = SMTPServer(quirks=ServerQuirks(rcpt_reply_bytes=4096))
     group = MAIL + b"".join(b"RCPT TO:<%d@example.org>\r\n" % number for number in range(5000)) + b"DATA\r\n"
 
     async def converse(stream: anyio.abc.ByteStream) -> None:

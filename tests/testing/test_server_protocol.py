@@ -164,7 +164,7 @@ anyhow = pytest.mark.parametrize("dialogue", DIALOGUES.values(), ids=DIALOGUES)
 
 def without_timing(outcome: Outcome) -> Outcome:
     """Leave out what shows only in octets that arrive together."""
-    kept = [violation for violation in outcome.violations if not violation.startswith(("octets behind", "pipelining"))]
+    kept = [violation for violation in outcome.violations if not violation.startswith(("bytes after", "pipelining"))]
     return attrs.evolve(outcome, violations=kept)
 
 
@@ -327,7 +327,7 @@ def test_paths_that_are_some(path: str) -> None:
         ("FROM:<@>", "a source route"),
         ('FROM:<"a@example.org>', "a quoted local part without its end"),
         ("FROM:<a b@example.org>", "a path without a domain"),
-        ("FROM:<a@example.org>SIZE=1", "octets directly behind the path"),
+        ("FROM:<a@example.org>SIZE=1", "bytes directly after the path"),
         ("FROM:<a@example.org>  SIZE=1", "a parameter without a keyword"),
         ("FROM:<a@example.org> =1", "a parameter without a keyword"),
         ("FROM:<a@example.org> SIZE=", "a parameter whose value is none"),
@@ -395,8 +395,8 @@ def test_extra_keywords_and_parameters() -> None:
         ([MAIL, BOB, b"RSET\r\n", BOB], [250, 250, 250, 503], ["RCPT without MAIL"]),
         ([MAIL, BOB, EHLO, BOB], [250, 250, 250, 503], ["RCPT without MAIL"]),
         ([MAIL, BOB, b"DATA\r\n", b".\r\n", BOB], [250, 250, 354, 250, 503], ["RCPT without MAIL"]),
-        ([MAIL, BOB, b"BDAT 0\r\n", EVE], [250, 250, 250, 503], ["RCPT behind BDAT"]),
-        ([MAIL, BOB, b"BDAT 0\r\n", b"DATA\r\n"], [250, 250, 250, 503], ["DATA behind BDAT"]),
+        ([MAIL, BOB, b"BDAT 0\r\n", EVE], [250, 250, 250, 503], ["RCPT after BDAT"]),
+        ([MAIL, BOB, b"BDAT 0\r\n", b"DATA\r\n"], [250, 250, 250, 503], ["DATA after BDAT"]),
         ([MAIL, BOB, b"BDAT 0 LAST\r\n", b"BDAT 0 LAST\r\n"], [250, 250, 250, 503], ["BDAT without MAIL"]),
         ([b"RSET\r\n", b"NOOP\r\n", b"NOOP x\r\n", b"HELP\r\n", b"HELP x\r\n"], [250, 250, 250, 214, 214], []),
         ([b"VRFY x\r\n", b"EXPN x\r\n", b"VRFY ann SMTPUTF8\r\n"], [252, 252, 252], []),
@@ -446,7 +446,7 @@ def test_quit_closes_and_what_follows_is_not_read() -> None:
     outcome = talk(b"QUIT\r\nNOOP\r\n")
     assert outcome.codes == [221]
     assert outcome.closing
-    assert outcome.violations == ["octets behind QUIT, which ends its group"]
+    assert outcome.violations == ["bytes after QUIT, which ends its group"]
 
 
 def test_the_end_of_the_client_is_not_the_end_of_a_line_or_of_content() -> None:
@@ -487,8 +487,8 @@ def test_a_line_without_end_is_not_kept() -> None:
         (b"\n\r\n", "bare LF in content"),
         (b"a\0b\r\n", "NUL in content"),
         (b"\x80\r\n", "8-bit content without 8BITMIME or SMTPUTF8"),
-        (b"x" * 999 + b"\r\n", "line over 998 octets"),
-        (b"x\r\n" * 1000 + b"x" * 999 + b"\r\nx\r\n", "line over 998 octets"),
+        (b"x" * 999 + b"\r\n", "line over 998 bytes"),
+        (b"x\r\n" * 1000 + b"x" * 999 + b"\r\nx\r\n", "line over 998 bytes"),
     ],
 )
 def test_content_that_must_not_be_sent_is_refused(content: bytes, fault: str) -> None:
@@ -558,7 +558,7 @@ def test_a_refused_bdat_is_swallowed_and_ends_in_rset() -> None:
     group = MAIL + BOB + b"BDAT 6\r\nQUIT\r\nBDAT 6\r\nQUIT\r\nBDAT 6 LAST\r\nQUIT\r\n"
     outcome = talk(group, MAIL, BOB, b"DATA\r\n", b"RSET\r\n", group, replies=[refused])
     assert outcome.codes == [250, 550, 503, 503, 503, 503, 503, 503, 250, 250, 250, 250, 250, 250]
-    assert outcome.violations == ["MAIL without RSET behind a refused BDAT"]
+    assert outcome.violations == ["MAIL without RSET after a refused BDAT"]
     assert len(outcome.messages) == 1
 
 
@@ -599,7 +599,7 @@ def test_what_must_end_its_group(verb: bytes) -> None:
     alone = talk(MAIL, BOB, verb + b"\r\n")
     grouped = talk(MAIL, BOB, verb + b"\r\nR")
     name = verb.split()[0].decode()
-    assert grouped.violations == [*alone.violations, f"octets behind {name}, which ends its group"]
+    assert grouped.violations == [*alone.violations, f"bytes after {name}, which ends its group"]
 
 
 def test_content_then_the_next_envelope_in_one_write() -> None:
@@ -638,15 +638,15 @@ def test_what_was_sent_before_the_replies_were_taken() -> None:
     server = ServerConnection(offering(pipelining=False))
     server.greeting()
     server.feed(EHLO, unread=True)
-    assert server.violations == ["octets before the greeting was read"]
+    assert server.violations == ["bytes before the greeting was read"]
     server.feed(MAIL, unread=True)
-    assert server.violations[1:] == ["octets behind EHLO, which ends its group"]
+    assert server.violations[1:] == ["bytes after EHLO, which ends its group"]
     server.feed(BOB)
     server.feed(EVE, unread=True)
     server.feed(b"DATA\r\n")
     server.feed(b"x", unread=True)
     server.feed(b"y", unread=True)
-    assert server.violations[2:] == ["pipelining, which is not offered", "octets behind DATA, which ends its group"]
+    assert server.violations[2:] == ["pipelining, which is not offered", "bytes after DATA, which ends its group"]
 
 
 # --- extensions
@@ -730,7 +730,7 @@ def test_more_content_than_declared() -> None:
     assert talk(mail, BOB, b"DATA\r\n", b"..\r\n.\r\n").violations == []
     outcome = talk(mail, BOB, b"DATA\r\n", b"ab\r\n.\r\n")
     assert outcome.codes[-1] == 250
-    assert outcome.violations == ["4 octets of content, SIZE=3 declared"]
+    assert outcome.violations == ["4 bytes of content, SIZE=3 declared"]
 
 
 def test_smtputf8() -> None:
@@ -934,7 +934,7 @@ def test_a_scripted_greeting() -> None:
     """RFC 5321 section 3.1: behind a 554 only QUIT is of use."""
     outcome = drive([EHLO, b"QUIT\r\n"], replies=[ScriptedReply("greeting", "554 no mail here")])
     assert outcome.sent.startswith(b"554 no mail here\r\n503 5.5.1 no service here\r\n221 ")
-    assert outcome.violations == ["EHLO behind a negative greeting"]
+    assert outcome.violations == ["EHLO after a negative greeting"]
     outcome = drive([EHLO], replies=[ScriptedReply("GREETING", "421 4.3.2 busy")])
     assert outcome.sent == b"421 4.3.2 busy\r\n"
     assert outcome.closing
@@ -1108,8 +1108,8 @@ def test_the_repr_of_a_message_is_short_and_shows_envelope_and_subject() -> None
     message = ReceivedMessage(
         sender="a@b", recipients=("c@d", "e@f"), content=b"To: x\r\nSUBJECT:  hi \r\n\r\nSubject: no\r\n", queue_id="Q7"
     )
-    assert repr(message) == "<Q7: <a@b> to c@d, e@f, 'hi', 37 octets>"
-    assert repr(ReceivedMessage(sender="", recipients=())) == "<ReceivedMessage: <> to , no subject, 0 octets>"
+    assert repr(message) == "<Q7: <a@b> to c@d, e@f, 'hi', 37 bytes>"
+    assert repr(ReceivedMessage(sender="", recipients=())) == "<ReceivedMessage: <> to , no subject, 0 bytes>"
     huge = attrs.evolve(
         message,
         sender="a" * 1000,
@@ -1127,7 +1127,7 @@ def test_the_differences_of_two_messages() -> None:
     other = attrs.evolve(one, sender="a@B", content=b"Subject: x\r\n\r\none\r\ntwo\r\n")
     assert one.differences(other) == [
         "sender: 'a@b' != 'a@B'",
-        "content: 19 and 24 octets; line 4 is the first to differ:",
+        "content: 19 and 24 bytes; line 4 is the first to differ:",
         "  None",
         "  b'two\\r\\n'",
     ]

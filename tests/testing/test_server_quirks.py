@@ -181,7 +181,7 @@ def test_a_mail_without_rset_behind_it_is_taken_and_written_down() -> None:
         MAIL + BOB + chunk(b"NOOP\r\n") + ZOE + EVE + chunk(CONTENT), replies=[NOBODY], executes_refused_chunks=True
     )
     assert outcome.codes == [250, 550, 503, 250, 250, 250, 250]
-    assert outcome.violations == ["MAIL without RSET behind a refused BDAT"]
+    assert outcome.violations == ["MAIL without RSET after a refused BDAT"]
 
 
 def test_content_of_a_bdat_that_is_not_offered_is_recorded_as_run() -> None:
@@ -203,7 +203,7 @@ def test_the_record_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("order", ["after", "before"])
 def test_haraka_answers_503_to_every_command_that_came_with_the_dot(order: str) -> None:
     octets = b".\r\n" + ZOE + EVE + b"DATA\r\n"
-    outcome = talk(MAIL + BOB + b"DATA\r\n", CONTENT, octets, ZOE, refuses_behind_dot=order)
+    outcome = talk(MAIL + BOB + b"DATA\r\n", CONTENT, octets, ZOE, refuses_after_dot=order)
     verdicts = [250, 503, 503, 503] if order == "after" else [503, 503, 503, 250]
     assert outcome.codes == [250, 250, 354, *verdicts, 250]
     assert outcome.envelopes == [("ann@example.org", ("bob@example.org",))]
@@ -212,23 +212,23 @@ def test_haraka_answers_503_to_every_command_that_came_with_the_dot(order: str) 
 
 @pytest.mark.parametrize("order", ["after", "before"])
 def test_haraka_does_not_even_quit_and_performs_what_was_not_complete(order: str) -> None:
-    outcome = talk(MAIL + BOB + b"DATA\r\n", b".\r\nQUIT\r\n", b"NOOP\r\n", refuses_behind_dot=order)
+    outcome = talk(MAIL + BOB + b"DATA\r\n", b".\r\nQUIT\r\n", b"NOOP\r\n", refuses_after_dot=order)
     assert sorted(outcome.codes[3:5]) == [250, 503]
     assert outcome.codes[5:] == [250]
     assert not outcome.closing
-    outcome = talk(MAIL + BOB + b"DATA\r\n", b".\r\nQUI", b"T\r\n", refuses_behind_dot=order)
+    outcome = talk(MAIL + BOB + b"DATA\r\n", b".\r\nQUI", b"T\r\n", refuses_after_dot=order)
     assert outcome.codes[3:] == [250, 221]
     assert outcome.closing
 
 
 def test_haraka_performs_what_comes_with_a_later_write() -> None:
     pieces = [MAIL + BOB + b"DATA\r\n", CONTENT + b".\r\n", ZOE + EVE + b"DATA\r\n", CONTENT + b".\r\n", b"QUIT\r\n"]
-    outcome = talk(*pieces, refuses_behind_dot="after")
+    outcome = talk(*pieces, refuses_after_dot="after")
     assert outcome.codes == [250, 250, 354, 250, 250, 250, 354, 250, 221]
 
 
 def test_the_numbers_of_refused_commands_are_their_own() -> None:
-    config = ServerConfig(numbered=True, quirks=ServerQuirks(refuses_behind_dot="before"))
+    config = ServerConfig(numbered=True, quirks=ServerQuirks(refuses_after_dot="before"))
     server = ServerConnection(config)
     server.feed(EHLO + MAIL + BOB + b"DATA\r\n")
     sent = server.feed(b".\r\nNOOP\r\nQUIT\r\n")
@@ -278,7 +278,7 @@ def test_exim_lets_a_message_without_rset_join_the_old_transaction() -> None:
     assert outcome.codes == [250, 250, 451, 503, 250, 250]
     assert outcome.envelopes == [("ann@example.org", ("bob@example.org", "eve@example.org"))]
     assert outcome.messages[0].content == b"2\r\n"
-    assert outcome.violations == ["MAIL without RSET behind a refused BDAT"]
+    assert outcome.violations == ["MAIL without RSET after a refused BDAT"]
 
 
 def test_so_it_does_where_nobody_was_accepted() -> None:
@@ -345,7 +345,7 @@ def test_a_server_that_takes_a_message_for_nobody(lmtp: bool) -> None:
 
 @pytest.mark.parametrize("octets", [1, 512, 4096, 70_000])
 def test_replies_to_rcpt_are_as_long_as_asked(octets: int) -> None:
-    server = ServerConnection(ServerConfig(quirks=ServerQuirks(rcpt_reply_octets=octets), numbered=True))
+    server = ServerConnection(ServerConfig(quirks=ServerQuirks(rcpt_reply_bytes=octets), numbered=True))
     server.feed(EHLO + MAIL)
     refusal = ScriptedReply("RCPT", "550 5.1.1 no", to="eve@example.org")
     server.script.add(refusal)

@@ -218,7 +218,7 @@ async def octets_in_clear_where_tls_begins(opener: Opener) -> None:
                 await peer.say(b"STARTTLS\r\n")
             await peer.stream.send(EHLO + MESSAGE)
             await peer.read_to_end()
-        expected = {"implicit": "octets in clear where TLS begins", "starttls": "octets behind STARTTLS"}[tls]
+        expected = {"implicit": "unencrypted bytes where TLS begins", "starttls": "bytes after STARTTLS"}[tls]
         assert [violation[: len(expected)] for violation in server.violations] == [expected]
         assert server.messages == []
         assert server.connections[0].tls is None
@@ -236,7 +236,7 @@ async def a_command_with_starttls_is_dropped(opener: Opener) -> None:
         assert await peer.say(b"STARTTLS\r\n" + MESSAGE) == [220]
         await peer.begin_tls()
         assert await peer.say(EHLO) == [250]
-    assert server.violations == ["octets behind STARTTLS, which ends its group"]
+    assert server.violations == ["bytes after STARTTLS, which ends its group"]
     assert server.messages == []
 
 
@@ -260,7 +260,7 @@ async def a_handshake_before_the_220_was_read() -> None:
     await stream.send(outgoing.read())
     await stream.aclose()
     assert server.connections[0].tls == "TLSv1.3"
-    assert server.violations == ["octets behind STARTTLS, which ends its group"]
+    assert server.violations == ["bytes after STARTTLS, which ends its group"]
 
 
 @scenario
@@ -282,7 +282,7 @@ async def what_comes_with_the_end_of_the_handshake() -> None:
     assert greeting == b"220 mail.example.com ESMTP ready"
     assert not lines[0] or lines[0].startswith(b"250-mail.example.com ")
     await stream.aclose()
-    assert server.violations == ["octets before the greeting was read"]
+    assert server.violations == ["bytes before the greeting was read"]
     assert [direction for direction, _ in server.connections[0].transcript] == ["S", "C", "S"]
 
 
@@ -471,7 +471,7 @@ async def what_comes_behind_the_end_of_the_server(opener: Opener) -> None:
         if opener is by_tcp:  # in memory the stream is broken by now, and with it anyio's TLSStream
             await peer.stream.send(b"NOOP\r\n")
         assert (await peer.read_to_end()).startswith(b"221 ")
-    assert server.violations == ["octets behind QUIT, which ends its group"]
+    assert server.violations == ["bytes after QUIT, which ends its group"]
 
 
 @scenario

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -56,8 +56,15 @@ ARTICLE_CODES: Final = (
     *(500, 501, 502, 503, 504, 550, 551, 552, 553, 554),
 )
 
+#: The pages beside this folder.
+BESIDE: Final = ("README.md", "CONTRIBUTING.md")
+
 #: Where the table ADDRESSES stands: accepted and refused addresses.
 ADDRESS_TABLE: Final = DOCS.parent / "tests" / "protocol" / "test_paths.py"
+#: Where the tables of the house stand: which room may import which, and in which order modules stand in a room.
+LAYERS: Final = DOCS.parent / "tests" / "test_layers.py"
+#: The package whose rooms they are.
+PACKAGE: Final = DOCS.parent / "smtplite"
 #: A longer address is shown without its middle.
 MAX_LITERAL_CHARACTERS: Final = 72
 
@@ -465,8 +472,7 @@ def limits() -> str:
 
 
 def _unit(name: str) -> str:
-    unit = name.rpartition("_")[2].lower()
-    return {"bytes": "octets"}.get(unit, unit)
+    return name.rpartition("_")[2].lower()
 
 
 def _constants(module: ModuleType) -> list[tuple[str, str]]:
@@ -493,18 +499,23 @@ def _constants(module: ModuleType) -> list[tuple[str, str]]:
 _Row = tuple[str, bytes | None, str]
 
 
-def _address_table() -> dict[str, list[_Row]]:
-    """Return the tables of the address tests, without loading the tests and what they need."""
-    tree = ast.parse(ADDRESS_TABLE.read_text(encoding="utf-8"))
+def _tables(module: Path, names: str) -> dict[str, Any]:
+    """Return the constants of a test module whose names match, without loading the tests and what they need."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
     constants: list[ast.stmt] = []
     for node in tree.body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if isinstance(target, ast.Name) and re.fullmatch("ADDRESSES|_[A-Z0-9_]+", target.id):
+            if isinstance(target, ast.Name) and re.fullmatch(names, target.id):
                 constants.append(node)
-    found: dict[str, list[_Row]] = {}
-    exec(compile(ast.Module(constants, type_ignores=[]), ADDRESS_TABLE, "exec"), found)  # noqa: S102 (our own tests)
+    found: dict[str, Any] = {}
+    exec(compile(ast.Module(constants, type_ignores=[]), module, "exec"), found)  # noqa: S102 (our own tests)
     return found
+
+
+def _addresses() -> list[_Row]:
+    rows: list[_Row] = _tables(ADDRESS_TABLE, "ADDRESSES|_[A-Z0-9_]+")["ADDRESSES"]
+    return rows
 
 
 def _literal(text: str) -> str:
@@ -518,7 +529,7 @@ def _literal(text: str) -> str:
 def accepted_addresses() -> str:
     """Return the table of addresses that are taken, each with the path that the code makes of it."""
     rows = []
-    for address, wire, reason in _address_table()["ADDRESSES"]:
+    for address, wire, reason in _addresses():
         if wire is None:
             continue
         path = ForwardPath.parse(address)
@@ -534,7 +545,7 @@ def accepted_addresses() -> str:
 def refused_addresses() -> str:
     """Return the table of addresses that are refused; the code is asked, too."""
     rows = []
-    for address, wire, reason in _address_table()["ADDRESSES"]:
+    for address, wire, reason in _addresses():
         if wire is not None:
             continue
         try:
@@ -586,6 +597,47 @@ def examples() -> str:
     return "".join(f"- [{title}]({page.relative_to(DOCS).as_posix()})\n" for page, title in titles.items())
 
 
+# The house
+
+
+def rooms() -> str:
+    """Return the table of the rooms and their modules, from top to bottom, as tests/test_layers.py holds them."""
+    house = _tables(LAYERS, "(?!PACKAGE|MODULES)[A-Z]+")
+    below, above = house["ARROWS"], house["ABOVE"]
+    rows = []
+    for room in [*reversed(above), *reversed(below)]:
+        if room in above:
+            allowed = [*(code(_short(name)) for name in above[room]), "`client` and all below it"]
+        else:
+            allowed = [code(_short(name)) for name in reversed(below) if name in below[room]]
+        rows.append((f"**{code(_short(room))}**", _summary(_module(room)), ", ".join(allowed) or "nothing of ours"))
+        folder = PACKAGE.joinpath(*room.split(".")[1:])
+        if room == PACKAGE.name or not folder.is_dir():
+            continue
+        names = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+        order = {name: place for place, group in enumerate(house["ORDERS"].get(room, ())) for name in group}
+        names.sort(key=lambda name: (-order.get(name, 0), name))
+        rows += ((code(f"{_short(room)}.{name}"), _summary(folder / f"{name}.py"), "") for name in names)
+    return table(("Room, and its modules", "What it does", "It may import"), rows)
+
+
+def _short(room: str) -> str:
+    return room.removeprefix(f"{PACKAGE.name}.")
+
+
+def _module(room: str) -> Path:
+    path = PACKAGE.joinpath(*room.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _summary(module: Path) -> str:
+    """Return the first line of a module's docstring, as Markdown."""
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    if not docstring:
+        raise ValueError(f"{module.name} has no docstring: its first line stands in the map of the rooms")
+    return _prose(docstring.partition("\n")[0]).replace("``", "`")
+
+
 #: Every generated part: NAME -> what makes it.
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "reply-classes": reply_classes,
@@ -606,6 +658,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "refused-addresses": refused_addresses,
     "measured": measured,
     "examples": examples,
+    "rooms": rooms,
 }
 
 
@@ -639,8 +692,7 @@ def outdated(docs: Path = DOCS) -> dict[Path, str]:
     """
     pages: dict[Path, str] = {}
     names: set[str] = set()
-    readme = docs.parent / "README.md"
-    for path in [*([readme] if readme.exists() else []), *sorted(docs.rglob("*.md"))]:
+    for path in [*(docs.parent / name for name in BESIDE), *sorted(docs.rglob("*.md"))]:
         if docs / "_build" in path.parents:
             continue
         page = path.read_text(encoding="utf-8")

@@ -74,10 +74,10 @@ class SMTPError(Exception):
     Attributes:
         phase: where the dialogue stood: "connect", "greeting", "hello", "mail", "rcpt", "data", "content",
             "end of data" and so on; None where there was no dialogue.
-        accepted: recipients, as the caller gave them, for whom the server took the message.
+        accepted: recipients, as the caller gave them, for whom the server accepted the message.
         refused: recipient -> the reply that refused it.
-        unknown: recipients of whom nobody can know.
-        not_sent: recipients for whom the message was certainly not taken.
+        unknown: recipients for whom nobody can know.
+        not_sent: recipients for whom the message was certainly not accepted.
         reply: the server's reply that decided, if one did.
         transcript: the last lines of the dialogue, secrets redacted.
         message_id: the Message-ID of the message, if it has one: sent again, it should keep it.
@@ -157,7 +157,7 @@ class ReplyError(SMTPError):
 
 
 class ServiceUnavailable(ReplyError):
-    """The server takes no mail now, or none at all: its greeting, its EHLO reply, or a 421 (RFC 5321 3.8)."""
+    """The server accepts no mail now, or none at all: its greeting, its EHLO reply, or a 421 (RFC 5321 3.8)."""
 
 
 class AuthenticationError(ReplyError):
@@ -181,7 +181,7 @@ class SenderRefused(ReplyError):
 
 
 class RecipientsRefused(ReplyError):
-    """Nobody was taken because recipients were refused: ``refused`` has each one's reply."""
+    """Nobody got the message, because recipients were refused: ``refused`` has each one's reply."""
 
     def _is_transient(self) -> bool:
         return any(reply.is_transient for reply in self.refused.values())
@@ -213,7 +213,7 @@ class ConnectError(TransportError):
 
 
 class TLSError(TransportError):
-    """TLS is required and could not be had; not one octet of mail was sent."""
+    """TLS is required and could not be had; not one byte of mail was sent."""
 
     def _is_transient(self) -> bool:
         return self.reply is not None and self.reply.is_transient

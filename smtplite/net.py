@@ -1,8 +1,11 @@
 """The floor: a non-blocking socket over ``anyio.wait_readable`` and ``wait_writable``, on every event loop.
 
+One job, although long: the one place where the network's libraries are called and where their errors become ours. It
+opens connections, moves bytes and speaks TLS, and whoever takes one of these away takes its errors along.
+
 `recv` and `send` are tried first, and waited for only if the kernel has nothing or takes nothing. So a reply that
 arrived before a reset is never lost, a cancelled send goes no further than what the kernel took, and nothing is
-registered with an event loop while nobody waits. Here, and only here, errors of the system become ours.
+registered with an event loop while nobody waits.
 """
 
 from __future__ import annotations

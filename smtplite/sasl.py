@@ -1,7 +1,10 @@
 """Authentication mechanisms as generators without I/O: challenge in, response out (RFC 4422, RFC 4954).
 
+One job, although long: eight mechanisms, each a short generator, and the checks of secrets and challenges that they
+share.
+
 A mechanism is a value: credentials, and how they are proved. `Mechanism.exchange` begins one authentication with it.
-The session carries the octets; base64 and lines are the core's::
+The session carries the bytes; base64 and lines are the core's::
 
     exchange = mechanism.exchange()
     connection.send(Auth(exchange.name, exchange.initial_response))

@@ -126,9 +126,9 @@ class _Script(Script):
         sender: str | None = None,
         recipients: Collection[str] = (),
         in_tls: bool = False,
-        octets: int = 0,
+        content_bytes: int = 0,
     ) -> ScriptedReply | None:
-        reply = super().take(verb, sender=sender, recipients=recipients, in_tls=in_tls, octets=octets)
+        reply = super().take(verb, sender=sender, recipients=recipients, in_tls=in_tls, content_bytes=content_bytes)
         if verb == "CONTENT":
             return reply
         self.asked.append((verb, bool(recipients)))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
@@ -254,12 +254,10 @@ class _Work:
             yield Outgoing(content, sender=self._options.sender, recipients=job.recipients, tag=job.file)
 
     def _record(self, delivery: Delivery) -> None:
-        from smtplite.message.envelope import Outgoing
-
-        assert isinstance(delivery.item, Outgoing)
+        outgoing = cast("Outgoing", delivery.item)  # as all that _outgoing yields
         error = delivery.error
         explanation = None if error is None else explain(error)
-        self._decided(results_of(delivery.item.tag, delivery.receipt, error, explanation))
+        self._decided(results_of(outgoing.tag, delivery.receipt, error, explanation))
 
     def _decided(self, results: list[Result]) -> None:
         self._results.write(results)

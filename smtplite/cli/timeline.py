@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
@@ -53,10 +53,10 @@ class Step:
 
 
 class Timeline:
-    """Makes steps of the events that a Client's `trace` tells, and of a TLS handshake that is watched.
+    """Turns the events of a Client's `trace`, and a TLS handshake that it watches, into steps.
 
     Args:
-        on_step: called with each step that is over.
+        on_step: called with each step as it ends.
     """
 
     def __init__(self, on_step: Callable[[Step], None]) -> None:
@@ -78,7 +78,7 @@ class Timeline:
         self._began = time.perf_counter()
 
     def __call__(self, event: TraceEvent) -> None:
-        """Take an event of `trace`."""
+        """Note an event of `trace`."""
         from smtplite.trace import ConnectionOpened, FlightSent, ReplyReceived
 
         if isinstance(event, ConnectionOpened):
@@ -92,7 +92,7 @@ class Timeline:
 
     def _sent(self, command: str) -> None:
         if self._open is not None and self._open.name == "AUTH" and not command.startswith("AUTH"):
-            self._open.round_trips += 1  # it goes on with the exchange
+            self._open.round_trips += 1  # the exchange goes on
             return
         verb, _, argument = command.partition(" ")
         subject = ""
@@ -116,7 +116,7 @@ class Timeline:
             self.end(ok=not reply.is_negative, reply=reply)
 
     def begin(self, name: str, *, round_trips: int = 1, subject: str = "") -> None:
-        """Open a step; one that is open and was told no end succeeded."""
+        """Open a step; one that is open and whose end was not noted has succeeded."""
         if self._open is not None:
             self.end()
         self._open = Step(name, time.perf_counter(), round_trips, subject)
@@ -136,7 +136,7 @@ class Timeline:
 
     def tls_begins(self) -> None:
         """Note that a TLS handshake begins: what came before it is over."""
-        if self._open is not None and self._open.name == "greeting":  # with implicit TLS it comes behind the handshake
+        if self._open is not None and self._open.name == "greeting":  # with implicit TLS it comes after the handshake
             self._open = None
         self.begin("TLS", round_trips=0)
 
@@ -196,22 +196,22 @@ class TLSFacts:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Whom it is good for."""
+        """The names that it is valid for."""
         return tuple(_short(value) for _, value in self.certificate.get("subjectAltName", ()))
 
     @property
     def not_before(self) -> datetime:
-        """From when on it is good, in UTC."""
+        """The moment from which it is valid, in UTC."""
         return _moment(self.certificate["notBefore"])
 
     @property
     def not_after(self) -> datetime:
-        """Until when it is good, in UTC."""
+        """The moment until which it is valid, in UTC."""
         return _moment(self.certificate["notAfter"])
 
     @property
     def days_left(self) -> int:
-        """Whole days until then."""
+        """Whole days until `not_after`."""
         return int((self.not_after - datetime.now(UTC)).total_seconds() // _SECONDS_PER_DAY)
 
 
@@ -231,7 +231,7 @@ def _moment(text: str) -> datetime:
 
 
 class _WatchedObject(ssl.SSLObject):
-    """Tells of its handshake."""
+    """Tells the timeline about its handshake."""
 
     timeline: Timeline
     outgoing: ssl.MemoryBIO
@@ -254,7 +254,7 @@ class _WatchedObject(ssl.SSLObject):
 
 
 class WatchedContext(ssl.SSLContext):
-    """A context whose handshakes tell the timeline of themselves."""
+    """A context whose handshakes tell the timeline about themselves."""
 
     timeline: Timeline
     sslobject_class = _WatchedObject
@@ -267,10 +267,10 @@ class WatchedContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> _WatchedObject:
-        """Begin; see `ssl.SSLContext.wrap_bio`."""
+        """Begin a handshake; see `ssl.SSLContext.wrap_bio`."""
         self.timeline.tls_begins()
-        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        assert isinstance(made, _WatchedObject)
+        # sslobject_class makes it one
+        made = cast("_WatchedObject", super().wrap_bio(incoming, outgoing, server_side, server_hostname, session))
         made.timeline = self.timeline
         made.outgoing = outgoing
         return made

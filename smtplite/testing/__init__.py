@@ -25,8 +25,9 @@ from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import Hold, Script, ScriptedReply
 
 if TYPE_CHECKING:
+    from smtplite.testing.connection import HeldReply, ServedConnection
     from smtplite.testing.outbox import Outbox
-    from smtplite.testing.server import HeldReply, ServedConnection, SMTPServer
+    from smtplite.testing.server import SMTPServer
     from smtplite.testing.threaded import ThreadedHeldReply, ThreadedServer
     from smtplite.testing.tls import client_context, server_context
 
@@ -55,9 +56,9 @@ __all__ = [
 
 #: Only these need anyio, ssl or the client: whoever drives the protocol half alone does not load them.
 _MODULE_OF = {
-    "HeldReply": "server",
+    "HeldReply": "connection",
     "SMTPServer": "server",
-    "ServedConnection": "server",
+    "ServedConnection": "connection",
     "Outbox": "outbox",
     "ThreadedHeldReply": "threaded",
     "ThreadedServer": "threaded",

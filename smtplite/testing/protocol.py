@@ -1,7 +1,9 @@
 """The sans-IO half of the testing server: bytes of the client in, bytes of the server out.
 
-It is an oracle. It reads what the client wrote with a parser of its own, takes no byte for anything but what RFC 5321
-makes of it, and does two things with a client's mistake: it answers as a server would, and it writes it down in
+One job, although long: one state machine, whose methods share the turn that they are called in.
+
+It is an oracle. It reads what the client wrote with a parser of its own, and takes no byte for anything but what
+RFC 5321 makes of it. When the client makes a mistake, it answers as a server would, and writes the mistake down in
 `ServerConnection.violations`.
 
 Theory of operation:

@@ -1,7 +1,6 @@
-"""The testing server on real sockets, and in memory: a thin shell over `smtplite.testing.protocol`.
+"""The testing server: on real sockets here, and in memory by `smtplite.testing.memory`.
 
-`ServedConnection` is everything between the wire and the protocol half: bytes as they came from the wire go in, bytes
-for the wire pile up in `outgoing`. TLS happens there, so that a socket and a stream in memory share it.
+Both are thin shells. What happens between the wire and the protocol half is `smtplite.testing.connection`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 import ssl
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -29,255 +28,23 @@ from smtplite.testing.config import (
     ServerExtensions,
     ServerQuirks,
 )
+from smtplite.testing.connection import DEFAULT_WAIT_SECONDS, HeldReply, ServedConnection, Waiters, do_nothing
+from smtplite.testing.memory import MemoryStream
 from smtplite.testing.message import Commitment, Mailbox, ReceivedMessage
 from smtplite.testing.protocol import ServerConnection
-from smtplite.testing.script import Hold, ReplyOptions, Script, ScriptedReply, ScriptedText
-from smtplite.testing.tls import TlsServerSide, client_context, require_trustme, server_context
+from smtplite.testing.script import ReplyOptions, Script, ScriptedReply, ScriptedText
+from smtplite.testing.tls import client_context, require_trustme, server_context
 
 if TYPE_CHECKING:
     from smtplite.client import Client
     from smtplite.testing.threaded import ThreadedServer
 
-__all__ = ["DEFAULT_WAIT_SECONDS", "HeldReply", "SMTPServer", "ServedConnection"]
+__all__ = ["SMTPServer"]
 
 #: Taken from a client at once.
 MAX_RECEIVE_BYTES = 65_536
-#: Of replies in memory that a client did not take: from here on its `send` waits, as it would for a full socket.
-MAX_UNREAD_BYTES = 65_536
-#: Of what a client sent after a reply that is held: from here on nothing more is read.
-MAX_WAITING_BYTES = 1_048_576
-#: `SMTPServer.wait_for_messages` and `HeldReply.wait` give up after this.
-DEFAULT_WAIT_SECONDS = 10.0
-
 
 IDLE_REPLY = b"421 4.4.2 idle for too long, closing\r\n"
-
-#: RFC 8446 section 5.1: the byte that a TLS client begins with.
-_TLS_HANDSHAKE_RECORD = 0x16
-
-
-def _do_nothing() -> None:
-    pass
-
-
-class _Waiters:
-    """Tasks that wait until something has happened often enough."""
-
-    def __init__(self) -> None:
-        self._events: set[anyio.Event] = set()
-
-    def wake(self) -> None:
-        for event in self._events:
-            event.set()
-
-    async def wait(self, is_enough: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `is_enough`, at most `timeout` seconds, and say whether it is."""
-        with anyio.move_on_after(timeout):
-            while not is_enough():
-                event = anyio.Event()
-                self._events.add(event)
-                try:
-                    await event.wait()
-                finally:
-                    self._events.discard(event)
-        return is_enough()
-
-
-class HeldReply(Hold):
-    """A reply that the server keeps back until `release`, as `SMTPServer.hold` returns it.
-
-    `wait` and `release` are for the event loop of the server; `ThreadedServer.hold` returns one for other threads.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._waiters = _Waiters()
-
-    def reached(self) -> None:
-        """Note that a reply is held from now on, and wake those who wait for it."""
-        super().reached()
-        self._waiters.wake()
-
-    async def wait(self, count: int = 1, *, timeout: float | None = DEFAULT_WAIT_SECONDS) -> None:
-        """Wait until the server has come to the reply.
-
-        Args:
-            count: how often, over all connections.
-            timeout: in seconds; None: wait for ever.
-
-        Raises:
-            TimeoutError: it has not, within `timeout`.
-        """
-        if not await self._waiters.wait(lambda: self.count >= count, timeout):
-            raise TimeoutError(f"the server held {self.count} of {count} replies within {timeout} seconds")
-
-
-class ServedConnection:
-    """The record of one connection, and its way from the wire to the protocol half and back.
-
-    A test reads its attributes and may `say` something; `greet` and `receive` are for whoever carries the bytes.
-
-    Args:
-        protocol: the sans-IO half.
-        ssl_context: asked for the context when TLS begins.
-        is_implicit: whether TLS comes first of all.
-        keeps_transcript: whether `transcript` is written.
-    """
-
-    def __init__(
-        self,
-        protocol: ServerConnection,
-        ssl_context: Callable[[], ssl.SSLContext] = server_context,
-        *,
-        is_implicit: bool = False,
-        keeps_transcript: bool = True,
-    ) -> None:
-        #: The sans-IO half.
-        self.protocol = protocol
-        #: What came from the client ("C") and went to it ("S"), one entry per receive and per send.
-        #:
-        #: What was inside TLS is written down decrypted, credentials too.
-        self.transcript: list[tuple[Literal["C", "S"], bytes]] = []
-        #: Whether neither side has ended the connection yet.
-        self.is_open = True
-        #: Why TLS failed, such as the alert by which the client refused the certificate.
-        self.tls_error: ssl.SSLError | None = None
-        #: What is to go to the client and was not taken yet, as it goes over the wire.
-        self.outgoing = bytearray()
-        #: Set by whoever carries the bytes: send what is in `outgoing`, and the end if the connection is not open.
-        self.flush: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
-        #: Set by whoever carries the bytes: see to it that `flush` is called soon.
-        self.wake: Callable[[], None] = _do_nothing
-        #: Called when the connection is not open any more.
-        self.on_end: Callable[[], None] = _do_nothing
-        self._keeps_transcript = keeps_transcript
-        self._waits_for: Hold | None = None
-        self._ssl_context = ssl_context
-        self._tls: TlsServerSide | None = None
-        self._greets_in_tls = is_implicit
-
-    @property
-    def violations(self) -> list[str]:
-        """The client's mistakes on this connection."""
-        return self.protocol.violations
-
-    @property
-    def executed_content(self) -> list[bytes]:
-        """The lines of content that ran as commands (`ServerConnection.executed_content`)."""
-        return self.protocol.executed_content
-
-    @property
-    def tls(self) -> str | None:
-        """The version of TLS, such as ``TLSv1.3``; None: unencrypted."""
-        return self.protocol.tls
-
-    @property
-    def authenticated_as(self) -> str | None:
-        """Who the client is, by AUTH."""
-        return self.protocol.authenticated_as
-
-    @property
-    def flights(self) -> int:
-        """How often the server received something, TLS handshakes not counted."""
-        return sum(direction == "C" for direction, _ in self.transcript)
-
-    @property
-    def received(self) -> bytes:
-        """Everything that the client sent."""
-        return b"".join(data for direction, data in self.transcript if direction == "C")
-
-    @property
-    def sent(self) -> bytes:
-        """Everything that the server sent."""
-        return b"".join(data for direction, data in self.transcript if direction == "S")
-
-    def forget(self) -> None:
-        """Forget what happened so far; the dialogue goes on."""
-        self.transcript.clear()
-        self.violations.clear()
-        self.executed_content.clear()
-
-    async def say(self, data: bytes, *, close: bool = False) -> None:
-        """Say something that nobody asked for, inside TLS if that is where the connection is.
-
-        It is with the client's kernel (in memory: with its stream) when this returns.
-
-        Args:
-            data: sent as they are; empty: nothing.
-            close: whether the server closes after them.
-
-        Raises:
-            RuntimeError: the connection has ended, or is within a TLS handshake.
-        """
-        if not self.is_open:
-            raise RuntimeError("the connection has ended: nothing can be said on it")
-        if self._tls is not None and not self._tls.is_established:
-            raise RuntimeError("the connection is within a TLS handshake: nothing can be said on it")
-        self._put(self.protocol.say(data, close=close))
-        await self.flush()
-
-    def greet(self) -> None:
-        """Begin the dialogue: say the greeting, or wait for the TLS handshake that comes before it."""
-        if self._greets_in_tls:
-            self._tls = TlsServerSide(self._ssl_context())
-        else:
-            self._put(self.protocol.greeting())
-
-    def receive(self, data: bytes, *, unread: bool = False) -> None:
-        """Take `data` from the wire (empty: the client's end); the replies are added to `outgoing`.
-
-        Args:
-            data: the bytes.
-            unread: whether the client sent them before it took all that was in `outgoing`.
-        """
-        if self._tls is None or not data:
-            self._hear(data, unread=unread)
-            return
-        tls, protocol = self._tls, self.protocol
-        if not tls.has_begun and (unread or data[0] != _TLS_HANDSHAKE_RECORD):
-            if protocol.begins_tls:
-                protocol.feed(data)  # it does nothing but write them down
-            else:
-                protocol.violations.append("unencrypted bytes where TLS begins")
-        decrypted = tls.receive(data)
-        if tls.is_established and protocol.tls is None:
-            protocol.tls_established(tls.version, tls.peer)
-            if self._greets_in_tls:
-                self._put(protocol.greeting())
-                unread = True
-        if decrypted:
-            self._hear(decrypted, unread=unread)
-        self.outgoing += tls.outgoing()
-        if tls.error is not None or tls.is_ended:
-            self.tls_error = tls.error
-            self._hear(b"")
-
-    def _hear(self, data: bytes, *, unread: bool = False) -> None:
-        if data and self._keeps_transcript:
-            self.transcript.append(("C", data))
-        self._put(self.protocol.feed(data, unread=unread))
-
-    def _put(self, data: bytes) -> None:
-        if data:
-            if self._keeps_transcript:
-                self.transcript.append(("S", data))
-            self.outgoing += data if self._tls is None else self._tls.send(data)
-        if self.protocol.begins_tls and self._tls is None:
-            self._tls = TlsServerSide(self._ssl_context())
-        if self.protocol.closing and self.is_open:
-            self.is_open = False
-            if self._tls is not None:
-                self.outgoing += self._tls.close()
-            self.on_end()
-        hold = self.protocol.held_by
-        if hold is not None and hold is not self._waits_for:
-            self._waits_for = hold
-            hold.on_release(self._resume)
-
-    def _resume(self) -> None:
-        self._waits_for = None
-        self._put(self.protocol.resume())
-        self.wake()
 
 
 class SMTPServer:
@@ -394,7 +161,7 @@ class SMTPServer:
         self._asked_port = port
         self._port: int | None = None
         self._keeps = keep
-        self._waiters = _Waiters()
+        self._waiters = Waiters()
         self._arrivals: weakref.WeakSet[_Arrivals] = weakref.WeakSet()
         self._held: list[HeldReply] = []
         self._stack: AsyncExitStack | None = None
@@ -506,7 +273,7 @@ class SMTPServer:
             server.reply("MAIL", "451 4.3.0 later", times=1)
             server.reply("END_OF_DATA", b"", performs=True, close=True)  # taken, and the reply lost
             server.reply("CONTENT", "552 5.3.4 too big", after_bytes=10_000, close=True)
-            server.reply("EHLO", lambda bytes: bytes[:20], close=True)  # what it would have said, cut
+            server.reply("EHLO", lambda said: said[:20], close=True)  # what it would have said, cut
             server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and reads on, unencrypted
             server.reply("AUTH", "334 no base64!")
 
@@ -623,7 +390,7 @@ class SMTPServer:
             `anyio.BrokenResourceError`, and what it had said can still be received.
         """
         await anyio.lowlevel.checkpoint()
-        return _MemoryStream(self._accept())
+        return MemoryStream(self._accept())
 
     def _accept(self) -> ServedConnection:
         protocol = ServerConnection(self.config, self.mailbox, script=self.script)
@@ -680,21 +447,21 @@ class SMTPServer:
                 # The next bytes are taken only when the replies to the last ones are with the kernel. After our end,
                 # too: a socket closed with bytes unread would reset the connection, and take our last reply with it
                 await wire.flush()
-                await _room_while_held(connection.protocol)
+                await _room_while_held(connection)
                 connection.receive(await stream.receive(MAX_RECEIVE_BYTES))
         except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):  # OSError: trio's, from send_eof
             pass
         finally:
-            connection.wake = _do_nothing
+            connection.wake = do_nothing
             connection.receive(b"")
             await _close(stream)
 
 
-async def _room_while_held(protocol: ServerConnection) -> None:
+async def _room_while_held(connection: ServedConnection) -> None:
     """Wait until a client that goes on sending while a reply is held may be read again."""
-    while protocol.waiting_bytes >= MAX_WAITING_BYTES and protocol.held_by is not None:
+    while connection.is_full and (hold := connection.protocol.held_by) is not None:
         released = anyio.Event()
-        protocol.held_by.on_release(released.set)
+        hold.on_release(released.set)
         await released.wait()
 
 
@@ -704,7 +471,7 @@ class _Arrivals(AsyncIterator[ReceivedMessage]):
     def __init__(self) -> None:
         self._messages: deque[ReceivedMessage] = deque()
         self._has_ended = False
-        self._waiters = _Waiters()
+        self._waiters = Waiters()
 
     def add(self, message: ReceivedMessage) -> None:
         self._messages.append(message)
@@ -761,95 +528,3 @@ class _Wire:
 async def _close(resource: anyio.abc.AsyncResource) -> None:
     with anyio.CancelScope(shield=True):
         await resource.aclose()
-
-
-class _MemoryStream(anyio.abc.ByteStream):
-    """The client's end of a connection without a socket: what is sent is answered at once, in the sender's task."""
-
-    def __init__(self, connection: ServedConnection) -> None:
-        self._connection = connection
-        self._unread = connection.outgoing
-        self._is_closed = False
-        self._sent_eof = False
-        self._readable: anyio.Event | None = None
-        self._drained: anyio.Event | None = None
-        connection.flush = self._flush
-        connection.wake = self._wake
-        connection.greet()
-
-    async def receive(self, max_bytes: int = MAX_RECEIVE_BYTES) -> bytes:
-        await anyio.lowlevel.checkpoint()
-        while not self._unread:
-            self._check_open()
-            if not self._connection.is_open:
-                raise anyio.EndOfStream
-            if self._readable is not None:
-                raise anyio.BusyResourceError("receiving from")
-            self._readable = anyio.Event()
-            try:
-                await self._readable.wait()
-            finally:
-                self._readable = None
-        self._check_open()
-        data = bytes(self._unread[:max_bytes])
-        del self._unread[:max_bytes]
-        self._wake()
-        return data
-
-    @property
-    def _is_clogged(self) -> bool:
-        waiting = self._connection.protocol.waiting_bytes
-        return not self._is_closed and (len(self._unread) >= MAX_UNREAD_BYTES or waiting >= MAX_WAITING_BYTES)
-
-    async def send(self, item: bytes) -> None:
-        await anyio.lowlevel.checkpoint()
-        for start in range(0, len(item), MAX_RECEIVE_BYTES):
-            while self._is_clogged:
-                if self._drained is not None:
-                    raise anyio.BusyResourceError("sending to")
-                self._drained = anyio.Event()
-                try:
-                    await self._drained.wait()
-                finally:
-                    self._drained = None
-            self._check_open()
-            was_open = self._connection.is_open and not self._sent_eof
-            data = bytes(item[start : start + MAX_RECEIVE_BYTES])
-            self._connection.receive(data, unread=bool(self._unread))
-            if not was_open:
-                raise anyio.BrokenResourceError
-            self._wake()
-
-    async def send_eof(self) -> None:
-        await anyio.lowlevel.checkpoint()
-        self._check_open()
-        self._end()
-
-    async def aclose(self) -> None:
-        self._is_closed = True
-        self._end()
-        await anyio.lowlevel.checkpoint()
-
-    def is_readable(self) -> bool:
-        """Say whether `receive` would return or raise at once."""
-        return bool(self._unread) or self._is_closed or not self._connection.is_open
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise anyio.ClosedResourceError
-
-    def _end(self) -> None:
-        if not self._sent_eof:
-            self._sent_eof = True
-            self._connection.receive(b"")
-        self._wake()
-
-    async def _flush(self) -> None:
-        self._wake()
-        await anyio.lowlevel.checkpoint()
-
-    def _wake(self) -> None:
-        if self._readable is not None and self.is_readable():
-            self._readable.set()
-        if self._drained is not None and not self._is_clogged:
-            self._drained.set()

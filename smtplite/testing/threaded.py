@@ -11,9 +11,10 @@ from typing import Self, Unpack
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from smtplite.testing.connection import DEFAULT_WAIT_SECONDS, HeldReply, ServedConnection
 from smtplite.testing.message import Commitment, ReceivedMessage
 from smtplite.testing.script import ReplyOptions, ScriptedText
-from smtplite.testing.server import DEFAULT_WAIT_SECONDS, HeldReply, ServedConnection, SMTPServer
+from smtplite.testing.server import SMTPServer
 
 __all__ = ["ThreadedHeldReply", "ThreadedServer"]
 

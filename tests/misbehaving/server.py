@@ -1,7 +1,8 @@
-"""A server made of octets: a test writes each side of the dialogue out, and breaks it where it wants.
+"""A server made of bytes: a test writes out each side of the dialogue, and breaks it where it wants.
 
-It runs in the test's own event loop, over real loopback sockets, and knows nothing of smtplite: what it takes for a
-command or for the end of a message is written here a second time, on purpose.
+It runs in the test's own event loop, over real loopback sockets. It knows nothing of the client: what counts as a
+command or as the end of a message is written here a second time, on purpose. Of smtplite it uses the testing kit's side
+of TLS alone, which knows nothing of the client either.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ async def test_a_release_behind_the_end_of_the_server() -> None:
 
 async def test_a_client_that_is_gone_when_its_reply_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server did not read any more, and could not see it."""
-    monkeypatch.setattr("smtplite.testing.server.MAX_WAITING_BYTES", 0)
+    monkeypatch.setattr("smtplite.testing.connection.MAX_WAITING_BYTES", 0)
     async with SMTPServer(quirks=ServerQuirks(rcpt_reply_bytes=1_000_000)) as server:
         held = server.hold("RCPT")
         async with await anyio.connect_tcp(server.host, server.port) as stream:
@@ -207,7 +207,7 @@ async def test_a_client_that_is_gone_when_its_reply_is_released(monkeypatch: pyt
 async def test_a_client_that_sends_on_behind_a_held_reply_is_read_up_to_a_limit(
     is_tcp: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smtplite.testing.server.MAX_WAITING_BYTES", 100_000)
+    monkeypatch.setattr("smtplite.testing.connection.MAX_WAITING_BYTES", 100_000)
     server = SMTPServer()
     held = server.hold("EHLO")
     flood = b"NOOP\r\n" * 2_000_000

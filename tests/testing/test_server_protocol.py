@@ -1117,7 +1117,7 @@ def test_the_repr_of_a_message_is_short_and_shows_envelope_and_subject() -> None
         content=b"Subject: " + b"x" * 1000 + b"\r\n\r\n" + b"y" * 100_000,
     )
     assert "2@example.org and 4997 more" in repr(huge)
-    assert "101013 octets" in repr(huge)
+    assert "101013 bytes" in repr(huge)
     assert len(repr(huge)) < 300
 
 

@@ -24,7 +24,7 @@ import trustme
 from anyio.streams.tls import TLSStream
 
 from smtplite.testing import SMTPServer, client_context, server_context
-from smtplite.testing.server import ServedConnection
+from smtplite.testing.connection import ServedConnection
 from smtplite.testing.tls import authority
 
 EHLO = b"EHLO client.example\r\n"

@@ -233,7 +233,7 @@ def edges() -> list[Edge]:
             if rule.after_challenge is not None:
                 found.append(Edge(state.name, rule.after_challenge.name, f"{verb} answered 334"))
     found.append(Edge(State.TLS.name, State.HELLO.name, "TLS established"))
-    found.append(Edge(State.CLOSING.name, State.CLOSED.name, "end of the octets"))
+    found.append(Edge(State.CLOSING.name, State.CLOSED.name, "end of the connection"))
     return list(dict.fromkeys(found))
 
 
@@ -252,7 +252,7 @@ def diagram() -> str:
     lines += [
         f"    {State.CLOSED.name} --> [*]",
         f"    note right of {State.CLOSING.name}: from every state, by a 421",
-        f"    note right of {State.CLOSED.name}: from every state, by the end of the octets",
+        f"    note right of {State.CLOSED.name}: from every state, by the end of the connection",
     ]
     return "```mermaid\n" + "\n".join(lines) + "\n```\n"
 
@@ -332,7 +332,7 @@ def picture() -> str:
             f"Not drawn: RSET, or EHLO and its kind, leads back to READY from {resets}.",
             f"QUIT leads to CLOSING from {quits}.",
             f"{', '.join(stays)} leave the state as it is.",
-            "A 421 leads to CLOSING and the end of the octets to CLOSED, from every state.",
+            "A 421 leads to CLOSING and the end of the connection to CLOSED, from every state.",
         )
     ):
         parts.append(f'<text x="330" y="{820 + 24 * row}" fill="#45556c">{caption}</text>')

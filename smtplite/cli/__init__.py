@@ -14,16 +14,16 @@ from smtplite.cli.terminal import UserError
 
 __all__ = ["main"]
 
-#: Each command stands in a module of its name, which is loaded when the command is used: --help loads none of them.
+#: Each command is in a module of the same name, loaded when the command is used: --help loads none of them.
 _COMMANDS: Final = {
-    "check": "say what a server offers, step by step, and what fails",
+    "check": "show what a server offers, step by step, and what fails",
     "send": "send messages from files, one or 100,000",
     "serve": "catch mail: a server for development",
     "demo": "send a message to a built-in server, and show the dialogue",
     "job": "send the message of a job file, and print the first line of each reply",
 }
 
-#: What a shell reports of a program that SIGPIPE or SIGINT ended.
+#: What a shell reports for a program that SIGPIPE or SIGINT ended.
 _BROKEN_PIPE: Final = 141
 _INTERRUPTED: Final = 130
 
@@ -46,7 +46,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code: 0 done, 2 wrong usage; each command's help says the others."""
+    """Run the command line; return its exit code: 0 done, 2 wrong usage; each command's help lists the others."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what a server says may hold characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _main(sys.argv[1:] if arguments is None else arguments)
         finally:
-            sys.stdout.flush()  # now, and not when the interpreter ends: then nobody catches what it raises
+            sys.stdout.flush()  # now, not when the interpreter exits: nobody could catch what it raises then
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         _discard_output()
         return _BROKEN_PIPE
@@ -73,10 +73,10 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _discard_output() -> None:
-    """Send what is still in the buffer nowhere: the interpreter would complain of it at its end."""
+    """Discard what is still in the buffer: the interpreter would complain about it when it exits."""
     try:
         descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # no file of the system's: nothing will complain
+    except (OSError, ValueError):  # not a file of the system: nothing will complain
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)

@@ -1,4 +1,4 @@
-"""``smtplite check URL``: say what a server offers, step by step, with times and round trips; send no message."""
+"""``smtplite check URL``: show what a server offers, step by step, with times and round trips; send no message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 _STEP_SECONDS: Final = 30.0
-#: The server closes the connection behind this reply: nothing more can be asked.
+#: The server closes the connection after this reply: nothing more can be asked.
 _CLOSING: Final = 421
 
 _EPILOG: Final = """\
@@ -36,8 +36,8 @@ exit code: 0 all is well; 2 wrong usage; else the first step that failed:
   10 connect   11 TLS, STARTTLS   12 greeting   13 EHLO
   14 AUTH      15 MAIL            16 RCPT       17 any other
 
-The URL may stand in SMTPLITE_URL. smtp:// requires STARTTLS, smtps:// is TLS
-from the start, and there is lmtp://. In clear: smtp://host:25?tls=none
+The URL may also be in SMTPLITE_URL. smtp:// requires STARTTLS, smtps:// is TLS
+from the start, and there is lmtp://. Unencrypted: smtp://host:25?tls=none
 
 example: smtplite check smtp://ada@mail.example.com --rcpt grace@example.net"""
 
@@ -136,7 +136,7 @@ def _client(arguments: dict[str, Any], ca: Path | None, timeline: Timeline) -> C
         client = Client(**arguments)
         try:
             return Client(**arguments, tls_context=context)
-        except ConfigurationError:  # the context alone is wrong: this connection is to be in clear
+        except ConfigurationError:  # only the context is wrong: this connection is unencrypted
             if ca is not None:
                 raise
             return client

@@ -1,4 +1,4 @@
-"""``smtplite demo``: the main job, against the built-in server, with every octet to see."""
+"""``smtplite demo``: the main job, against the built-in server, with every byte to see."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def _demo() -> int:
 
 def _print_event(output: Output, event: TraceEvent) -> None:
     if isinstance(event, FlightSent):
-        lines = [f"({event.content_bytes} octets of content)"] if event.content_bytes else []
+        lines = [f"({event.content_bytes} bytes of content)"] if event.content_bytes else []
         for i, line in enumerate([*lines, *event.commands]):
             output.print(f"  {'  ' if i else '=>'} C: {line}")
     elif isinstance(event, ReplyReceived):

@@ -1,7 +1,7 @@
 """``smtplite job FILE``: the program of the article that started the project (Benjamin Roux, "Le protocole SMTP").
 
 The file: the server, the domain for EHLO, the reverse-path, the forward-paths separated by commas, each on a line of
-its own; then the message. Printed is the first line of each reply: greeting, EHLO (the one inside TLS, if there is
+its own; then the message. It prints the first line of each reply: greeting, EHLO (the one inside TLS, if there is
 TLS), MAIL, each RCPT, DATA, end of data, QUIT.
 """
 
@@ -31,7 +31,7 @@ _HEAD = ("server", "domain for EHLO", "reverse-path", "forward-paths")
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """What stands in the file."""
+    """What a job file says."""
 
     server: str
     domain: str
@@ -63,7 +63,7 @@ class Job:
         if not server:
             raise ValueError("line 1 (server) is empty")
         if server.count(":") == 1:
-            raise ValueError(f"line 1 (server) is a host name alone, not {server!r}: the port is given by --port")
+            raise ValueError(f"line 1 (server) is a host name only, not {server!r}: give the port with --port")
         for number, check in ((2, lambda: Domain.parse(domain)), (3, lambda: ReversePath.parse(sender))):
             try:
                 check()
@@ -90,10 +90,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("file", type=Path, help="the job file")
     parser.add_argument("--port", type=int, default=25, help="the server's port (default: 25)")
     parser.add_argument(
-        "--tls", choices=("none", "starttls", "implicit"), default="none", help="as the article has it, none (default)"
+        "--tls", choices=("none", "starttls", "implicit"), default="none", help="none, as in the article (default)"
     )
     parser.add_argument(
-        "--user", help=f"authenticate, with the password in {PASSWORD_VARIABLE} or asked for; only with --tls"
+        "--user", help=f"authenticate, with the password from {PASSWORD_VARIABLE} or typed in; only with --tls"
     )
     parser.set_defaults(run=_run)
 

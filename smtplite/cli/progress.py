@@ -15,7 +15,7 @@ from smtplite.cli.terminal import plural
 
 __all__ = ["Lines", "Progress", "Tally", "show_progress"]
 
-#: Between two plain lines; between two updates of the bar.
+#: Between two plain lines, and between two updates of the bar.
 LINE_SECONDS: Final = 5.0
 BAR_SECONDS: Final = 0.1
 _BAR_CHARACTERS: Final = 20
@@ -28,8 +28,8 @@ class Tally:
 
     Attributes:
         total: messages to send.
-        clock: seconds, from wherever.
-        done: messages that are decided.
+        clock: returns seconds; only differences count.
+        done: messages whose outcome is known.
         outcomes: "accepted", "refused", "unknown", "not_sent" -> recipients.
     """
 
@@ -46,7 +46,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since it was made."""
+        """Seconds since it was made."""
         return self.clock() - self._began
 
     @property
@@ -55,7 +55,7 @@ class Tally:
         return self.done / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
-        """How it goes, in one line."""
+        """Say how it is going, in one line."""
         shown = [f"{self.rate:,.0f}/s", *self._outcomes()]
         if self.rate:
             minutes, seconds = divmod(round((self.total - self.done) / self.rate), _SECONDS_PER_MINUTE)
@@ -82,10 +82,10 @@ class Progress(Protocol):
         """Show it, unless it was shown just before."""
 
     def say(self, line: str) -> None:
-        """Print a line beside it."""
+        """Print a line without disturbing it."""
 
     def close(self) -> None:
-        """Take it away; `say` still works."""
+        """Remove it; `say` still works."""
 
 
 class Lines:

@@ -1,4 +1,4 @@
-"""What ``smtplite check`` says: the steps as they end, then all that was found, as text or as JSON."""
+"""What ``smtplite check`` prints: the steps as they end, then all that was found, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_CODES", "Report", "StepPrinter"]
 
-#: Of what --json prints: another number when a name goes, or changes its meaning.
+#: The version of what --json prints: it changes when a name goes away or changes its meaning.
 SCHEMA: Final = 1
 
 #: Step -> exit code when it is the first that failed; steps that are not named here share _OTHER.
@@ -82,7 +82,7 @@ class Report:
         return sum(step.round_trips for step in self.timeline.steps)
 
     def print(self) -> None:
-        """Print what is known of the server, behind the steps."""
+        """Print what is known about the server, after the steps."""
         print()
         for name, text in self._facts():
             print(f"{name:<12} {printable(text)}")

@@ -1,7 +1,7 @@
 """The results file of ``smtplite send``: one JSON object a line, for each recipient of each message.
 
 ``{"file": ..., "recipient": ..., "outcome": ..., "reply": ..., "error": ...}``. The outcome is "accepted", "refused",
-"unknown" or "not_sent"; `recipient` is null where the message was not understood so far as to say for whom it is.
+"unknown" or "not_sent"; `recipient` is null where the message could not be read well enough to tell whom it is for.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def results_of(file: str, receipt: Receipt | None, error: SMTPError | None, expl
 
     Args:
         file: where the message stands.
-        receipt: what `send_many` says of it;
-        error: or this.
+        receipt: what `send_many` reports; None: it reports an error.
+        error: that error.
         explanation: the error's text.
     """
     sets: Any = receipt if receipt is not None else error
@@ -66,7 +66,7 @@ def results_of(file: str, receipt: Receipt | None, error: SMTPError | None, expl
 
 
 class Results:
-    """A results file that is being written: each line is with the system as soon as it is known.
+    """A results file that is being written: each line is handed to the system as soon as it is known.
 
     Args:
         path: appended to, so that no record is ever lost; None: nothing is written.
@@ -121,7 +121,7 @@ def read_results(path: Path) -> dict[str, dict[str | None, Result]]:
     """Return file -> recipient -> the last result.
 
     Raises:
-        UserError: it cannot be read, or is no results file.
+        UserError: it cannot be read, or is not a results file.
     """
     known: dict[str, dict[str | None, Result]] = {}
     try:
@@ -153,9 +153,9 @@ def _parse(path: Path, lines: Iterable[bytes]) -> Iterator[Result]:
 
 
 def worth_another_try(known: dict[str | None, Result]) -> list[str] | None:
-    """Return for whom to send a message again whose results are known; None: for all.
+    """Return the recipients to send a message to again, by its results; None: all of them.
 
-    A message that was not even understood has a result without a recipient, and nothing was sent of it.
+    A message that could not even be read has one result, without a recipient; nothing of it was sent.
     """
     if None in known and len(known) == 1:
         return None

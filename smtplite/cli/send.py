@@ -31,22 +31,22 @@ __all__ = ["add_to"]
 _STOPPED: Final = 1
 _SOME_REFUSED: Final = 3
 _SOME_UNKNOWN: Final = 4
-#: Of a program that a signal ended, as shells report it: plus the signal's number.
+#: What shells report for a program that a signal ended; the signal's number is added.
 _SIGNALLED: Final = 128
 
 _STDIN: Final = "-"
 _SUFFIX: Final = ".eml"
 _CONNECTIONS: Final = 4
 _IN_FLIGHT: Final = 32
-#: After Ctrl-C: for the verdicts that are still owed.
+#: How long the verdicts that are still owed are awaited after Ctrl-C.
 _DRAIN_SECONDS: Final = 30.0
-#: Recipients who got nothing that are named on the terminal; the results file names all.
+#: How many recipients who got nothing are named on the terminal; the results file names them all.
 _SHOWN_PROBLEMS: Final = 20
 
 _EPILOG: Final = """\
 exit code: 0 all were delivered; 1 it could not go on (connection, TLS, AUTH);
-  2 wrong usage; 3 some were refused or not sent; 4 of some nobody can know;
-  130 Ctrl-C (what is under way is awaited; once more: at once)
+  2 wrong usage; 3 some were refused or not sent; 4 for some nobody can know;
+  130 Ctrl-C (it waits for what is under way; press it again to stop at once)
 
 example:
   smtplite send --server smtp://ada@mail.example.com --results log.jsonl outbox/"""
@@ -57,7 +57,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "send",
         usage="smtplite send [options] FILE|FOLDER|- ...",
-        description="Send messages as they stand in files. Sender and recipients are those of each header section, "
+        description="Send messages from files as they are. Sender and recipients are those of each header section, "
         "unless --from and --to say others.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
@@ -69,7 +69,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender of all of them; '' is <>")
     parser.add_argument("--to", action="append", metavar="ADDRESS", help="a recipient of all of them; may be repeated")
     parser.add_argument("--results", type=Path, metavar="FILE", help="a JSON line for each recipient is added to it")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="results of an earlier run: send the rest alone")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="results of an earlier run: send only the rest")
     parser.add_argument("--connections", type=count, metavar="N", help=f"at most (default: {_CONNECTIONS})")
     parser.add_argument(
         "--in-flight",
@@ -78,7 +78,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="N",
         help=f"under way on each, with --chunking (default: {_IN_FLIGHT})",
     )
-    parser.add_argument("--chunking", action="store_true", help="BDAT: faster, at servers that you trust")
+    parser.add_argument("--chunking", action="store_true", help="BDAT: faster, with servers that you trust")
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
     add_server_options(parser)
     parser.set_defaults(run=_run)
@@ -124,7 +124,7 @@ class _Job:
     """A message to send.
 
     Attributes:
-        file: where it stands.
+        file: its path, or "-".
         recipients: None: those of its header section.
     """
 
@@ -240,7 +240,7 @@ class _Work:
             self._error = error
 
     def _outgoing(self) -> Iterator[Outgoing]:
-        """Yield the messages, each read when it is its turn; no further one once we are to stop."""
+        """Yield the messages, each read when its turn comes; none once we were asked to stop."""
         from smtplite.message.envelope import Outgoing
 
         for job in self._jobs:
@@ -279,7 +279,7 @@ class _Work:
             return
         self._signal = number
         sending.deadline = anyio.current_time() + _DRAIN_SECONDS
-        self._progress.say("stopping: waiting for what is under way; once more: at once")
+        self._progress.say("stopping: waiting for what is under way; Ctrl-C again stops at once")
 
     def _finish(self) -> int:
         from smtplite.errors import SMTPError

@@ -48,7 +48,7 @@ _ENVELOPES: Final = "envelopes.jsonl"
 _SHOWN_RECIPIENTS: Final = 3
 
 _EPILOG: Final = f"""\
-Ctrl-C ends it. The password of --auth: from {PASSWORD_VARIABLE}, or asked for.
+Stop it with Ctrl-C. The password for --auth: {PASSWORD_VARIABLE}, or typed in.
 
 example: smtplite serve --store mail --tls starttls --refuse bob@example.org"""
 
@@ -58,7 +58,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "serve",
         usage="smtplite serve [options]",
-        description="Take every message, and print or store it: a mail catcher for development. It delivers to nobody.",
+        description="Accept every message, and print or store it: a mail catcher for development. It delivers "
+        "to nobody.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
@@ -78,12 +79,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         choices=("none", "starttls", "implicit"),
         default="none",
         metavar="WHEN",
-        help="starttls or implicit; clients must (default: none)",
+        help="starttls or implicit, and required (default: none)",
     )
     group.add_argument("--ca-file", type=Path, metavar="FILE", help="where to write the throw-away CA (PEM)")
     group.add_argument("--cert", type=Path, metavar="FILE", help="your own certificate (PEM) instead, with --key")
     group.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
-    group.add_argument("--auth", metavar="USER", help="take mail from this user alone")
+    group.add_argument("--auth", metavar="USER", help="accept mail only from this user")
     group = parser.add_argument_group("faults")
     group.add_argument(
         "--refuse", action="append", default=[], metavar="ADDRESS[=REPLY]", help="this recipient, or * for everybody"
@@ -95,9 +96,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--drop",
         choices=tuple(_DROPS),
         metavar="AT",
-        help=f"close instead of replying: {', '.join(_DROPS)} (of a message that it took)",
+        help=f"close instead of replying: {', '.join(_DROPS)} (of a message that it accepted)",
     )
-    group.add_argument("--times", type=count, metavar="N", help="each fault happens so often (default: always)")
+    group.add_argument("--times", type=count, metavar="N", help="how often each fault happens (default: always)")
     parser.set_defaults(run=_run)
 
 
@@ -124,9 +125,9 @@ async def _serve(server: SMTPServer, catcher: _Catcher, ca_file: Path | None) ->
         tasks = await stack.enter_async_context(anyio.create_task_group())
         catcher.watch(server, tasks.cancel_scope.cancel)
         await tasks.start(on_stop, catcher.stop)
-        catcher.say(f"listening: {server.url} (Ctrl-C ends it)")
+        catcher.say(f"listening: {server.url} (stop it with Ctrl-C)")
         if ca_file is not None:
-            catcher.say(f"clients trust it by: {ca_file}")
+            catcher.say(f"clients trust it with: {ca_file}")
         if not _is_loopback(server.host):
             print("smtplite serve: other machines can reach it", file=sys.stderr)
         await anyio.sleep_forever()
@@ -204,7 +205,7 @@ def _own_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 @contextmanager
 def _ca_file(options: argparse.Namespace) -> Iterator[Path]:
-    """Write the throw-away CA where clients can find it, and take it away in the end."""
+    """Write the throw-away CA where clients can find it, and remove it in the end."""
     from smtplite.testing.tls import authority
 
     with ExitStack() as stack:
@@ -238,7 +239,7 @@ class _Catcher:
         self._stop: Callable[[], None] = lambda: None
 
     def watch(self, server: SMTPServer, stop: Callable[[], None]) -> None:
-        """Say mistakes of this server's clients, too; call `stop` when there is no use in going on."""
+        """Report the mistakes of this server's clients, too; `stop` is called when there is no use in going on."""
         self._server = server
         self._stop = stop
 
@@ -266,19 +267,19 @@ class _Catcher:
         return None
 
     def say(self, line: str) -> None:
-        """Print a line. Where nobody reads it any more, that is the end."""
+        """Print a line. If nobody reads it any more, the server ends."""
         self._output.print(printable(line))
         if self._output.problem is not None:
             self._stop()
 
     def finish(self) -> None:
-        """Say how many there were; raise what printing met, if anything."""
-        self.say(f"{plural(self._count, 'message')} taken")
+        """Say how many there were; raise the error that printing ran into, if any."""
+        self.say(f"{plural(self._count, 'message')} accepted")
         self._output.check()
 
 
 class _Store:
-    """A folder of messages, octet for octet, and one JSON line for each envelope."""
+    """A folder of messages, byte for byte, and one JSON line for each envelope."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -322,7 +323,7 @@ def _shown(message: ReceivedMessage, number: int, place: str, style: str) -> Ite
         f"{datetime.now().astimezone():%H:%M:%S} #{number}",
         f"{message.sender or '<>'} -> {recipients}",
         f'"{_subject(header)}"',
-        f"{len(message.content):,} octets",
+        f"{len(message.content):,} bytes",
         *([message.tls] if message.tls else []),
         *([f"user {message.authenticated_as}"] if message.authenticated_as else []),
         *([place] if place else []),
@@ -330,8 +331,8 @@ def _shown(message: ReceivedMessage, number: int, place: str, style: str) -> Ite
     yield "  ".join(facts)
     if style == "summary":
         return
-    octets = header if style == "headers" else header + b"\r\n\r\n" + body.removesuffix(b"\r\n")
-    for line in octets.split(b"\r\n"):
+    shown = header if style == "headers" else header + b"\r\n\r\n" + body.removesuffix(b"\r\n")
+    for line in shown.split(b"\r\n"):
         yield f"  | {line.decode('utf-8', 'replace')}".rstrip()
 
 

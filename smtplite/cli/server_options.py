@@ -1,7 +1,7 @@
 """Which server, and who we are there: the options that `check` and `send` share.
 
-No password stands on a command line, where every user of the machine can read it: neither as an option of its own nor
-within a URL.
+A password is never on the command line, where every user of the machine can read it: neither as an option of its own
+nor within a URL.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MECHANISMS: Final = {
 }
 
 
-#: What errors advise in Python -> the same on a command line.
+#: What errors advise in Python -> the same advice for a command line.
 _ADVICE: Final = {
     'pass tls="none"': "add ?tls=none to the URL",
     'use tls="starttls" or "implicit", or pass allow_insecure_auth=True': (
@@ -53,7 +53,7 @@ _ADVICE: Final = {
 
 
 def explain(error: Exception) -> str:
-    """Return an error's text, its advice in words of the command line."""
+    """Return an error's text, with its advice put in terms of the command line."""
     text = str(error)
     for said, meant in _ADVICE.items():
         text = text.replace(said, meant)
@@ -61,7 +61,7 @@ def explain(error: Exception) -> str:
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Add them, all but the URL itself."""
+    """Add these options; the URL itself is each command's own."""
     group = parser.add_argument_group("who we are, and whom we trust")
     group.add_argument("--user", metavar="NAME", help="authenticate; or name the user in the URL")
     group.add_argument(
@@ -70,7 +70,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mechanism", choices=_MECHANISMS, metavar="NAME", help="only this one, such as plain; xoauth2 takes a token"
     )
-    group.add_argument("--ca", type=Path, metavar="FILE", help="trust this CA (PEM) alone, not the system's")
+    group.add_argument("--ca", type=Path, metavar="FILE", help="trust only this CA (PEM), not the system's")
 
 
 def client_options(url: str | None, options: argparse.Namespace) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def password_of(user: str, file: Path | None = None) -> str:
     """Return a password: from a file, else from the environment, else from the user.
 
     Raises:
-        UserError: there is none to be had.
+        UserError: there is none.
     """
     if file is not None:
         return _first_line(file)

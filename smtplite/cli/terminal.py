@@ -1,4 +1,4 @@
-"""What the commands share: errors that are the user's to mend, text that is safe to print, numbers, and Ctrl-C."""
+"""What the commands share: errors that the user can fix, text that is safe to print, numbers, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = [
     "seconds",
 ]
 
-#: What argparse, too, exits with.
+#: argparse exits with this, too.
 WRONG_USAGE: Final = 2
 
 _CONTROLS: Final = {code: 0xFFFD for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
 
 
 class UserError(Exception):
-    """The command cannot go on, for a reason that the user can mend: one line, no traceback.
+    """The command cannot go on, for a reason that the user can fix: one line, no traceback.
 
     Attributes:
         exit_code: of the command.
@@ -48,7 +48,7 @@ def printable(text: str) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """Return such as "1 message", "2,000 messages"."""
+    """Return a number with its noun, such as "1 message" or "2,000 messages"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -56,7 +56,7 @@ class Output:
     """Prints lines from within hooks, where an exception would be logged, or end something else.
 
     Attributes:
-        problem: what printing met, as when nobody reads any more; then nothing more is printed.
+        problem: the error that printing ran into, as when nobody reads any more; after it nothing more is printed.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Output:
                 self.problem = error
 
     def check(self) -> None:
-        """Raise what printing met, if anything."""
+        """Raise the error that printing ran into, if any."""
         if self.problem is not None:
             raise self.problem
 
@@ -117,7 +117,7 @@ def seconds(text: str) -> float:
 
 
 async def on_stop(call: Callable[[int], None], *, task_status: TaskStatus[None]) -> None:
-    """Call with each SIGINT (Ctrl-C) and SIGTERM, instead of what they do otherwise; until it is cancelled."""
+    """Call a function with each SIGINT (Ctrl-C) and SIGTERM, in place of their usual effect, until cancelled."""
     import anyio
 
     try:

@@ -84,12 +84,12 @@ def catch(spawn: Spawn, finish: Callable[[subprocess.Popen[str]], Any]) -> Calla
         program = spawn("serve", "--port", "0", *arguments, **options)
         assert program.stdout is not None
         first = program.stdout.readline()
-        match = re.fullmatch(r"listening: (\S+) \(Ctrl-C ends it\)\n", first)
+        match = re.fullmatch(r"listening: (\S+) \(stop it with Ctrl-C\)\n", first)
         assert match is not None, (first, finish(program))
         ca_file = None
         if "--tls" in arguments and "--cert" not in arguments:
             second = program.stdout.readline()
-            assert second.startswith("clients trust it by: ")
+            assert second.startswith("clients trust it with: ")
             ca_file = second.partition(": ")[2].strip()
         return Catcher(program, match[1], ca_file, finish)
 
@@ -105,7 +105,7 @@ def test_what_arrives_is_printed_in_full_until_ctrl_c(number: signal.Signals, ca
     assert catcher.url == f"smtp://127.0.0.1:{catcher.port}?tls=none"
     assert catcher.send().complete
     summary = catcher.line()
-    assert re.fullmatch(r'\d\d:\d\d:\d\d #1  ada@example\.org -> grace@example\.net  "Hé"  95 octets', summary), summary
+    assert re.fullmatch(r'\d\d:\d\d:\d\d #1  ada@example\.org -> grace@example\.net  "Hé"  95 bytes', summary), summary
     assert [catcher.line() for _ in range(6)] == [
         "  | From: Ada <ada@example.org>",
         "  | To: grace@example.net",
@@ -114,7 +114,7 @@ def test_what_arrives_is_printed_in_full_until_ctrl_c(number: signal.Signals, ca
         "  | Hello.",
         "  | .",
     ]
-    assert catcher.stop(number) == (0, "1 message taken\n", "")
+    assert catcher.stop(number) == (0, "1 message accepted\n", "")
 
 
 @pytest.mark.parametrize(("style", "lines"), [("summary", 1), ("headers", 4)])
@@ -188,7 +188,7 @@ def test_a_message_that_cannot_be_stored_is_refused(catch: Catch, tmp_path: Path
     with pytest.raises(MessageRefused, match="message cannot be stored"):
         catcher.send()
     code, out, err = catcher.stop()
-    assert (code, out) == (0, "0 messages taken\n")
+    assert (code, out) == (0, "0 messages accepted\n")
     assert err.startswith("smtplite serve: cannot store a message: ")
 
 
@@ -212,7 +212,7 @@ def test_starttls_is_required(catch: Catch) -> None:
     catcher = catch("--tls", "starttls")
     with pytest.raises(SMTPError, match="530"):
         attrs.evolve(catcher, ca_file=None).send(url=f"{catcher.url}?tls=none")
-    assert catcher.stop()[:2] == (0, "0 messages taken\n")
+    assert catcher.stop()[:2] == (0, "0 messages accepted\n")
 
 
 def test_the_ca_where_it_is_wanted(catch: Catch, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_mail_from_one_user_alone(tls: str, catch: Catch) -> None:
     with pytest.raises(SMTPError, match="530"):
         catcher.send()
     code, out, err = catcher.stop()
-    assert (code, out) == (0, "1 message taken\n")
+    assert (code, out) == (0, "1 message accepted\n")
     assert "s3cret" not in out + err
 
 
@@ -290,7 +290,7 @@ def test_a_message_is_refused_behind_the_dot(arguments: list[str], reply: str, c
     catcher = catch("--fail-after-dot", *arguments)
     with pytest.raises(MessageRefused, match=reply):
         catcher.send()
-    assert catcher.stop()[:2] == (0, "0 messages taken\n")
+    assert catcher.stop()[:2] == (0, "0 messages accepted\n")
 
 
 @pytest.mark.parametrize("where", ["greeting", "hello", "mail", "rcpt", "data"])
@@ -299,7 +299,7 @@ def test_a_connection_that_is_dropped_before_the_content(where: str, catch: Catc
     with pytest.raises(SMTPError) as caught:
         catcher.send()
     assert not isinstance(caught.value, DeliveryUnknown)
-    assert catcher.stop()[:2] == (0, "0 messages taken\n")
+    assert catcher.stop()[:2] == (0, "0 messages accepted\n")
 
 
 def test_a_connection_that_is_dropped_behind_the_dot_took_the_message(catch: Catch) -> None:
@@ -308,7 +308,7 @@ def test_a_connection_that_is_dropped_behind_the_dot_took_the_message(catch: Cat
         catcher.send()
     assert " #1 " in catcher.line()
     assert catcher.send().complete
-    assert catcher.stop()[1].endswith("2 messages taken\n")
+    assert catcher.stop()[1].endswith("2 messages accepted\n")
 
 
 def test_lmtp(catch: Catch) -> None:
@@ -437,4 +437,4 @@ def test_main_serves_until_ctrl_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (tmp_path / "000001.eml").read_bytes() == MESSAGE
     shown = [lines.get_nowait() for _ in range(5)]
     assert shown[0].endswith(str(tmp_path / "000001.eml"))
-    assert shown[-1] == "1 message taken"
+    assert shown[-1] == "1 message accepted"

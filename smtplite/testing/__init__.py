@@ -1,6 +1,6 @@
 """An ESMTP and LMTP server to test SMTP clients against, and what tests need around it.
 
-It speaks every extension that the client speaks, says what it is told to (`SMTPServer.reply`), keeps what it took
+It speaks every extension that the client speaks, says what it is told to (`SMTPServer.reply`), keeps what it accepted
 (`SMTPServer.messages`) and writes down each mistake of the client (`SMTPServer.violations`)::
 
     async with SMTPServer() as server:
@@ -8,8 +8,8 @@ It speaks every extension that the client speaks, says what it is told to (`SMTP
         ...
         assert not server.violations
 
-``SMTPServer(tls="starttls", users={"me": "secret"})`` speaks TLS and takes passwords; ``server.ca_context()`` is what a
-client trusts it by. ``server.client()`` is a client without a socket; ``with server.in_thread():`` is for code that is
+``SMTPServer(tls="starttls", users={"me": "secret"})`` speaks TLS and takes passwords; ``server.ca_context()`` makes a
+client trust it. ``server.client()`` is a client without a socket; ``with server.in_thread():`` is for code that is
 not asynchronous; `smtplite.testing.pytest_plugin` has both as fixtures.
 
 `ServerConnection` is its protocol half alone; it needs no I/O library.
@@ -54,7 +54,7 @@ __all__ = [
     "server_context",
 ]
 
-#: Only these need anyio, ssl or the client: whoever drives the protocol half alone does not load them.
+#: Only these need anyio, ssl or the client; if you use the protocol half alone, they are not loaded.
 _MODULE_OF = {
     "HeldReply": "connection",
     "SMTPServer": "server",

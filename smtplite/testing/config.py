@@ -46,11 +46,11 @@ def _faults(faults: Iterable[ScramFault]) -> frozenset[ScramFault]:
 class ServerExtensions:
     """What the reply to EHLO or LHLO offers, and so what the server accepts.
 
-    By default what most servers offer. BINARYMIME, REQUIRETLS, DELIVERBY, FUTURERELEASE, MT-PRIORITY, LIMITS and
+    By default it is what most servers offer. BINARYMIME, REQUIRETLS, DELIVERBY, FUTURERELEASE, MT-PRIORITY, LIMITS and
     STARTTLS are off until they are switched on, all but the last two at once by `all`. AUTH is offered if
     `ServerConfig` knows anybody.
 
-    What is not offered is not known: BDAT without `chunking` is answered 500 and its bytes run as commands, a
+    What is not offered is not known either: BDAT without `chunking` is answered 500 and its bytes run as commands, a
     parameter of an extension that is off is answered 555. That is what servers without the extension do.
     """
 
@@ -58,7 +58,7 @@ class ServerExtensions:
     pipelining: bool = True
     #: CHUNKING (RFC 3030).
     chunking: bool = True
-    #: BINARYMIME (RFC 3030 section 3): content of BODY=BINARYMIME is taken byte for byte, by BDAT only.
+    #: BINARYMIME (RFC 3030 section 3): content of BODY=BINARYMIME is accepted byte for byte, by BDAT only.
     binarymime: bool = False
     #: 8BITMIME (RFC 6152).
     eight_bit_mime: bool = True
@@ -72,14 +72,14 @@ class ServerExtensions:
     enhanced_status_codes: bool = True
     #: REQUIRETLS (RFC 8689); inside TLS only.
     requiretls: bool = False
-    #: DELIVERBY (RFC 2852): the least of seconds that ``BY=seconds;R`` may ask for; 0: no such limit.
+    #: DELIVERBY (RFC 2852): the least seconds that ``BY=seconds;R`` may ask for; 0: no such limit.
     deliver_by: int | None = None
-    #: FUTURERELEASE (RFC 4865): seconds that HOLDFOR may ask for at most, and the latest time that HOLDUNTIL may name,
+    #: FUTURERELEASE (RFC 4865): the most seconds that HOLDFOR may ask for, and the latest time that HOLDUNTIL may name,
     #: such as ``(86400, "2099-12-31T00:00:00Z")``. Beyond either: 501.
     future_release: tuple[int, str] | None = None
     #: MT-PRIORITY (RFC 6710).
     mt_priority: bool = False
-    #: LIMITS MAILMAX (RFC 9422): transactions in a session; the MAIL beyond is answered `mailmax_code`.
+    #: LIMITS MAILMAX (RFC 9422): transactions in a session; the MAIL beyond that is answered `mailmax_code`.
     mailmax: int | None = None
     #: 421 closes the connection, 452 does not.
     mailmax_code: Literal[421, 452] = 421
@@ -91,12 +91,12 @@ class ServerExtensions:
     help: bool = True
     #: Further lines of the reply, such as ``"AUTH=PLAIN LOGIN"``: said, and nothing else.
     extra_keywords: tuple[str, ...] = ()
-    #: Keywords of further parameters of MAIL and RCPT, taken with any value.
+    #: Keywords of further parameters of MAIL and RCPT, accepted with any value.
     extra_parameters: frozenset[str] = attrs.field(default=frozenset(), converter=_upper)
 
     @classmethod
     def none(cls) -> ServerExtensions:
-        """Return extensions of which not one is offered."""
+        """Return extensions none of which is offered."""
         return cls(
             pipelining=False,
             chunking=False,
@@ -110,7 +110,7 @@ class ServerExtensions:
 
     @classmethod
     def all(cls, **changes: Any) -> ServerExtensions:
-        """Return extensions of which every one is offered but LIMITS and STARTTLS, and then `changes`."""
+        """Return extensions all of which are offered except LIMITS and STARTTLS; `changes` are applied to that."""
         offered: dict[str, Any] = {
             "binarymime": True,
             "requiretls": True,
@@ -158,8 +158,8 @@ def _codes(codes: bool | Collection[int]) -> bool | frozenset[int]:
 class ServerQuirks:
     """Habits of real servers that a client has to live with, each a switch; by default the server has none of them."""
 
-    #: A BDAT that is refused is answered at once, and the bytes of its chunk are read as command lines; which ones is
-    #: in `ServerConnection.executed_content`. Codes: only if the refusal has one of them.
+    #: A BDAT that is refused is answered at once, and the bytes of its chunk are read as command lines; which ones
+    #: is in `ServerConnection.executed_content`. Codes: only if the refusal has one of them.
     #:
     #: True: go-smtp, whatever the refusal. ``{530}``: Postfix with TLS required, Dovecot submission before AUTH.
     #: ``{552}``: Exim, for a chunk that goes over SIZE.
@@ -170,9 +170,9 @@ class ServerQuirks:
     #: BDAT is read and never answered, nor is anything after it (Exchange).
     hangs_on_bdat: bool = False
     #: Every complete command that arrived together with the end-of-data dot, and after it, is answered 503 and not
-    #: performed, QUIT neither: ``"after"`` the verdict, in order (Haraka), or, out of order, ``"before"`` it.
+    #: performed, not even QUIT: ``"after"`` the verdict, in order (Haraka), or, out of order, ``"before"`` it.
     refuses_after_dot: Literal["after", "before"] | None = None
-    #: Messages that one connection may bring; the MAIL beyond is answered 421, and the connection closed.
+    #: How many messages one connection may bring; the MAIL beyond that is answered 421, and the connection closed.
     max_messages: int | None = None
     #: The 421 comes at once after the verdict on the last of `max_messages`, and the connection is closed.
     closes_unasked: bool = False
@@ -180,7 +180,7 @@ class ServerQuirks:
     lmtp_fails_once: bool = False
     #: DATA is answered 354 though nobody was accepted, and the dot after it 250. The message goes nowhere.
     takes_empty_envelopes: bool = False
-    #: How long the reply to RCPT is at least: it has lines without meaning. A socket is filled by few of them.
+    #: The least length of a reply to RCPT, made up with lines without meaning. A few of them fill a socket.
     rcpt_reply_bytes: int = 0
 
 
@@ -193,10 +193,10 @@ class ServerConfig:
     extensions: ServerExtensions = attrs.field(factory=ServerExtensions)
     #: Speak LMTP (RFC 2033): LHLO only, and one reply per accepted recipient after end of data.
     lmtp: bool = False
-    #: End the first line of each reply in the number of the command that it answers: ``250 2.1.0 sender ok #3``.
+    #: End the first line of each reply with the number of the command that it answers: ``250 2.1.0 sender ok #3``.
     #:
     #: The greeting is ``#0``. Content after a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
-    #: and its responses as one. A 334 has no number, it would not be base64 any more; nor has what is said unasked.
+    #: and its responses as one. A 334 has no number, as it would not be base64; nor has what is said unasked.
     numbered: bool = False
     #: Without TLS, answer 530 to everything but what leads to TLS or to the end (RFC 3207 section 4).
     require_tls: bool = False
@@ -210,25 +210,25 @@ class ServerConfig:
     #:
     #: One that the server does not know is offered and answered 504.
     mechanisms: tuple[str, ...] | None = attrs.field(default=None, converter=_mechanisms)
-    #: Offer and take PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER without TLS; otherwise they are answered 538.
+    #: Offer and accept PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER without TLS; otherwise they are answered 538.
     auth_in_clear: bool = False
     #: Offer ``AUTH=PLAIN LOGIN`` instead of ``AUTH PLAIN LOGIN``.
     auth_legacy_form: bool = False
-    #: Answer 530 before AUTH to all that RFC 4954 section 6 allows that for.
+    #: Before AUTH, answer 530 to everything for which RFC 4954 section 6 allows it.
     require_auth: bool = False
-    #: The server's nonce in SCRAM and CRAM-MD5; None: another one each time.
+    #: The server's nonce in SCRAM and CRAM-MD5; None: a different one each time.
     auth_nonce: str | None = None
-    #: The iteration count, also one that is too low or far too high, or text that is none.
+    #: The iteration count, even one that is too low or far too high, or text that is not a count.
     #:
-    #: With one that the server cannot or will not compute, the end is a 535.
+    #: With one that the server cannot or will not compute, the exchange ends with a 535.
     scram_iterations: int | str = DEFAULT_SCRAM_ITERATIONS
     #: None: one that follows from the user's name.
     scram_salt: bytes | None = None
-    #: Whether the server's final message stands in the text of the 235 instead of a 334 of its own.
+    #: Whether the server's final message is in the text of the 235 instead of a 334 of its own.
     scram_final_in_success: bool = False
     #: How to misbehave in SCRAM.
     scram_faults: frozenset[ScramFault] = attrs.field(default=frozenset(), converter=_faults)
     #: Which habits of real servers to have.
     quirks: ServerQuirks = attrs.field(factory=ServerQuirks)
-    #: Scripted replies that each connection starts with, where no common `Script` is given.
+    #: Scripted replies that each connection starts with, if no common `Script` is given.
     replies: tuple[ScriptedReply, ...] = ()

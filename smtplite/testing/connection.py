@@ -1,8 +1,8 @@
 """One connection of the testing server: its record, and its way from the wire to the protocol half and back.
 
 Bytes as they came from the wire go in, bytes for the wire pile up in `ServedConnection.outgoing`. TLS happens here, so
-that a socket and a stream in memory share it. Who carries the bytes is `smtplite.testing.server` or
-`smtplite.testing.memory`.
+that a socket and a stream in memory share it. `smtplite.testing.server` and `smtplite.testing.memory`
+carry the bytes.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _TLS_HANDSHAKE_RECORD = 0x16
 
 
 def do_nothing() -> None:
-    """Be called in place of what nobody has set."""
+    """Stand in for a hook that nobody has set."""
 
 
 class Waiters:
-    """Tasks that wait until something has happened often enough."""
+    """Lets tasks wait until something has happened often enough."""
 
     def __init__(self) -> None:
         self._events: set[anyio.Event] = set()
 
     def wake(self) -> None:
-        """Let them look whether it has."""
+        """Let the tasks check again."""
         for event in self._events:
             event.set()
 
@@ -58,7 +58,7 @@ class Waiters:
 
 
 class HeldReply(Hold):
-    """A reply that the server keeps back until `release`, as `SMTPServer.hold` returns it.
+    """A reply that the server holds back until `release`, as `SMTPServer.hold` returns it.
 
     `wait` and `release` are for the event loop of the server; `ThreadedServer.hold` returns one for other threads.
     """
@@ -73,11 +73,11 @@ class HeldReply(Hold):
         self._waiters.wake()
 
     async def wait(self, count: int = 1, *, timeout: float | None = DEFAULT_WAIT_SECONDS) -> None:
-        """Wait until the server has come to the reply.
+        """Wait until the server has reached the reply.
 
         Args:
             count: how often, over all connections.
-            timeout: in seconds; None: wait for ever.
+            timeout: in seconds; None: wait without limit.
 
         Raises:
             TimeoutError: it has not, within `timeout`.
@@ -89,7 +89,7 @@ class HeldReply(Hold):
 class ServedConnection:
     """The record of one connection, and its way from the wire to the protocol half and back.
 
-    A test reads its attributes and may `say` something; `greet` and `receive` are for whoever carries the bytes.
+    A test reads its attributes and may `say` something; `greet` and `receive` are for what carries the bytes.
 
     Args:
         protocol: the sans-IO half.
@@ -116,13 +116,13 @@ class ServedConnection:
         self.is_open = True
         #: Why TLS failed, such as the alert by which the client refused the certificate.
         self.tls_error: ssl.SSLError | None = None
-        #: What is to go to the client and was not taken yet, as it goes over the wire.
+        #: What is still to be sent to the client, as it goes over the wire.
         self.outgoing = bytearray()
-        #: Set by whoever carries the bytes: send what is in `outgoing`, and the end if the connection is not open.
+        #: Set by what carries the bytes: sends what is in `outgoing`, and the end if the connection is not open.
         self.flush: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
-        #: Set by whoever carries the bytes: see to it that `flush` is called soon.
+        #: Set by what carries the bytes: makes sure that `flush` is called soon.
         self.wake: Callable[[], None] = do_nothing
-        #: Called when the connection is not open any more.
+        #: Called when the connection is no longer open.
         self.on_end: Callable[[], None] = do_nothing
         self._keeps_transcript = keeps_transcript
         self._waits_for: Hold | None = None
@@ -183,7 +183,7 @@ class ServedConnection:
 
         Args:
             data: sent as they are; empty: nothing.
-            close: whether the server closes after them.
+            close: whether the server closes after that.
 
         Raises:
             RuntimeError: the connection has ended, or is within a TLS handshake.

@@ -1,6 +1,6 @@
 """The server's own reading of paths and parameters.
 
-It shares nothing with `smtplite.protocol`: the server judges what the client built, and a common mistake would go
+It shares nothing with `smtplite.protocol`: the server judges what the client built, and a mistake in common would go
 unseen. It is a scanner where the client has regular expressions.
 """
 

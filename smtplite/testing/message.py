@@ -1,4 +1,4 @@
-"""What the testing server took: messages, and the mailbox that keeps them."""
+"""What the testing server accepted: messages, and the mailbox that keeps them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import attrs
 
 __all__ = ["Commitment", "Mailbox", "Parameters", "ReceivedMessage"]
 
-#: Parameters of MAIL or RCPT: the keyword in upper case, and its value as it stood on the wire (None: no ``=``).
+#: Parameters of MAIL or RCPT: the keyword in upper case, and its value as it was on the wire (None: no ``=``).
 Parameters = Mapping[str, str | None]
 
 #: Of each part of a message in its `repr`.
@@ -38,10 +38,10 @@ def decode_xtext(value: str) -> str:
 
 @attrs.frozen(kw_only=True, repr=False)
 class ReceivedMessage:
-    """One message as the server took it: envelope and content.
+    """One message as the server accepted it: envelope and content.
 
-    It exists only for messages that the server answered for with a positive reply (or would have, had the reply not
-    been scripted away), and only with the recipients that it accepted.
+    It exists only for messages that the server answered with a positive reply (or would have, had the reply not been
+    scripted away), and only with the recipients that it accepted.
 
     Its `repr` is short; `differences` says how two of them differ.
     """
@@ -61,7 +61,7 @@ class ReceivedMessage:
     helo: str = ""
     #: What the reply to end of data named: ``250 2.0.0 ok: queued as Q1``.
     queue_id: str = ""
-    #: The version of TLS that it came by, such as ``TLSv1.3``; None: unencrypted.
+    #: The version of TLS that it came over, such as ``TLSv1.3``; None: unencrypted.
     tls: str | None = None
     #: Who sent it, by AUTH; None: nobody said. Empty: a scripted 235 ended the exchange before the server knew.
     authenticated_as: str | None = None
@@ -164,13 +164,13 @@ class Commitment:
 
 
 class Mailbox:
-    """The messages that one server took, over all of its connections, in the order in which they were committed.
+    """The messages that one server accepted, over all its connections, in the order in which they were committed.
 
     Args:
-        on_delivery: called after each message was added; the server's shell wakes those who wait with it.
-        on_message: called before a message is added. What it returns is the reply to the message, which then is not
-            added; None: it is.
-        keeps: whether messages are kept. If not, only `count` tells of them.
+        on_delivery: called after each message was added; the server's shell uses it to wake those who wait.
+        on_message: called before a message is added. What it returns is the reply to the message, which is then not
+            added; None: it is added.
+        keeps: whether messages are kept. If not, only `count` counts them.
     """
 
     def __init__(
@@ -183,9 +183,9 @@ class Mailbox:
         self.messages: list[ReceivedMessage] = []
         #: What the server answers for, one entry for each recipient of each message, in the order of the commitments.
         #:
-        #: A truth to judge a client by: an entry is here before the reply that says so exists.
+        #: It is the truth to judge a client by: an entry is here before the reply that says so exists.
         self.committed: list[Commitment] = []
-        #: Messages that were taken since the beginning or the last `clear`, kept or not.
+        #: Messages that were accepted since the beginning or the last `clear`, kept or not.
         self.count = 0
         self._on_delivery = on_delivery
         self._on_message = on_message

@@ -1,6 +1,6 @@
 """Where the testing kit meets the client: a client for a server in memory, and an outbox for tests.
 
-Nothing else of the kit knows the client, which the protocol half judges.
+Nothing else in the kit knows the client, which the protocol half judges.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def client_of(server: SMTPServer, **options: Any) -> Client:
 
     Args:
         server: it need not be entered.
-        options: those of `smtplite.Client`; they go before what is chosen here.
+        options: those of `smtplite.Client`; they have priority over what is chosen here.
     """
     chosen: dict[str, Any] = {"connect": server.connect, "tls": server.tls_mode, "lmtp": server.config.lmtp}
     chosen |= options
@@ -33,12 +33,12 @@ def client_of(server: SMTPServer, **options: Any) -> Client:
 
 
 class Outbox:
-    """A client, and the messages that it sent: they go no further than this process.
+    """A client, and the messages that it sent: they never leave this process.
 
-    It works in memory, on the event loop of whoever sends.
+    It works in memory, on the event loop of the code that sends.
 
     Args:
-        server: what takes the messages.
+        server: what receives the messages.
         options: those of `smtplite.Client`.
     """
 
@@ -50,7 +50,7 @@ class Outbox:
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What was sent, in the order in which it was."""
+        """What was sent, in that order."""
         return self.server.messages
 
     def reset(self) -> None:

@@ -1,14 +1,14 @@
-"""Fixtures for pytest: a server on a real port, and a client whose messages go no further than this process.
+"""Fixtures for pytest: a server on a real port, and a client whose messages never leave this process.
 
 Switch it on in the `conftest.py` at the top of your tests::
 
     pytest_plugins = ["smtplite.testing.pytest_plugin"]
 
-and ask for `smtp_server` or `smtp_outbox`. How the server behaves, a marker says::
+and ask for `smtp_server` or `smtp_outbox`. A marker says how the server behaves::
 
     @pytest.mark.smtp_server(tls="starttls", users={"me": "secret"})
 
-or, for all tests below a folder or a module, a fixture there that is called `smtp_server_options`.
+or, for all tests of a folder or a module, a fixture there called `smtp_server_options`.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def smtp_server_options() -> dict[str, Any]:
-    """Return the arguments of `SMTPServer` for `smtp_server` and `smtp_outbox`; override it to have others.
+    """Return the arguments of `SMTPServer` for `smtp_server` and `smtp_outbox`; override it to change them.
 
-    What the marker says goes before it.
+    What the marker says has priority.
     """
     return {}
 
 
 @pytest.fixture
 def smtp_outbox_options() -> dict[str, Any]:
-    """Return the arguments of `smtplite.Client` for `smtp_outbox`; override it to have others."""
+    """Return the arguments of `smtplite.Client` for `smtp_outbox`; override it to change them."""
     return {}
 
 
@@ -120,7 +120,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to the report of a failed test what its servers took, and the mistakes that clients made."""
+    """Add to the report of a failed test what its servers accepted, and the mistakes that clients made."""
     report = yield
     if report.when == "call" and report.failed:
         for name, server in item.stash.get(_servers, []):

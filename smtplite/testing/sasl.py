@@ -32,13 +32,13 @@ __all__ = [
     "offered_mechanisms",
 ]
 
-#: Of PBKDF2: beyond it the server claims an iteration count, and does not compute with it.
+#: Of PBKDF2: beyond this the server claims an iteration count, but does not compute with it.
 MAX_COMPUTED_ITERATIONS = 1_000_000
 
 
 @attrs.frozen
 class Challenge:
-    """What the server asks next; empty where the client is to begin."""
+    """What the server asks next; empty if the client is to begin."""
 
     data: bytes = attrs.field(repr=False)
 
@@ -48,7 +48,7 @@ class Success:
     """The client is who it says."""
 
     identity: str
-    #: The mechanism's last word, where it goes into the text of the 235.
+    #: The mechanism's last word, if it goes into the text of the 235.
     final: bytes | None = attrs.field(default=None, repr=False)
 
 
@@ -59,7 +59,7 @@ class Failure:
     code: int = 535
     enhanced: str = "5.7.8"
     text: str = "authentication credentials invalid"
-    #: What the client did wrong, besides knowing no password.
+    #: What the client did wrong, apart from not knowing the password.
     violation: str | None = None
 
 

@@ -20,7 +20,7 @@ _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
 
 
 def _same_mailbox(one: str, other: str) -> bool:
-    """Compare as mailboxes: the local part as it stands, the domain whatever its case (RFC 5321 section 2.4)."""
+    """Compare as mailboxes: the local part exactly, the domain without regard to case (RFC 5321 section 2.4)."""
     one_local, _, one_domain = one.rpartition("@")
     other_local, _, other_domain = other.rpartition("@")
     return one_local == other_local and one_domain.lower() == other_domain.lower()
@@ -31,12 +31,12 @@ def _upper(verb: str) -> str:
 
 
 class Hold:
-    """Keeps back the replies that it is given to until `release`; a connection does not go on after such a reply.
+    """Holds back the replies that it is given to until `release`; a connection does not go on past such a reply.
 
-    What the reply answers is done nevertheless: a message whose verdict is held is in the mailbox.
+    What the reply answers is done anyway: a message whose verdict is held is in the mailbox.
 
-    Without I/O: `ServerConnection.feed` returns what stands before the reply, and `ServerConnection.resume`, once the
-    hold was released, the reply and what follows. `SMTPServer` sees to that itself.
+    Without I/O: `ServerConnection.feed` returns what comes before the reply, and `ServerConnection.resume`, once the
+    hold has been released, the reply and what follows. `SMTPServer` does that by itself.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Hold:
             listener()
 
     def on_release(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when the replies may go; now, if they may."""
+        """Call `listener` when the replies may go; at once, if they already may."""
         if self.is_released:
             listener()
         else:
@@ -80,30 +80,31 @@ class ReplyOptions(TypedDict, total=False):
 
 @attrs.frozen
 class ScriptedReply:
-    """One rule: what to say to which command, and what the server does besides.
+    """One rule: what to say to which command, and what else the server does.
 
-    A reply replaces the server's own to every command that it matches and that is free of syntax errors, also where
+    A reply replaces the server's own to every command that it matches and that is free of syntax errors, even where
     the server would have said no. The command is performed if the reply is positive and the server is able to: a RCPT
-    answered 250 after a refused MAIL is still nobody's recipient.
+    that is answered 250 after a refused MAIL still adds no recipient.
 
     Raises:
         ValueError: `reply` is text but not ``code [text]``, or `verb` cannot be a verb.
     """
 
-    #: A command, ``GREETING``, or one of these that are none:
+    #: A command, ``GREETING``, or one of these that are not commands:
     #:
-    #: - ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST; - ``AUTH_RESPONSE``: the reply to a line of the
-    #: client within an authentication exchange, but for ``*``; - ``END_OF_AUTH``: the final reply of an exchange,
-    #: whether it answers AUTH or a line after it; goes before those; - ``CONTENT``: said in the middle of the content,
-    #: once, as soon as more than `after_bytes` of it came. Nothing is performed or refused by it. Without `close` the
-    #: rest of the content is read, and answered as ever.
+    #: - ``END_OF_DATA``: the reply to the lone dot and to BDAT LAST;
+    #: - ``AUTH_RESPONSE``: the reply to a line of the client within an authentication exchange, except ``*``;
+    #: - ``END_OF_AUTH``: the final reply of an exchange, whether it answers AUTH or a line after it; it has priority
+    #:   over those;
+    #: - ``CONTENT``: said in the middle of the content, once, as soon as more than `after_bytes` of it have come.
+    #:   Nothing is performed or refused by it. Without `close` the rest of the content is read, and answered as usual.
     #:
-    #: A 3yz reply to any of the AUTH verbs goes on with the exchange: in place of a challenge it is one, in place of
-    #: the final reply it is one challenge more.
+    #: A 3yz reply to any of the AUTH verbs continues the exchange: in place of a challenge it is one, in place of the
+    #: final reply it is one more challenge.
     verb: str = attrs.field(converter=_upper)
     #: Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply. Bytes:
-    #: sent exactly as they are, also nothing at all. None: what the server says for itself; for the sake of `hold`,
-    #: `close`, `performs`. A function: makes of what the server says for itself what is sent.
+    #: sent exactly as they are, even if there are none. None: what the server says for itself, for use with `hold`,
+    #: `close` or `performs`. A function: turns what the server says for itself into what is sent.
     reply: ScriptedText = None
     #: Only for this recipient: of RCPT, of END_OF_DATA in LMTP, else one of those accepted; argument of VRFY, EXPN.
     to: str | None = attrs.field(default=None, kw_only=True)
@@ -121,7 +122,7 @@ class ScriptedReply:
     for_all: bool = attrs.field(default=False, kw_only=True)
     #: CONTENT: how much of the content comes before it.
     after_bytes: int = attrs.field(default=0, kw_only=True)
-    #: Keeps the reply back; it is performed at once.
+    #: Holds the reply back; the command is performed at once.
     hold: Hold | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -134,7 +135,7 @@ class ScriptedReply:
 
     @property
     def is_own(self) -> bool:
-        """Whether what is said follows from what the server says for itself."""
+        """Whether the reply is made of what the server says for itself."""
         return not isinstance(self.reply, str | bytes)
 
     @property
@@ -145,12 +146,12 @@ class ScriptedReply:
 
     @property
     def is_positive(self) -> bool:
-        """Whether a client must take the reply as success of this verb; never, if it is the server's own."""
+        """Whether a client must take the reply as success of this verb; never if it is the server's own."""
         return self._code[:1] == (b"3" if self.verb == "DATA" else b"2")
 
     @property
     def is_negative(self) -> bool:
-        """Whether a client must take the reply as a refusal; never, if it is the server's own."""
+        """Whether a client must take the reply as a refusal; never if it is the server's own."""
         return self._code[:1] in {b"4", b"5"}
 
     @property

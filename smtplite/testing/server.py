@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SMTPServer"]
 
-#: Taken from a client at once.
+#: The most that is read from a client at once.
 MAX_RECEIVE_BYTES = 65_536
 
 IDLE_REPLY = b"421 4.4.2 idle for too long, closing\r\n"
 
 
 class SMTPServer:
-    """An ESMTP or LMTP server for tests. It takes every message and keeps it in `messages`.
+    """An ESMTP or LMTP server for tests. It accepts every message and keeps it in `messages`.
 
     On a socket: ``async with SMTPServer() as server:`` and connect to `server.host` and `server.port`, or to
     `server.url`. Its tasks end with the block. Without a socket, and then without `async with`: `server.client()`, or
@@ -62,13 +62,13 @@ class SMTPServer:
         extensions: what to offer; by default what most servers do.
         quirks: which habits of real servers to have; by default none.
         lmtp: speak LMTP.
-        numbered: end each reply in the number of the command that it answers (`ServerConfig.numbered`).
+        numbered: end each reply with the number of the command that it answers (`ServerConfig.numbered`).
         replies: scripted replies, as `reply` adds them.
-        on_message: called with each message, before it is taken and answered. A text that it returns, such as
-            ``"452 4.3.1 disk full"``, is the reply instead, and the message is not taken; None: it is. An exception
-            ends the server, with it. It must not block for long.
-        keep: whether to keep what happened. False, for a server that runs for long: `messages` stays empty, and
-            `connections` has those that are open, without a transcript.
+        on_message: called with each message, before it is accepted and answered. If it returns text, such as
+            ``"452 4.3.1 disk full"``, that is the reply instead, and the message is not accepted; None: it is. If it
+            raises, the server ends with that exception. It must not block for long.
+        keep: whether to keep what happened. False is for a server that runs for a long time: `messages` stays empty,
+            and `connections` has only those that are open, without a transcript.
         tls: ``"implicit"``: TLS comes first of all. ``"starttls"``: STARTTLS is offered, as with
             `ServerExtensions.starttls`. None: neither, unless `extensions` say so.
         ssl_context: the server's certificate and versions of TLS. None: a certificate of a throw-away authority, good
@@ -78,11 +78,11 @@ class SMTPServer:
         tokens: OAuth access tokens by user name.
         external_identity: who the client is by EXTERNAL; None: whom its certificate names.
         mechanisms: to offer, in this order; None: all that the three above allow.
-        auth_in_clear: offer and take plain-text mechanisms without TLS.
+        auth_in_clear: offer and accept plain-text mechanisms without TLS.
         auth_legacy_form: offer ``AUTH=PLAIN`` instead of ``AUTH PLAIN``.
         require_auth: answer 530 before AUTH.
-        auth_nonce: the server's nonce; None: another one each time.
-        scram_iterations: the iteration count, also one that no server may use.
+        auth_nonce: the server's nonce; None: a different one each time.
+        scram_iterations: the iteration count, even one that no server may use.
         scram_salt: None: one that follows from the user's name.
         scram_final_in_success: put the server's final message into the 235.
         scram_faults: how to misbehave in SCRAM: see `ScramFault`.
@@ -154,7 +154,7 @@ class SMTPServer:
         #: The scripted replies, common to all connections.
         self.script = Script(self.config.replies)
         self.mailbox = Mailbox(self._on_delivery, on_message=on_message, keeps=keep)
-        #: Every connection so far, also those that ended.
+        #: Every connection so far, including those that ended.
         self.connections: list[ServedConnection] = []
         self.host = host
         self.socket_path = Path(socket_path) if socket_path is not None else None
@@ -189,8 +189,8 @@ class SMTPServer:
     def url(self) -> str:
         """Where the server listens, for `smtplite.Client.from_url`: ``smtp://127.0.0.1:40123?tls=none``.
 
-        With TLS the client has to trust the certificate: ``tls_context=server.ca_context()``. There are no credentials
-        in it.
+        It holds no credentials. With TLS the client has to trust the certificate:
+        ``tls_context=server.ca_context()``.
 
         Raises:
             RuntimeError: it does not listen now.
@@ -207,12 +207,12 @@ class SMTPServer:
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """What the server shows: its certificate and its versions of TLS. A context set here serves from now on.
+        """What the server shows: its certificate and its versions of TLS. A context set here is used from now on.
 
         `smtplite.testing.server_context` makes others: for the wrong host, expired, signed by nobody known.
 
         Raises:
-            ImportError: it was neither given nor set, and trustme is not installed.
+            ImportError: no context was given or set, and trustme is not installed.
         """
         if self._own_ssl_context is None:
             self._own_ssl_context = server_context("localhost", "127.0.0.1", "::1", self.host, self.config.name)
@@ -234,7 +234,7 @@ class SMTPServer:
         """Close every connection on which nothing is under way, as servers do after a while.
 
         Args:
-            reply: said before; empty: nothing is said.
+            reply: said before closing; empty: nothing is said.
 
         Returns:
             How many were closed.
@@ -246,7 +246,7 @@ class SMTPServer:
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What was taken, over all connections, in the order in which it was committed."""
+        """What was accepted, over all connections, in the order in which it was committed."""
         return self.mailbox.messages
 
     @property
@@ -265,13 +265,13 @@ class SMTPServer:
         return [line for connection in self.connections for line in connection.executed_content]
 
     def reply(self, verb: str, reply: ScriptedText = None, **options: Unpack[ReplyOptions]) -> None:
-        """Say `reply` to `verb` from now on, on every connection; a reply given earlier that matches too goes first.
+        """Say `reply` to `verb` from now on, on every connection; an earlier reply that also matches goes first.
 
         The arguments are those of `ScriptedReply`. Examples::
 
             server.reply("RCPT", "550 5.1.1 no such user", to="bob@example.org")
             server.reply("MAIL", "451 4.3.0 later", times=1)
-            server.reply("END_OF_DATA", b"", performs=True, close=True)  # taken, and the reply lost
+            server.reply("END_OF_DATA", b"", performs=True, close=True)  # accepted, and the reply lost
             server.reply("CONTENT", "552 5.3.4 too big", after_bytes=10_000, close=True)
             server.reply("EHLO", lambda said: said[:20], close=True)  # what it would have said, cut
             server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and reads on, unencrypted
@@ -289,13 +289,13 @@ class SMTPServer:
         self.script.add(ScriptedReply(verb, reply, **options))
 
     def hold(self, verb: str, reply: ScriptedText = None, **options: Unpack[ReplyOptions]) -> HeldReply:
-        """Keep the reply to `verb` back, until the one that is returned is released; the arguments are `reply`'s.
+        """Hold back the reply to `verb` until what this returns is released; the arguments are those of `reply`.
 
-        What the reply answers is done at once. Until it is released the connection does nothing more::
+        What the reply answers is done at once. Until the release the connection does nothing more::
 
             held = server.hold("END_OF_DATA")
             ...  # begin to send
-            await held.wait()  # the message is in server.messages, the client waits for the verdict
+            await held.wait()  # the message is in server.messages; the client waits for the verdict
             held.release()
         """
         held = HeldReply()
@@ -305,9 +305,9 @@ class SMTPServer:
         return held
 
     def reset(self) -> None:
-        """Forget messages, violations, transcripts, connections that ended, and the script but for `replies`.
+        """Forget messages, violations, transcripts, connections that ended, and the script except for `replies`.
 
-        What is held is released. Connections that are open stay open.
+        Replies that are held are released. Connections that are open stay open.
         """
         self.script.clear()
         for scripted in self.config.replies:
@@ -323,24 +323,24 @@ class SMTPServer:
     async def wait_for_messages(
         self, count: int = 1, *, timeout: float | None = DEFAULT_WAIT_SECONDS
     ) -> list[ReceivedMessage]:
-        """Wait until at least `count` messages were taken, over the whole life of the server or since `reset`.
+        """Wait until at least `count` messages were accepted, over the whole life of the server or since `reset`.
 
         Args:
             count: how many.
-            timeout: in seconds; None: wait for ever.
+            timeout: in seconds; None: wait without limit.
 
         Returns:
             `messages`.
 
         Raises:
-            TimeoutError: fewer were taken within `timeout`.
+            TimeoutError: fewer were accepted within `timeout`.
         """
         if not await self._waiters.wait(lambda: self.mailbox.count >= count, timeout):
-            raise TimeoutError(f"the server took {self.mailbox.count} of {count} messages within {timeout} seconds")
+            raise TimeoutError(f"the server accepted {self.mailbox.count} of {count} messages within {timeout} seconds")
         return self.messages
 
     def arrivals(self) -> AsyncIterator[ReceivedMessage]:
-        """Return an iterator over the messages that are taken from now on.
+        """Return an iterator over the messages that are accepted from now on.
 
         It waits for each, whether messages are kept or not, and ends when the server is left::
 
@@ -359,17 +359,17 @@ class SMTPServer:
     def client(self, **options: Any) -> Client:
         """Return a client whose connections to this server are in memory; the server need not be entered.
 
-        It does what the server needs: TLS, with its throw-away authority trusted, and LMTP.
+        It is set up as the server needs it: with TLS, trusting the throw-away authority, and with LMTP.
 
         Args:
-            options: those of `smtplite.Client`; they go before what is chosen here.
+            options: those of `smtplite.Client`; they have priority over what is chosen here.
         """
         from smtplite.testing.outbox import client_of
 
         return client_of(self, **options)
 
     def in_thread(self) -> ThreadedServer:
-        """Return this server for use with `with`: it then runs in a thread of its own, with an event loop of its own.
+        """Return this server for use with `with`: it then runs in a thread and an event loop of its own.
 
         For tests that are not asynchronous, and for those that run on any event loop::
 
@@ -384,10 +384,10 @@ class SMTPServer:
         """Open a connection in memory; the server need not be entered.
 
         Returns:
-            The client's end: ``Client(connect=server.connect, tls="none")``. TLS is for the client to wrap around it:
-            the server's part is done within `send`. It knows what the client read, so also
-            what the client wrote too early (`ServerConnection.feed`). After the server closed, `send` raises
-            `anyio.BrokenResourceError`, and what it had said can still be received.
+            The client's end: ``Client(connect=server.connect, tls="none")``. The client wraps TLS around it; the
+            server's part happens within `send`. It knows what the client has read, and so also what the client wrote
+            too early (`ServerConnection.feed`). After the server has closed, `send` raises
+            `anyio.BrokenResourceError`, and what the server had said can still be received.
         """
         await anyio.lowlevel.checkpoint()
         return MemoryStream(self._accept())

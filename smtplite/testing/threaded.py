@@ -20,7 +20,7 @@ __all__ = ["ThreadedHeldReply", "ThreadedServer"]
 
 
 class ThreadedHeldReply:
-    """A reply that the server keeps back until `release`, as `ThreadedServer.hold` returns it; for any thread."""
+    """A reply that the server holds back until `release`, as `ThreadedServer.hold` returns it; for any thread."""
 
     def __init__(self, held: HeldReply, portal: BlockingPortal) -> None:
         self._held = held
@@ -36,11 +36,11 @@ class ThreadedHeldReply:
         self._portal.call(self._held.release)
 
     def wait(self, count: int = 1, *, timeout: float | None = DEFAULT_WAIT_SECONDS) -> None:
-        """Wait until the server has come to the reply; the thread does nothing else meanwhile.
+        """Wait until the server has reached the reply; the thread is blocked meanwhile.
 
         Args:
             count: how often, over all connections.
-            timeout: in seconds; None: wait for ever.
+            timeout: in seconds; None: wait without limit.
 
         Raises:
             TimeoutError: it has not, within `timeout`.
@@ -51,8 +51,8 @@ class ThreadedHeldReply:
 class ThreadedServer:
     """An `SMTPServer` that runs in a thread of its own: ``with SMTPServer().in_thread() as server:``.
 
-    Everything here may be used from any thread. What waits, waits without an event loop: an asynchronous test uses
-    `wait_for_messages_async`, or the loop in which the code under test runs would stand still.
+    Everything here may be used from any thread. Methods that wait block their thread: an asynchronous test uses
+    `wait_for_messages_async`, because the loop in which the code under test runs would otherwise stand still.
 
     Args:
         server: it must not be entered elsewhere.
@@ -60,7 +60,7 @@ class ThreadedServer:
     """
 
     def __init__(self, server: SMTPServer, portal: BlockingPortal | None = None) -> None:
-        #: What runs in the thread. Its own methods are for that thread alone.
+        #: What runs in the thread. Its own methods are only for that thread.
         self.server = server
         self._given_portal = portal
         self._portal: BlockingPortal | None = None
@@ -81,7 +81,7 @@ class ThreadedServer:
     ) -> None:
         stack, self._stack, self._portal = self._stack, None, None
         if stack is not None:
-            # Without the block's own exception: it is none of the server's
+            # Without the block's own exception: it is not the server's
             stack.close()
 
     def __repr__(self) -> str:
@@ -110,27 +110,27 @@ class ThreadedServer:
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What was taken up to now, in the order in which it was committed. A new list each time."""
+        """What was accepted so far, in the order in which it was committed. A new list each time."""
         return list(self.server.messages)
 
     @property
     def connections(self) -> list[ServedConnection]:
-        """Every connection up to now, also those that ended. A new list each time."""
+        """Every connection so far, including those that ended. A new list each time."""
         return list(self.server.connections)
 
     @property
     def violations(self) -> list[str]:
-        """The mistakes of all clients up to now. A new list each time."""
+        """The mistakes of all clients so far. A new list each time."""
         return [violation for connection in self.connections for violation in list(connection.violations)]
 
     @property
     def committed(self) -> list[Commitment]:
-        """What the server answers for up to now (`Mailbox.committed`). A new list each time."""
+        """What the server answers for so far (`Mailbox.committed`). A new list each time."""
         return list(self.server.committed)
 
     @property
     def executed_content(self) -> list[bytes]:
-        """The lines of content that ran as commands up to now (`ServerConnection.executed_content`)."""
+        """The lines of content that ran as commands so far (`ServerConnection.executed_content`)."""
         return [line for connection in self.connections for line in list(connection.executed_content)]
 
     def ca_context(self) -> ssl.SSLContext:
@@ -142,7 +142,7 @@ class ThreadedServer:
         self._in_thread().call(lambda: self.server.reply(verb, reply, **options))
 
     def hold(self, verb: str, reply: ScriptedText = None, **options: Unpack[ReplyOptions]) -> ThreadedHeldReply:
-        """Keep the reply to `verb` back, until the one that is returned is released (`SMTPServer.hold`)."""
+        """Hold back the reply to `verb` until what this returns is released (`SMTPServer.hold`)."""
         portal = self._in_thread()
         return ThreadedHeldReply(portal.call(lambda: self.server.hold(verb, reply, **options)), portal)
 
@@ -155,17 +155,17 @@ class ThreadedServer:
         self._in_thread().call(self.server.reset)
 
     def wait_for_messages(self, count: int = 1, timeout: float | None = DEFAULT_WAIT_SECONDS) -> list[ReceivedMessage]:
-        """Wait until at least `count` messages were taken; the thread does nothing else meanwhile.
+        """Wait until at least `count` messages were accepted; the thread is blocked meanwhile.
 
         Args:
             count: how many, since the server began or `reset`.
-            timeout: in seconds; None: wait for ever.
+            timeout: in seconds; None: wait without limit.
 
         Returns:
             `messages`.
 
         Raises:
-            TimeoutError: fewer were taken within `timeout`.
+            TimeoutError: fewer were accepted within `timeout`.
         """
         self._in_thread().call(lambda: self.server.wait_for_messages(count, timeout=timeout))
         return self.messages
@@ -173,7 +173,7 @@ class ThreadedServer:
     async def wait_for_messages_async(
         self, count: int = 1, timeout: float | None = DEFAULT_WAIT_SECONDS
     ) -> list[ReceivedMessage]:
-        """Wait as `wait_for_messages` does, in a task of any event loop, which goes on meanwhile."""
+        """Wait as `wait_for_messages` does, in a task of any event loop, which keeps running meanwhile."""
         future: Future[list[ReceivedMessage]] = self._in_thread().start_task_soon(
             lambda: self.server.wait_for_messages(count, timeout=timeout)
         )

@@ -1,6 +1,6 @@
 """TLS of the testing server: its part of the dialogue without I/O, and certificates that nobody has to make.
 
-The certificates are made by trustme, which comes with the extra ``testing``; it is imported when the first is needed.
+The certificates are made by trustme, which comes with the extra ``testing``; it is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TlsServerSide", "authority", "client_context", "require_trustme", "server_context"]
 
-#: Taken out of the decryption at once.
+#: The most that is read from the decryption at once.
 MAX_READ_BYTES = 65_536
 
 
@@ -52,7 +52,7 @@ class TlsServerSide:
     def receive(self, data: bytes) -> bytes:
         """Take `data` from the wire and return what it holds, once the handshake is complete.
 
-        Send what `outgoing` returns afterwards, also if TLS failed: the alert is there.
+        Afterwards send what `outgoing` returns, even if TLS failed: the alert is there.
         """
         if self.error is not None:
             return b""
@@ -85,7 +85,7 @@ class TlsServerSide:
         return self.outgoing()
 
     def close(self) -> bytes:
-        """Return what to send at last: that nothing follows (close_notify)."""
+        """Return what to send last: the notice that nothing follows (close_notify)."""
         if self.is_established and self.error is None:
             try:
                 self._object.unwrap()
@@ -94,7 +94,7 @@ class TlsServerSide:
         return self.outgoing()
 
     def outgoing(self) -> bytes:
-        """Return what TLS has to send for itself."""
+        """Return what TLS itself has to send."""
         return self._outgoing.read()
 
 
@@ -139,13 +139,13 @@ def server_context(
     """Return a new context for a server.
 
     Args:
-        names: host names and IP addresses that its certificate is good for; none and no `common_name`: localhost.
+        names: host names and IP addresses that its certificate is valid for; none and no `common_name`: localhost.
         ca: who signs it; None: `authority()`.
         common_name: put into the subject.
         not_before: the certificate is not valid yet before this.
         not_after: the certificate has expired after this.
-        is_self_signed: show a certificate that nobody but itself signed, whatever else is asked for.
-        only_version: speak this version of TLS and no other, also one that is not safe any more.
+        is_self_signed: show a certificate that is signed only by itself, whatever else is asked for.
+        only_version: speak this version of TLS and no other, even one that is no longer safe.
 
     Raises:
         ImportError: trustme is not installed.
@@ -180,7 +180,7 @@ def server_context(
 def client_context() -> ssl.SSLContext:
     """Return a new context for a client, which trusts `authority()` and no other.
 
-    Host names are checked, and against subjectAltName only: left alone, Python falls back to the common name.
+    Host names are checked, and only against subjectAltName: by default, Python falls back to the common name.
 
     Raises:
         ImportError: trustme is not installed.

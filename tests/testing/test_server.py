@@ -500,7 +500,7 @@ async def waiting_for_messages() -> None:
 @scenario
 async def waiting_for_messages_in_vain() -> None:
     server = SMTPServer()
-    with pytest.raises(TimeoutError, match="took 0 of 1 messages within 0 seconds"):
+    with pytest.raises(TimeoutError, match="accepted 0 of 1 messages within 0 seconds"):
         await server.wait_for_messages(timeout=0)
 
 

@@ -87,7 +87,7 @@ class SignUp(BaseModel):
 class Outcome(BaseModel):
     """What became of a message for one recipient."""
 
-    outcome: Literal["taken", "refused", "not sent", "unknown"]
+    outcome: Literal["accepted", "refused", "not sent", "unknown"]
     reply: str | None = None
 
 
@@ -107,7 +107,7 @@ def report(result: Receipt | SMTPError) -> Report:
     return Report(
         message_id=result.message_id,
         recipients={
-            **{address: Outcome(outcome="taken") for address in result.accepted},
+            **{address: Outcome(outcome="accepted") for address in result.accepted},
             **{address: Outcome(outcome="refused", reply=str(reply)) for address, reply in result.refused.items()},
             **{address: Outcome(outcome="not sent") for address in result.not_sent},
             **{address: Outcome(outcome="unknown") for address in result.unknown},

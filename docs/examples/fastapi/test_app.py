@@ -62,11 +62,11 @@ async def test_the_schema_names_what_each_status_says() -> None:
 
 
 @pytest.mark.asyncio
-async def test_taken_is_200_and_the_message_is_at_the_server(server: ThreadedServer) -> None:
+async def test_accepted_is_200_and_the_message_is_at_the_server(server: ThreadedServer) -> None:
     async with running() as http:
         response = await invite(http, GRACE, ALAN)
     assert response.status_code == 200
-    assert outcomes(response) == {GRACE: "taken", ALAN: "taken"}
+    assert outcomes(response) == {GRACE: "accepted", ALAN: "accepted"}
     [message] = server.messages
     assert message.sender == "team@example.org"
     assert message.recipients == (GRACE, ALAN)
@@ -75,13 +75,13 @@ async def test_taken_is_200_and_the_message_is_at_the_server(server: ThreadedSer
 
 
 @pytest.mark.asyncio
-async def test_taken_for_some_is_200_and_each_refusal_has_its_reply(server: ThreadedServer) -> None:
+async def test_accepted_for_some_is_200_and_each_refusal_has_its_reply(server: ThreadedServer) -> None:
     server.reply("RCPT", "550 5.1.1 no such user", to=NOBODY)
     async with running() as http:
         response = await invite(http, GRACE, NOBODY)
     assert response.status_code == 200
     assert response.json()["recipients"] == {
-        GRACE: {"outcome": "taken", "reply": None},
+        GRACE: {"outcome": "accepted", "reply": None},
         NOBODY: {"outcome": "refused", "reply": "550 5.1.1 no such user"},
     }
     assert server.messages[0].recipients == (GRACE,)

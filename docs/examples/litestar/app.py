@@ -70,7 +70,7 @@ def message_for(person: Person, subject: str) -> EmailMessage:
 async def invite(data: JSONBody[Person], mail: NamedDependency[Client]) -> dict[str, str | None]:
     """Send while the caller waits."""
     receipt = await mail.send(message_for(data, "Invitation"))
-    return {"outcome": "taken", "message_id": receipt.message_id}
+    return {"outcome": "accepted", "message_id": receipt.message_id}
 
 
 @post("/sign-ups", status_code=202)

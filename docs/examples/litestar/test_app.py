@@ -35,7 +35,7 @@ async def running() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.asyncio
-async def test_taken_is_200_over_one_connection_that_ends_with_the_application(server: ThreadedServer) -> None:
+async def test_accepted_is_200_over_one_connection_that_ends_with_the_application(server: ThreadedServer) -> None:
     async with running() as http:
         responses = [await http.post("/invitations", json={"address": GRACE}) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 200]

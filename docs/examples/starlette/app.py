@@ -74,7 +74,7 @@ async def message_for(request: Request, subject: str) -> EmailMessage:
 async def invite(request: Request) -> Response:
     """Send while the caller waits."""
     receipt = await mail_client(request).send(await message_for(request, "Invitation"))
-    return JSONResponse({"outcome": "taken", "message_id": receipt.message_id})
+    return JSONResponse({"outcome": "accepted", "message_id": receipt.message_id})
 
 
 async def sign_up(request: Request) -> Response:

@@ -83,8 +83,8 @@ def _timeouts(timeouts: Timeouts | None) -> Timeouts:
 class Options:
     """The arguments of Client, by their names there, checked and completed; see Client for what each means.
 
-    One job, although it has many attributes: each is an argument. Those with "text" in their metadata may stand in a
-    URL, too, and it says how their value is made of what stands there.
+    One job, although long: each attribute is an argument. Those with "text" in their metadata may stand in a URL, too,
+    and it says how their value is made of what stands there.
 
     Attributes:
         mode: when TLS begins: `tls`, or what follows from the others.

@@ -76,7 +76,7 @@ SENDING: list[set[str]] = [
     {"deadline"},
     {"outbound"},
     {"session"},
-    {"handshake", "pool"},
+    {"handshake", "pool", "items"},
     {"single", "stream", "raw"},
 ]
 ORDERS = {"smtplite.protocol": CORE, "smtplite.message": MESSAGE, "smtplite.sending": SENDING}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
+import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
 
 from smtplite.errors import SMTPTimeout
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Deadline"]
 
@@ -19,8 +22,10 @@ _MAX_STALL_SECONDS: Final = 0.05
 
 
 def _asyncio_task() -> asyncio.Task[Any] | None:
+    if "asyncio" not in sys.modules:  # nor is it loaded for this
+        return None
     try:
-        return asyncio.current_task()
+        return sys.modules["asyncio"].current_task()  # type: ignore[no-any-return]
     except RuntimeError:  # on trio
         return None
 

@@ -8,10 +8,9 @@ items beforehand: they are taken from the caller's iterable one by one, when the
 from __future__ import annotations
 
 import copy
-import math
 import random
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVarTuple
@@ -27,6 +26,7 @@ from smtplite.message.prepared import Prepared, is_large, prepare
 from smtplite.message.signing import Sign
 from smtplite.results import Delivery
 from smtplite.sending.deadline import Deadline
+from smtplite.sending.items import Items, Ready
 from smtplite.sending.outbound import Outbound
 from smtplite.sending.pool import Pool
 from smtplite.sending.session import Session
@@ -73,106 +73,55 @@ class Plan:
     tracer: Tracer
 
 
-class _Items:
-    """The caller's messages, taken one by one. Those that must be waited for are fetched by a task, a few ahead.
+@attrs.define
+class _Workers:
+    """How many tasks send.
 
-    Args:
-        items: the caller's.
-        limit: the caller's rate limit, entered and left before an item is given.
-        ahead: how many may be fetched and not taken.
-        call: called whenever there may be more, or no more.
+    Attributes:
+        working: those that have not ended.
+        acquiring: of those, the ones that wait for a session.
+        holding: ... and the ones that have one.
     """
 
-    def __init__(
-        self,
-        items: Iterable[Any] | AsyncIterable[Any],
-        limit: AbstractAsyncContextManager[object] | None,
-        ahead: int,
-        call: Callable[[], None],
-    ) -> None:
-        self._items = items
-        self._limit = limit
-        self._ahead = ahead
-        self._call = call
-        self._iterator: Iterator[Any] | None = None
-        if limit is None and not isinstance(items, AsyncIterable):
-            self._iterator = iter(items)
-        self._fetched: deque[Any] = deque()
-        self._at_limit: list[Any] = []  # the item that waits for the caller's rate limit
-        self._was_taken = anyio.Event()
-        self._is_exhausted = False
-        #: What the caller's iterable raised.
-        self.failure: Exception | None = None
-
-    @property
-    def must_be_fetched(self) -> bool:
-        """True if `fetch` is to run in a task, for as long as items are wanted."""
-        return self._iterator is None
-
-    @property
-    def is_exhausted(self) -> bool:
-        """True once there will be no more."""
-        return self._is_exhausted and not self._fetched
-
-    @property
-    def not_given(self) -> list[Any]:
-        """What was taken from the caller and not yet given."""
-        return [*self._fetched, *self._at_limit]
-
-    def next(self) -> tuple[bool, Any]:
-        """Return whether there is an item now, and the item."""
-        if self._iterator is None:
-            if not self._fetched:
-                return False, None
-            self._was_taken.set()
-            return True, self._fetched.popleft()
-        if self._is_exhausted:
-            return False, None
-        try:
-            return True, next(self._iterator)
-        except StopIteration:
-            pass
-        except Exception as error:  # noqa: BLE001 (the caller's own: raised by the loop)
-            self.failure = error
-        self._is_exhausted = True
-        self._call()
-        return False, None
-
-    async def fetch(self) -> None:
-        """Take items for which has to be waited, a few ahead."""
-        try:
-            async for item in self._items if isinstance(self._items, AsyncIterable) else _Each(self._items):
-                self._at_limit.append(item)  # taken, and nowhere else yet
-                if self._limit is not None:
-                    async with self._limit:
-                        pass
-                self._at_limit.clear()
-                self._fetched.append(item)
-                self._call()
-                while len(self._fetched) >= self._ahead:
-                    if self._was_taken.is_set():
-                        self._was_taken = anyio.Event()
-                    await self._was_taken.wait()
-        except Exception as error:  # noqa: BLE001 (the caller's own: raised by the loop)
-            self.failure = error
-        self._is_exhausted = True
-        self._call()
+    working: int = 0
+    acquiring: int = 0
+    holding: int = 0
 
 
-class _Each:
-    """The items of an iterable, to a loop that has to wait between them."""
+class _Outage:
+    """For how long there has been no connection, and whether to try again.
 
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._iterator = iter(items)
+    Args:
+        reconnect: seconds to go on trying.
+    """
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
+    def __init__(self, reconnect: float) -> None:
+        self._reconnect = reconnect
+        self._was_connected = False
+        self._since: float | None = None
 
-    async def __anext__(self) -> Any:
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            raise StopAsyncIteration from None
+    def note_connection(self) -> None:
+        """Say that there is one."""
+        self._was_connected = True
+        self._since = None
+
+    def pause(self, failure: Exception, *, is_alone: bool) -> float | None:
+        """Return how many seconds to wait before another try; None: there is no use in it.
+
+        Args:
+            failure: why there was no connection to be had.
+            is_alone: whether nobody else of the stream has one.
+        """
+        lasts = 0.0
+        if is_alone:
+            now = anyio.current_time()
+            since = self._since = now if self._since is None else self._since
+            lasts = now - since
+            may_change = isinstance(failure, SMTPError) and failure.retryable
+            if not (self._was_connected and may_change) or lasts >= self._reconnect:
+                return None
+        seconds = min(max(lasts, _FIRST_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
+        return seconds * random.uniform(0.75, 1.25)  # noqa: S311 (no secret)
 
 
 class Deliveries:
@@ -188,20 +137,16 @@ class Deliveries:
         self._pool = pool
         self._plan = plan
         ahead = plan.connections * (max(2, plan.in_flight) if plan.rate_limit is None else 1)
-        self._items = _Items(items, plan.rate_limit, ahead, self._call)
+        self._items = Items(items, plan.rate_limit, ahead, self._call)
         self._is_leaving = False  # nothing more is begun
         self._in_work: dict[object, Any] = {}  # items that are being read and checked, by a key of their own
-        self._waiting: deque[Outbound] = deque()  # ready, or sent before in part; these come first
-        self._again: deque[Outbound] = deque()  # sent before in vain: for a connection that is opened after that
+        self._ready = Ready()
         self._narrowing = 0  # messages that are made 7-bit
         self._undecided: set[Outbound] = set()
         self._to_close: list[Prepared] = []  # whose caller's stream may still be open
         self._outcomes: deque[Delivery] = deque()
-        self._working = 0  # workers that have not ended
-        self._acquiring = 0  # of those, the ones that wait for a session
-        self._holding = 0  # ... and the ones that have one
-        self._lost_at: float | None = None  # since when there has been no connection; None: there is one
-        self._was_connected = False
+        self._workers = _Workers()
+        self._outage = _Outage(plan.reconnect)
         self._failure: Exception | None = None  # what the loop raises once nothing more can be done
         self._crash: BaseException | None = None  # what is no Exception, and ends the block at once
         self._left: SMTPError = ConnectionLost("not sent: the block of send_many was left before its turn came")
@@ -250,7 +195,7 @@ class Deliveries:
             Exception: what the caller's iterable raised.
         """
         while not self._outcomes:
-            if self._working == 0:
+            if self._workers.working == 0:
                 failure = self._failure or self._items.failure
                 self._failure = self._items.failure = None
                 if failure is not None:
@@ -268,7 +213,7 @@ class Deliveries:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                self._working = self._plan.connections
+                self._workers.working = self._plan.connections
                 for _ in range(self._plan.connections):
                     self._start(self._work)
                 if self._items.must_be_fetched:
@@ -298,7 +243,7 @@ class Deliveries:
         self._is_leaving = True
         self._call()
         with anyio.move_on_after(self._plan.drain):
-            while self._holding:
+            while self._workers.holding:
                 await self._wait_for_change()
 
     def _start(self, function: Callable[[*_Ts], Awaitable[None]], *arguments: *_Ts) -> None:
@@ -339,9 +284,7 @@ class Deliveries:
         """Return what comes next here, or None if there is nothing now, or there are too many outcomes already."""
         if self._is_leaving or len(self._outcomes) >= self._backlog:
             return None
-        if self._again and session.opened_at > self._again[0].cut_at:
-            return self._again.popleft()
-        return self._waiting.popleft() if self._waiting else self._new_outbound()
+        return self._ready.take(session) or self._new_outbound()
 
     def _new_outbound(self) -> Outbound | None:
         """Read and check the next item. One that cannot be sent is decided at once."""
@@ -388,7 +331,7 @@ class Deliveries:
                 self._to_close.append(prepared)
         else:
             del self._in_work[key]
-            self._waiting.append(self._outbound(item, prepared))
+            self._ready.add(self._outbound(item, prepared))
         self._call()
 
     def narrow(self, outbound: Outbound) -> None:
@@ -402,7 +345,7 @@ class Deliveries:
         except SMTPError as error:
             self._decide(outbound, error)
         else:
-            self._waiting.append(outbound)
+            self._ready.add(outbound)
         self._narrowing -= 1
         self._call()
 
@@ -412,7 +355,7 @@ class Deliveries:
 
     def put_back(self, outbound: Outbound) -> None:
         """Take back what there was no room for; it comes first."""
-        (self._waiting if outbound.cut_at == -math.inf else self._again).appendleft(outbound)
+        self._ready.put_back(outbound)
         self._call()
 
     # Outcomes
@@ -420,7 +363,7 @@ class Deliveries:
     def finished(self, outbound: Outbound) -> None:
         """Decide what becomes of a message whose transaction is done."""
         if outbound.goes_on():
-            (self._again if outbound.is_cut else self._waiting).append(outbound)
+            self._ready.add(outbound)
             self._call()
         else:
             self._decide(outbound)
@@ -458,20 +401,18 @@ class Deliveries:
             while await self._wait_for_work() and await self._send_some():
                 pass
         finally:
-            self._working -= 1
+            self._workers.working -= 1
             self._call()
 
     async def _wait_for_work(self) -> bool:
         """Wait until there is something for one more session; return False if there will be nothing any more."""
         while not self._is_leaving:
             # Whoever waits for a session has something for it: no connection is opened for nothing.
-            ready = len(self._waiting) + len(self._again)
-            if ready <= self._acquiring and (outbound := self._new_outbound()) is not None:
-                self._waiting.append(outbound)
-                ready += 1
-            if ready > self._acquiring:
+            if len(self._ready) <= self._workers.acquiring and (outbound := self._new_outbound()) is not None:
+                self._ready.add(outbound)
+            if len(self._ready) > self._workers.acquiring:
                 return True
-            if self._is_dry and not (self._acquiring or self._holding):
+            if self._is_dry and not (self._workers.acquiring or self._workers.holding):
                 break  # as long as others send, what they cannot finish comes back to whoever is there
             if self._room.is_set():
                 self._room = anyio.Event()
@@ -487,13 +428,13 @@ class Deliveries:
         deadline = Deadline()
         session: Session | None = None
         failure: Exception | None = None
-        self._acquiring += 1
+        self._workers.acquiring += 1
         try:
             with deadline.scope:
-                session = await self._pool.acquire(deadline, fresh=bool(self._again), owner=self)
-                self._acquiring -= 1
-                self._holding += 1
-                self._was_connected, self._lost_at = True, None
+                session = await self._pool.acquire(deadline, fresh=self._ready.has_cut, owner=self)
+                self._workers.acquiring -= 1
+                self._workers.holding += 1
+                self._outage.note_connection()
                 try:
                     session.window.in_flight = self._plan.in_flight
                     await session.run(_Share(self, session), deadline)
@@ -504,9 +445,9 @@ class Deliveries:
             failure = error
         finally:
             if session is None:
-                self._acquiring -= 1
+                self._workers.acquiring -= 1
             else:
-                self._holding -= 1
+                self._workers.holding -= 1
             self._call()
         if session is not None:
             if failure is not None:  # on_begin= objected, or the like
@@ -516,16 +457,11 @@ class Deliveries:
 
     async def _goes_on_without(self, failure: Exception) -> bool:
         """Wait a moment, for no connection could be had; return False if there is no use in trying again."""
-        now = anyio.current_time()
-        if not self._holding:
-            may_change = self._was_connected and isinstance(failure, SMTPError) and failure.retryable
-            lost_at = self._lost_at = now if self._lost_at is None else self._lost_at
-            if not may_change or now - lost_at >= self._plan.reconnect:
-                self._fail(failure)
-                return False
-        since = now - (now if self._lost_at is None else self._lost_at)
-        pause = min(max(since, _FIRST_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
-        await anyio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)
+        pause = self._outage.pause(failure, is_alone=not self._workers.holding)
+        if pause is None:
+            self._fail(failure)
+            return False
+        await anyio.sleep(pause)
         return True
 
     def _fail(self, failure: Exception) -> None:

@@ -1,4 +1,7 @@
-"""Run the simulation without pytest: ``python -m tests.simulation`` as the tests do, ``--exhaustive`` for all of it."""
+"""Run the simulation without pytest: ``python -m tests.simulation`` as the tests do, ``--exhaustive`` for all of it.
+
+``--digest`` does not judge: it prints a digest of octets and outcomes, to be compared with that of another commit.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import time
 
 from . import judge
 from .conversations import CONVERSATIONS
+from .digest import Digest
 from .suite import EXHAUSTIVE_KINDS, KINDS, cases
 from .user_agent import simulating
 
@@ -20,8 +24,12 @@ def main() -> int:
     parser.add_argument("--exhaustive", action="store_true", help="every case of every conversation, and more kinds")
     parser.add_argument("--conversation", default="", help="only those whose name contains this")
     parser.add_argument("--kind", default="", help="only the faults whose name contains this")
+    parser.add_argument("--digest", action="store_true", help="print what they did, as a digest for each kind")
     arguments = parser.parse_args()
     kinds = [kind for kind in (EXHAUSTIVE_KINDS if arguments.exhaustive else KINDS) if arguments.kind in kind]
+    if arguments.digest:
+        print_digests(kinds, arguments.conversation, is_whole=arguments.exhaustive)
+        return 0
     failed = 0
     begun = time.perf_counter()
     with simulating():
@@ -40,6 +48,21 @@ def main() -> int:
                     print(f"{conversation}, {kind}: {shown - _SHOWN} more")
     print(f"{judge.tried.total():,} runs in {time.perf_counter() - begun:.0f} s, {failed:,} failed")
     return bool(failed)
+
+
+def print_digests(kinds: list[str], conversation: str, *, is_whole: bool) -> None:
+    """Print what the runs of each kind did, and all of them together."""
+    in_all = Digest()
+    with simulating():
+        for kind in kinds:
+            of_kind = Digest()
+            for each in CONVERSATIONS:
+                if conversation in each.name:
+                    for case in cases(kind, each, is_whole=is_whole):
+                        of_kind.add(each, case)
+            print(f"{of_kind}  {of_kind.runs:8,} runs  {kind}")
+            in_all.include(of_kind)
+    print(f"{in_all}  {in_all.runs:8,} runs, {in_all.octets:,} octets, {in_all.outcomes:,} outcomes")
 
 
 if __name__ == "__main__":

@@ -110,6 +110,8 @@ class Wire:
         #: Octets that the client's system took, and how many of them the server saw.
         self.taken = 0
         self.seen = 0
+        #: All that the client wrote, and its system took.
+        self.written = bytearray()
         #: Octets of the last write that its system did not take.
         self.unsent = 0
         self.is_aborted = False
@@ -150,6 +152,7 @@ class Wire:
         if self._stall is not None and self.taken < self._stall:
             room = min(room, self._stall - self.taken)
         piece = octets[:room]
+        self.written += piece
         self.taken += room
         if self._seen_limit is not None:
             piece = piece[: max(0, self._seen_limit - self.seen)]

@@ -24,11 +24,11 @@ from smtplite.protocol import (
     ChallengeReceived,
     Command,
     Connection,
-    ConnectionClosed,
     ContentEncoder,
     ContentRefused,
     Custom,
     Data,
+    Disconnected,
     Domain,
     Ehlo,
     EndOfData,
@@ -125,7 +125,7 @@ def handle(event: Event) -> None:
             assert_type(event.command, StartTls)
         case ContentRefused() | ServiceClosing():
             assert_type(event.reply, Reply)
-        case ConnectionClosed():
+        case Disconnected():
             assert_type(event.unanswered, tuple[Command, ...])
             assert_type(event.partial, bytes)
         case _:

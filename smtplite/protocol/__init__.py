@@ -39,8 +39,8 @@ from smtplite.protocol.commands import (
 from smtplite.protocol.connection import MAX_CHALLENGES, Connection
 from smtplite.protocol.events import (
     ChallengeReceived,
-    ConnectionClosed,
     ContentRefused,
+    Disconnected,
     Event,
     Replied,
     ServiceClosing,
@@ -78,11 +78,11 @@ __all__ = [
     "ChallengeReceived",
     "Command",
     "Connection",
-    "ConnectionClosed",
     "ContentEncoder",
     "ContentRefused",
     "Custom",
     "Data",
+    "Disconnected",
     "Domain",
     "Ehlo",
     "EndOfData",

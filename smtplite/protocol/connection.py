@@ -34,8 +34,8 @@ from smtplite.protocol.commands import (
 )
 from smtplite.protocol.events import (
     ChallengeReceived,
-    ConnectionClosed,
     ContentRefused,
+    Disconnected,
     Event,
     Replied,
     ServiceClosing,
@@ -405,7 +405,7 @@ class Connection:
                 return ContentRefused(reply) if in_content else ServiceClosing(reply)
         return self._end() if self._eof else None
 
-    def _end(self) -> ConnectionClosed | None:
+    def _end(self) -> Disconnected | None:
         if self._close_reported:
             return None
         self._close_reported = True
@@ -414,7 +414,7 @@ class Connection:
         self._pending.clear()
         partial = self._parser.unread
         self._parser.discard()
-        return ConnectionClosed(unanswered, partial)
+        return Disconnected(unanswered, partial)
 
 
 def _without_echo(reply: Reply, command: Command) -> Reply:

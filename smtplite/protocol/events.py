@@ -9,8 +9,8 @@ from smtplite.protocol.reply import Reply
 
 __all__ = [
     "ChallengeReceived",
-    "ConnectionClosed",
     "ContentRefused",
+    "Disconnected",
     "Event",
     "Replied",
     "ServiceClosing",
@@ -76,7 +76,7 @@ class ServiceClosing:
 
 
 @attrs.frozen(eq=False)
-class ConnectionClosed:
+class Disconnected:
     """The server closed the connection; what it still owed will never come.
 
     Attributes:
@@ -88,4 +88,4 @@ class ConnectionClosed:
     partial: bytes = b""
 
 
-Event = Replied | ChallengeReceived | TlsReady | ContentRefused | ServiceClosing | ConnectionClosed
+Event = Replied | ChallengeReceived | TlsReady | ContentRefused | ServiceClosing | Disconnected

@@ -43,7 +43,7 @@ from smtplite.errors import (
 )
 from smtplite.protocol.commands import Bdat, BdatLast, BdatProbe, Command, Data, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.connection import Connection
-from smtplite.protocol.events import ConnectionClosed, ContentRefused, Event, Replied, ServiceClosing
+from smtplite.protocol.events import ContentRefused, Disconnected, Event, Replied, ServiceClosing
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
 
@@ -369,7 +369,7 @@ class Transaction:
         elif isinstance(event, ServiceClosing):
             self.reply = event.reply
             self.fail(self._unavailable(None, event.reply))
-        elif isinstance(event, ConnectionClosed):
+        elif isinstance(event, Disconnected):
             phase = RULES[type(event.unanswered[0])].phase if event.unanswered else self.phase
             error = ConnectionLost("server closed the connection", phase=phase)
             self.fail(error, unsent=unsent, is_clean_end=not event.partial)

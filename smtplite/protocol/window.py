@@ -31,7 +31,7 @@ from smtplite.errors import (
 )
 from smtplite.protocol.commands import BdatLast, Command, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.connection import Connection
-from smtplite.protocol.events import ConnectionClosed, Event, Replied, ServiceClosing
+from smtplite.protocol.events import Disconnected, Event, Replied, ServiceClosing
 from smtplite.protocol.extensions import Limits
 from smtplite.protocol.state import State
 from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction, Transfer
@@ -382,7 +382,7 @@ class Window(Generic[M]):
     def _end(self, event: Event, unsent: int) -> list[M]:
         if isinstance(event, ServiceClosing):
             self._note_limit()
-        elif isinstance(event, ConnectionClosed) and event.unanswered:
+        elif isinstance(event, Disconnected) and event.unanswered:
             self._note_end(event.unanswered[0])
         done = []
         while self._under_way:

@@ -27,7 +27,7 @@ from smtplite.errors import (
 from smtplite.net import Stream, connect_foreign, connect_tcp, connect_unix
 from smtplite.options import Options, TLSMode
 from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Helo, Lhlo, StartTls
-from smtplite.protocol.events import ChallengeReceived, ConnectionClosed, Event, Replied, ServiceClosing, TlsReady
+from smtplite.protocol.events import ChallengeReceived, Disconnected, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES
@@ -299,7 +299,7 @@ def reply_of(event: Event) -> Reply:
         return event.reply
     if isinstance(event, ServiceClosing):
         raise ServiceUnavailable(f"server closes the connection: {event.reply}", reply=event.reply)
-    assert isinstance(event, ConnectionClosed)
+    assert isinstance(event, Disconnected)
     if not event.unanswered:
         raise ConnectionLost("server closed the connection", phase="hello")
     rule = RULES[type(event.unanswered[0])]

@@ -32,8 +32,8 @@ from smtplite.protocol.commands import Command, Quit
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import (
     ChallengeReceived,
-    ConnectionClosed,
     ContentRefused,
+    Disconnected,
     Event,
     Replied,
     ServiceClosing,
@@ -47,8 +47,7 @@ from smtplite.protocol.window import ServerTraits, Window
 from smtplite.results import ServerInfo, _subject
 from smtplite.sending.deadline import Deadline
 from smtplite.sending.outbound import Outbound, Queue
-from smtplite.trace import ConnectionClosed as ConnectionClosedEvent
-from smtplite.trace import ConnectionOpened, FlightSent, ReplyReceived, Tracer
+from smtplite.trace import ConnectionClosed, ConnectionOpened, FlightSent, ReplyReceived, Tracer
 
 __all__ = ["Session"]
 
@@ -429,7 +428,7 @@ class Session:
         happened: tuple[Event, int] | None = await self._next_event(deadline)
         while happened is not None:
             event, unsent = happened
-            if type(event) is ConnectionClosed:
+            if type(event) is Disconnected:
                 self.abort("server closed the connection")
                 unsent = self._unsent
             done = window.receive(event, unsent=unsent)
@@ -591,4 +590,4 @@ class Session:
 
     def _trace_close(self, reason: str) -> None:
         if self._tracer.is_on:
-            self._tracer(ConnectionClosedEvent(connection=self.number, reason=reason))
+            self._tracer(ConnectionClosed(connection=self.number, reason=reason))

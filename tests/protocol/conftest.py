@@ -16,9 +16,9 @@ from smtplite.protocol import (
     BdatProbe,
     Command,
     Connection,
-    ConnectionClosed,
     Custom,
     Data,
+    Disconnected,
     Ehlo,
     EndOfData,
     Event,
@@ -140,8 +140,8 @@ class Show(Protocol):
 
 def _show(event: Event) -> tuple[Any, ...]:
     """Return what happened as plain values that can be compared between two runs."""
-    if isinstance(event, ConnectionClosed):
-        return "ConnectionClosed", tuple(str(command) for command in event.unanswered), event.partial
+    if isinstance(event, Disconnected):
+        return "Disconnected", tuple(str(command) for command in event.unanswered), event.partial
     command = getattr(event, "command", None)
     shown: tuple[Any, ...] = (
         type(event).__name__,

@@ -23,10 +23,10 @@ from smtplite.protocol import (
     ChallengeReceived,
     Command,
     Connection,
-    ConnectionClosed,
     ContentRefused,
     Custom,
     Data,
+    Disconnected,
     Ehlo,
     EndOfData,
     Event,
@@ -313,14 +313,14 @@ def test_the_end_at_every_octet(name: str, show: Show, make: Make) -> None:
         owed = tuple(map(str, connection.pending))
         connection.receive_data(b"")
         closed = show(connection.next_event() or pytest.fail("the end was not reported"))
-        assert closed[:2] == ("ConnectionClosed", owed)
+        assert closed[:2] == ("Disconnected", owed)
         assert received(dialogue)[:end].endswith(closed[2])
         assert b"\n" not in closed[2]
         assert_ended(connection, make)
 
 
 def assert_ended(connection: Connection, make: Make) -> None:
-    """Hold that nothing but errors, None and ConnectionClosed comes from a connection that is closed."""
+    """Hold that nothing but errors, None and Disconnected comes from a connection that is closed."""
     assert connection.state is State.CLOSED
     assert not connection.wants_content
     for create in make.values():
@@ -336,7 +336,7 @@ def assert_ended(connection: Connection, make: Make) -> None:
             event = connection.next_event()
         except RemoteProtocolError:
             event = None
-        assert event is None or isinstance(event, ConnectionClosed)
+        assert event is None or isinstance(event, Disconnected)
         assert connection.state is State.CLOSED
 
 
@@ -518,7 +518,7 @@ def test_421_out_of_turn_is_the_end_in_good_order(state: State, reach: Reach, ma
         assert connection.state is State.CLOSING
         assert take(connection, b"250 whatever\r\nxyz") == []
         (closed,) = take(connection, b"")
-        assert isinstance(closed, ConnectionClosed)
+        assert isinstance(closed, Disconnected)
         assert (closed.unanswered, closed.partial) == ((), b"")
         assert_ended(connection, make)
 
@@ -527,7 +527,7 @@ def test_a_421_that_is_cut_short_is_no_421(reach: Reach) -> None:
     connection = reach(State.READY)
     assert take(connection, b"421-4.4.2 idle\r\n42") == []
     (closed,) = take(connection, b"")
-    assert isinstance(closed, ConnectionClosed)
+    assert isinstance(closed, Disconnected)
     assert closed.partial == b"42"
 
 
@@ -649,7 +649,7 @@ def test_421_to_every_command_in_every_state_and_counting_goes_on(
             connection.send(create())
     assert take(connection, b"250 junk\r\n") == []
     (closed,) = take(connection, b"")
-    assert isinstance(closed, ConnectionClosed)
+    assert isinstance(closed, Disconnected)
     assert closed.unanswered == ()
     assert_ended(connection, make)
 
@@ -763,7 +763,7 @@ def test_octets_behind_the_220_in_a_later_read_are_an_attack(injected: bytes, re
 def test_the_end_instead_of_a_handshake(reach: Reach) -> None:
     connection = reach(State.TLS)
     (closed,) = take(connection, b"")
-    assert isinstance(closed, ConnectionClosed)
+    assert isinstance(closed, Disconnected)
 
 
 def test_a_220_that_was_there_before_the_command_does_not_answer_it(reach: Reach) -> None:
@@ -1020,7 +1020,7 @@ def test_in_lmtp_the_end_with_verdicts_owed(chunking: bool, reach: Reach) -> Non
     take(connection, b"250 ok\r\n")
     (command,) = connection.pending
     (closed,) = take(connection, b"")
-    assert isinstance(closed, ConnectionClosed)
+    assert isinstance(closed, Disconnected)
     assert closed.unanswered == (command,)
 
 
@@ -1156,7 +1156,7 @@ def assert_last_is_closed(events: list[Event], state: State) -> None:
     if state is State.CLOSED:  # reported before
         assert events == []
     else:
-        assert isinstance(events[-1], ConnectionClosed)
+        assert isinstance(events[-1], Disconnected)
 
 
 @settings(max_examples=100, deadline=None)
@@ -1179,7 +1179,7 @@ def test_arbitrary_octets_give_the_same_events_and_error_at_any_split(
         except RemoteProtocolError:
             return events, True, connection.state
         # What a connection that closes still sends is dropped when it is read: how much is in `partial` may differ.
-        return [event[:2] if event[0] == "ConnectionClosed" else event for event in events], False, connection.state
+        return [event[:2] if event[0] == "Disconnected" else event for event in events], False, connection.state
 
     data = b"".join(octets)
     assert run(at(*places)(0, data)) == run([data])
@@ -1262,7 +1262,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         try:
             while (event := self.connection.next_event()) is not None:
                 assert not self.dead
-                if isinstance(event, ConnectionClosed):
+                if isinstance(event, Disconnected):
                     assert event.unanswered == tuple(self.owed)
                     self.owed = []
                     self.dead = True

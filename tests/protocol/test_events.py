@@ -11,8 +11,8 @@ from smtplite.protocol import events
 from smtplite.protocol.commands import Auth, Data, EndOfData, Rcpt, StartTls
 from smtplite.protocol.events import (
     ChallengeReceived,
-    ConnectionClosed,
     ContentRefused,
+    Disconnected,
     Event,
     Replied,
     ServiceClosing,
@@ -26,7 +26,7 @@ ALL: list[Event] = [
     TlsReady(StartTls(), Reply(220)),
     ContentRefused(Reply(552)),
     ServiceClosing(Reply(421)),
-    ConnectionClosed(),
+    Disconnected(),
 ]
 
 
@@ -55,8 +55,8 @@ def test_a_reply_is_final_and_for_nobody_in_particular_unless_said_otherwise() -
 
 
 def test_nothing_is_unanswered_or_partial_unless_said() -> None:
-    assert ConnectionClosed().unanswered == ()
-    assert ConnectionClosed().partial == b""
+    assert Disconnected().unanswered == ()
+    assert Disconnected().partial == b""
 
 
 def test_the_repr_of_a_challenge_event_shows_no_secret_of_ours() -> None:

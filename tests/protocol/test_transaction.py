@@ -25,8 +25,8 @@ from smtplite.errors import (
 )
 from smtplite.protocol import (
     Connection,
-    ConnectionClosed,
     ContentRefused,
+    Disconnected,
     Ehlo,
     EndOfData,
     Event,
@@ -342,7 +342,7 @@ def assert_done_for_good(transaction: Transaction) -> None:
         Replied(EndOfData(), Reply(250)),
         ContentRefused(Reply(552)),
         ServiceClosing(Reply(421)),
-        ConnectionClosed((mail,)),
+        Disconnected((mail,)),
     ):
         transaction.receive(event)
     assert not transaction.wants_content

@@ -34,7 +34,7 @@ from smtplite.protocol.commands import (
     StartTls,
 )
 from smtplite.protocol.connection import Connection
-from smtplite.protocol.events import ChallengeReceived, ConnectionClosed, Event, Replied, ServiceClosing, TlsReady
+from smtplite.protocol.events import ChallengeReceived, Disconnected, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.extensions import Limits
 from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
@@ -531,14 +531,14 @@ class Client:
     def _take(self, happened: tuple[Event, int], source: Source) -> None:
         event, unsent = happened
         self._note(event)
-        has_ended = isinstance(event, ConnectionClosed)
+        has_ended = isinstance(event, Disconnected)
         if has_ended:
             self._close()
             unsent = self.wire.unsent
         messages = self.window.receive(event, unsent=unsent)
         self._finish(messages, source)
         if has_ended or isinstance(event, ServiceClosing):
-            self._note_end(messages, is_clean=not isinstance(event, ConnectionClosed) or not event.partial)
+            self._note_end(messages, is_clean=not isinstance(event, Disconnected) or not event.partial)
 
     def _fail(self, error: SMTPError, source: Source) -> None:
         self.error = error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from smtplite.protocol.commands import Bdat, BdatLast, EndOfData, Mail, Rcpt, Rset
-from smtplite.protocol.events import ConnectionClosed, ContentRefused, Replied, ServiceClosing
+from smtplite.protocol.events import ContentRefused, Disconnected, Replied, ServiceClosing
 from smtplite.protocol.transaction import Outcome, RecipientOutcome
 
 from .client import Client, Ended, Message
@@ -89,7 +89,7 @@ def _events(agent: UserAgent) -> list[str]:
     events = []
     is_window = agent.conversation.is_stream and agent.conversation.options.chunking
     for event in agent.clients[0].happened:
-        if isinstance(event, ConnectionClosed):
+        if isinstance(event, Disconnected):
             events.append(f"closed: {event.partial!r}")
         elif isinstance(event, (ServiceClosing, ContentRefused)):
             events.append(f"{type(event).__name__}: {event.reply}")

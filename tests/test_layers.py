@@ -62,7 +62,7 @@ CORE: list[set[str]] = [
     {"parameters"},
     {"commands"},
     {"events", "state"},
-    {"connection"},
+    {"connection", "outcomes"},
     {"transaction"},
     {"window"},
 ]

@@ -47,11 +47,12 @@ from smtplite.protocol.events import (
     TlsReady,
 )
 from smtplite.protocol.extensions import Extensions, Limits
+from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
 from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
 from smtplite.protocol.reply import EnhancedStatusCode, Reply, ReplyParser
 from smtplite.protocol.state import RULES, Rule, State
-from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Outcome, RecipientOutcome, Transaction, Transfer
+from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Stage, Transaction, Transfer
 from smtplite.protocol.transparency import ContentEncoder, normalize
 from smtplite.protocol.window import (
     MAX_ONE_CHUNK_BYTES,
@@ -111,6 +112,7 @@ __all__ = [
     "Rule",
     "ServerTraits",
     "ServiceClosing",
+    "Stage",
     "StartTls",
     "State",
     "Submission",

@@ -11,6 +11,7 @@ import binascii
 import re
 from base64 import b64decode, b64encode
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from smtplite.errors import LocalProtocolError, RemoteProtocolError
@@ -53,6 +54,7 @@ MAX_CHALLENGES: Final = 6
 
 _HELLO: Final = (Ehlo, Helo, Lhlo)
 _ENDS_OF_DATA: Final = (EndOfData, BdatLast)
+_BEGINS_SOMETHING: Final = frozenset({Bdat, BdatLast, EndOfData, Auth})
 _ENDED: Final = (State.CLOSING, State.CLOSED)
 
 
@@ -144,10 +146,45 @@ class Connection:
         Raises:
             LocalProtocolError: the command is illegal now; nothing changed.
         """
-        rule = RULES[type(command)]
         pending = self._pending
-        if pending:
-            newest = pending[-1]
+        data = self._check(command, pending[-1] if pending else None, self._chunk_left)
+        pending.append(command)
+        if type(command) in _BEGINS_SOMETHING:
+            self._begin(command)
+        self.octets_sent += len(data)
+        return data
+
+    def send_group(self, commands: Sequence[Command]) -> bytes:
+        """Return the octets of commands that share a write, and await their replies.
+
+        Raises:
+            LocalProtocolError: one of them is illegal where it stands; nothing changed.
+        """
+        pending = self._pending
+        newest = pending[-1] if pending else None
+        chunk_left = self._chunk_left
+        octets = []
+        for command in commands:
+            octets.append(self._check(command, newest, chunk_left))
+            newest = command
+            chunk_left = command.size if isinstance(command, Bdat) else 0
+        pending.extend(commands)  # all of them are legal: only now something changes
+        for command in commands:
+            if type(command) in _BEGINS_SOMETHING:
+                self._begin(command)
+        data = b"".join(octets)
+        self.octets_sent += len(data)
+        return data
+
+    def _check(self, command: Command, newest: Command | None, chunk_left: int) -> bytes:
+        """Return the octets of a command that is legal behind `newest`, the last that will be owed a reply before it.
+
+        Raises:
+            LocalProtocolError: it is not.
+        """
+        rule = RULES[type(command)]
+        state = self._state
+        if newest is not None:
             newest_rule = RULES[type(newest)]
             if newest_rule.ends_lmtp_group if self.lmtp else newest_rule.ends_group:
                 raise LocalProtocolError(f"{rule.verb} cannot be sent before the reply to {newest_rule.verb} is read")
@@ -156,30 +193,32 @@ class Connection:
                     f"{rule.verb} cannot be sent before the reply to {newest_rule.verb} is read: "
                     "the server does not offer PIPELINING"
                 )
+            if state not in _ENDED:
+                state = newest_rule.while_owed or state
         elif self._parser.has_data:
             raise LocalProtocolError(f"{rule.verb} cannot be sent: octets nobody asked for are waiting to be read")
-        assumed = self.assumed_state
-        if assumed not in rule.legal_in:
-            raise LocalProtocolError(f"{rule.verb} cannot be sent now: {assumed.value}")
-        if self._chunk_left:
-            raise LocalProtocolError(f"{rule.verb} cannot be sent: {self._chunk_left} octets of the chunk are missing")
-        kind = type(command)
-        if rule.is_special:
+        if state not in rule.legal_in:
+            raise LocalProtocolError(f"{rule.verb} cannot be sent now: {state.value}")
+        if chunk_left:
+            raise LocalProtocolError(f"{rule.verb} cannot be sent: {chunk_left} octets of the chunk are missing")
+        if type(command) is EndOfData:
+            if self.lmtp and not self._accepted:
+                raise LocalProtocolError("the end of data cannot be sent in LMTP without a recipient: close instead")
+            if self._encoder is not None and not self._encoder.at_line_start:
+                # The content ended in the middle of a line: the dot needs a line of its own (RFC 5321 4.1.1.4).
+                return b"\r\n.\r\n"
+        elif rule.is_special:
             self._check_session(command, rule.requires)
-        if kind is EndOfData:
-            assert self._encoder is not None
-            # The content ended in the middle of a line: the dot needs a line of its own (RFC 5321 4.1.1.4).
-            data = b".\r\n" if self._encoder.at_line_start else b"\r\n.\r\n"
+        return command.to_bytes()
+
+    def _begin(self, command: Command) -> None:
+        """Note what a command begins, or ends, beside the state."""
+        if isinstance(command, Bdat):
+            self._chunk_left = command.size
+        elif type(command) is EndOfData:
             self._encoder = None
-        else:
-            data = command.to_bytes()
-            if isinstance(command, Bdat):
-                self._chunk_left = command.size
-            elif kind is Auth:
-                self._challenges = 0
-        pending.append(command)
-        self.octets_sent += len(data)
-        return data
+        else:  # AUTH
+            self._challenges = 0
 
     def _check_session(self, command: Command, requires: str | None) -> None:
         if isinstance(command, _HELLO) and isinstance(command, Lhlo) is not self.lmtp:
@@ -195,8 +234,6 @@ class Connection:
                 raise LocalProtocolError("STARTTLS cannot be sent while octets from the server are unread")
         if type(command) is Auth and self.is_authenticated:
             raise LocalProtocolError("AUTH cannot be sent again: the session is authenticated")
-        if type(command) is EndOfData and self.lmtp and not self._accepted:
-            raise LocalProtocolError("the end of data cannot be sent in LMTP without a recipient: close instead")
 
     def send_content(self, chunk: bytes) -> bytes:
         """Return the octets that send this piece of the content.

@@ -1,7 +1,8 @@
 """Transaction: what to write next for one message, and what each reply means for its recipients.
 
-Every outcome is decided here, without I/O. `window` has several of them under way on one connection; alone, a
-transaction is driven like this::
+One job, though it is long: every step, from RSET to the verdict, moves the same stage. Which replies mean which outcome
+is the table in `outcomes`; which of them were given, and whether the rest is unknown, is decided here, without I/O.
+`window` has several transactions under way on one connection; alone, one is driven like this::
 
     while not transaction.is_done:
         write(transaction.next_flight())              # commands that share a write; b"": nothing to write now
@@ -33,9 +34,7 @@ import attrs
 
 from smtplite.errors import (
     ConnectionLost,
-    DeliveryUnknown,
-    MessageRefused,
-    RecipientsRefused,
+    LocalProtocolError,
     RemoteProtocolError,
     SenderRefused,
     ServiceUnavailable,
@@ -44,10 +43,20 @@ from smtplite.errors import (
 from smtplite.protocol.commands import Bdat, BdatLast, BdatProbe, Command, Data, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import ContentRefused, Disconnected, Event, Replied, ServiceClosing
+from smtplite.protocol.outcomes import (
+    EnvelopeReplies,
+    Outcome,
+    RecipientOutcome,
+    content_refused,
+    delivery_unknown,
+    is_limit,
+    is_too_many,
+    service_unavailable,
+)
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
 
-__all__ = ["MAX_CHUNK_BYTES", "Outcome", "RecipientOutcome", "Transaction", "Transfer"]
+__all__ = ["MAX_CHUNK_BYTES", "Stage", "Transaction", "Transfer"]
 
 #: A chunk of content that does not travel with its envelope; each is acknowledged before the next but one.
 MAX_CHUNK_BYTES: Final = 262_144
@@ -60,36 +69,6 @@ _OPEN: Final = frozenset({State.MAIL, State.RCPT, State.FAILED, State.CHUNK, Sta
 _NO_CHUNKS: Final = frozenset({500, 502, 521, 530})
 
 
-def _is_x_5_3(reply: Reply) -> bool:
-    return reply.enhanced is not None and (reply.enhanced.subject, reply.enhanced.detail) == (5, 3)
-
-
-def _is_too_many(reply: Reply) -> bool:
-    """Return True if RCPT was refused because the transaction has enough (RFC 5321 4.5.3.1.10)."""
-    if reply.code in (452, 552) and reply.enhanced is None:
-        return True
-    return (reply.is_transient or reply.code == 552) and _is_x_5_3(reply)  # OpenSMTPD says 451 4.5.3
-
-
-class Outcome(Enum):
-    """What became of one recipient of one message."""
-
-    ACCEPTED = "the server took the message for this recipient"
-    REFUSED = "the server refused it"
-    NOT_SENT = "certainly not taken"
-    UNKNOWN = "nobody can know"
-
-    __hash__ = object.__hash__  # each is but once; Enum's own is Python, and slower
-
-
-@attrs.frozen
-class RecipientOutcome:
-    """What became of one recipient, and the reply that decided it, if one did."""
-
-    outcome: Outcome
-    reply: Reply | None = None
-
-
 class Transfer(Enum):
     """How the content travels."""
 
@@ -99,12 +78,28 @@ class Transfer(Enum):
     ONE_CHUNK = "in one chunk that is written with the envelope"
 
 
-_NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
-_UNKNOWN: Final = RecipientOutcome(Outcome.UNKNOWN)
+class Stage(Enum):
+    """How far a transaction has come.
+
+    It goes forward only, but for two things: a refusal of MAIL or of a chunk leads from CONTENT back to ENVELOPE, and a
+    server that ignored all of it is asked once more from the beginning.
+    """
+
+    ENVELOPE = "replies are read; no content may be sent: not yet, or, behind a refusal, no more"
+    CONTENT = "content may be sent"
+    HANDED_OVER = "the last octet of the content was given away, and the verdict is owed"
+    DONE = "every outcome is decided"
+
+    __hash__ = object.__hash__
+
+
+_ENVELOPE, _CONTENT, _HANDED_OVER, _DONE = Stage  # looked at for each reply: a name is found sooner than a member
 
 
 class Transaction:
     """One mail transaction (RFC 5321 3.3; pipelined as RFC 2920 3.1 allows; with chunks, RFC 3030).
+
+    Provisional until 1.0: what it is called and how it is driven may change in any release before that.
 
     Args:
         connection: greeted, and where MAIL may be sent now; a transaction that is open there is reset first.
@@ -115,6 +110,21 @@ class Transaction:
         transfer: how the content travels; anything but DATA needs PIPELINING and CHUNKING.
         resets: begin with RSET, although the last transaction is over as far as its replies tell.
     """
+
+    # What most transactions never change stands here, and not in each of them.
+
+    #: True if the server answered 503 to all that stood behind an end of data, as if it had not been there.
+    was_ignored = False
+    #: True if BDAT does not do at this server: DATA, on another connection.
+    refuses_chunks = False
+    #: True if the connection must be closed and not used again.
+    must_close = False
+    #: Set when done and nobody was certainly delivered: what to raise. Its sets of recipients are not filled in.
+    error: SMTPError | None = None
+    _proof: Rset | None = None  # behind the proof's chunk, until its reply is read
+    _chunk_ends: deque[int] | None = None  # as _content_end, of the chunks that are owed their acknowledgement
+    _chunk_refusal: Reply | None = None
+    _outcomes: tuple[RecipientOutcome, ...] = ()
 
     def __init__(
         self,
@@ -127,79 +137,72 @@ class Transaction:
         transfer: Transfer = Transfer.DATA,
         resets: bool = False,
     ) -> None:
+        #: How far it has come.
+        self.stage = _ENVELOPE
         self._connection = connection
-        self._mail = mail
-        self._recipients = recipients
-        self._waits_for_rcpt = require_all and len(recipients) > 1
+        self._envelope = EnvelopeReplies(mail, recipients, require_all=require_all)
+        #: How the content travels.
         self.transfer = transfer
         #: True if its first commands were written behind an end of data whose reply was owed.
-        self.is_behind_dot = isinstance(connection.newest, EndOfData)
-        #: True if the server answered 503 to all that stood behind an end of data, as if it had not been there.
-        self.was_ignored = False
-        #: True if BDAT does not do at this server: DATA, on another connection.
-        self.refuses_chunks = False
-        self._begin(pipelining=pipelining, resets=resets)
-
-    def _begin(self, *, pipelining: bool, resets: bool) -> None:
-        connection, mail = self._connection, self._mail
+        self.is_behind_dot = type(connection.newest) is EndOfData
         self._pipelining = pipelining and connection.extensions.pipelining
-        to_send: list[Command] = []
-        if resets or connection.assumed_state in _OPEN:
-            to_send.append(Rset())
-        self._proof: Rset | None = None
-        if self.transfer is Transfer.PROOF:
-            self._proof = Rset()
-            to_send += (attrs.evolve(mail), BdatProbe(), self._proof)
-        to_send += (mail, *self._recipients)
-        to_send.reverse()
-        self._to_send = to_send  # not yet sent, newest first
-        self._owed = 0  # commands of ours that are owed a reply
-        self._data: Data | None = None
-        self._end: EndOfData | BdatLast | None = None
-        self._end_position = 0  # of the last octet of the content, among all the connection's
-        self._is_lone_dot = False
-        self._is_open = False  # for content
-        self._chunk_ends: deque[int] = deque()  # as _end_position, of the chunks that are owed their acknowledgement
-        self._chunk_refusal: Reply | None = None
-        self._mail_reply: Reply | None = None
-        self._data_reply: Reply | None = None
-        self._rcpt_replies: list[Reply | None] = [None] * len(self._recipients)
-        self._rcpt_read = 0  # RCPT replies come in order
-        self._accepted_count = 0
-        self._verdicts: dict[int, Reply] = {}  # LMTP: by id() of the RCPT command
-        self._outcomes: tuple[RecipientOutcome, ...] = ()
-
-        #: True once the outcome of every recipient is decided and no reply of this transaction is owed.
-        self.is_done = False
-        #: True from the last piece of the content on, unless it was taken back.
-        self.is_handed_over = False
-        #: True if the connection must be closed and not used again.
-        self.must_close = False
-        #: Set when done and nobody was certainly delivered: what to raise. Its sets of recipients are not filled in.
-        self.error: SMTPError | None = None
         #: The reply that ended the transaction: the verdict, or the refusal.
         self.reply: Reply | None = None
+        self._owed = 0  # commands of ours that are owed a reply
+        self._end: EndOfData | BdatLast | None = None
+        #: Where its last octet lies among all the connection's; None: it was not handed over, or was taken back.
+        self._content_end: int | None = None
+        self._to_send = self._commands(resets=resets)  # not yet sent, newest first
+
+    def _commands(self, *, resets: bool) -> list[Command]:
+        """Return what comes before the content, newest first."""
+        mail = self._envelope.mail
+        commands: list[Command] = []
+        if resets or self._connection.assumed_state in _OPEN:
+            commands.append(Rset())
+        if self.transfer is Transfer.PROOF:
+            self._proof = Rset()
+            commands += (attrs.evolve(mail), BdatProbe(), self._proof)
+        commands.append(mail)
+        commands += self._envelope.rcpts
+        commands.reverse()
+        return commands
 
     @property
-    def wants_content(self) -> bool:
-        """True while a piece of the content may be sent: call `send_content`."""
-        return self._is_open and len(self._chunk_ends) < _MAX_CHUNKS_OWED
+    def is_done(self) -> bool:
+        """True once the outcome of every recipient is decided and no reply of this transaction is owed."""
+        return self.stage is _DONE
+
+    @property
+    def is_handed_over(self) -> bool:
+        """True from the last piece of the content on, unless it was taken back."""
+        return self._content_end is not None
 
     @property
     def is_open(self) -> bool:
         """True while content may be sent, if need be after the next reply."""
-        return self._is_open
+        return self.stage is _CONTENT
+
+    @property
+    def wants_content(self) -> bool:
+        """True while a piece of the content may be sent: call `send_content`."""
+        return self.stage is _CONTENT and (not self._chunk_ends or len(self._chunk_ends) < _MAX_CHUNKS_OWED)
 
     @property
     def outcomes(self) -> tuple[RecipientOutcome, ...]:
-        """What became of each recipient, in the order in which they were given; only once `is_done`."""
-        assert self.is_done
+        """What became of each recipient, in the order in which they were given.
+
+        Raises:
+            LocalProtocolError: it is not done.
+        """
+        if self.stage is not _DONE:
+            raise LocalProtocolError("outcomes are not decided yet: drive the transaction until it is done")
         return self._outcomes
 
     @property
     def phase(self) -> str:
         """Where the dialogue stands, for errors: "mail", "rcpt", "data", "content", "end of data"."""
-        if self._is_open:
+        if self.stage is _CONTENT:
             return "content"
         awaiting = self._connection.awaiting
         return "mail" if awaiting is None else RULES[type(awaiting)].phase
@@ -214,9 +217,10 @@ class Transaction:
         """
         if self.error is None or self._end is not None:
             return False
-        if self._mail_reply is not None and self._mail_reply.code != 421:
-            status = self._mail_reply.enhanced
-            return self._mail_reply.code == 451 and status is not None and (status.subject, status.detail) == (4, 2)
+        mail_reply = self._envelope.mail_reply
+        if mail_reply is not None and mail_reply.code != 421:
+            status = mail_reply.enhanced
+            return mail_reply.code == 451 and status is not None and (status.subject, status.detail) == (4, 2)
         return self._was_cut_off or (self.reply is not None and self.reply.code == 421)
 
     @property
@@ -240,52 +244,60 @@ class Transaction:
     @property
     def deferred(self) -> tuple[int, ...]:
         """The recipients, by index, that were too many for one transaction that succeeded (RFC 5321 4.5.3.1.10)."""
-        if self.error is not None or self._accepted_count == 0 or (self.reply is not None and self.reply.is_negative):
+        envelope = self._envelope
+        if self.error is not None or not envelope.accepted or (self.reply is not None and self.reply.is_negative):
             return ()
-        return tuple(
-            index for index, reply in enumerate(self._rcpt_replies) if reply is not None and _is_too_many(reply)
-        )
+        if envelope.accepted == len(envelope.rcpts):
+            return ()
+        return tuple(index for index, reply in enumerate(envelope.rcpt_replies) if is_too_many(reply))
 
     @property
     def met_message_limit(self) -> bool:
         """True if MAIL was refused because the connection has carried enough (OpenSMTPD: 452 4.5.3)."""
-        reply = self._mail_reply
-        return reply is not None and reply.is_transient and _is_x_5_3(reply)
+        reply = self._envelope.mail_reply
+        return reply is not None and reply.is_transient and is_limit(reply)
 
     # What to write
 
     def next_flight(self) -> bytes:
-        """Return all commands that may be written now, to share one write; b"" if replies must be read first."""
-        flight: list[bytes] = []
-        to_send = self._to_send
-        while to_send and (self._pipelining or self._connection.awaiting is None):
-            flight.append(self._send(to_send[-1]))
-            to_send.pop()
-        if not to_send and self._end is None and not self.is_done:
-            if self.transfer is not Transfer.DATA:
-                self._is_open = self._is_open or (self._chunk_refusal is None and self._may_send_chunks())
-            elif self._data is None and self._may_send_data():
+        """Return all commands that may be written now, to share one write; b"" if replies must be read first.
+
+        Raises:
+            LocalProtocolError: they cannot be sent now; nothing changed.
+        """
+        to_send, envelope, pipelining = self._to_send, self._envelope, self._pipelining
+        group: list[Command] = []
+        if pipelining:
+            group = to_send[::-1]
+        elif to_send and self._connection.awaiting is None:
+            group = to_send[-1:]
+        data = None
+        is_data = self.transfer is Transfer.DATA
+        content_follows = False
+        if len(group) == len(to_send) and self._end is None and self.stage is not _DONE:
+            content_follows = (
+                # Lockstep, or the policy waits for every RCPT: with nobody accepted, or not all, it would be done.
+                envelope.is_answered
+                # MAIL, RCPT* and DATA, or the only chunk, in one write. Not where one refusal must keep the message
+                # from all: what was sent already would deliver it, or an empty message, to those who were accepted.
+                or ((pipelining if is_data else self.transfer is Transfer.ONE_CHUNK) and not envelope.require_all)
+            )
+            if content_follows and is_data and envelope.data is None:
                 data = Data()
-                flight.append(self._send(data))
-                self._data = data
-        return b"".join(flight)
-
-    def _send(self, command: Command) -> bytes:
-        octets = self._connection.send(command)
-        self._owed += 1
+                group.append(data)
+        octets = b""
+        if group:
+            octets = self._connection.send_group(group)
+            self._owed += len(group)
+            if pipelining:
+                to_send.clear()
+            elif to_send:
+                to_send.pop()
+            if data is not None:
+                envelope.data = data
+        if content_follows and not is_data and self._chunk_refusal is None:
+            self.stage = _CONTENT
         return octets
-
-    def _may_send_data(self) -> bool:
-        if self._rcpt_read == len(self._recipients):  # lockstep; or the policy waits for every RCPT
-            return True  # with nobody accepted, or not all of them, we would be done
-        # MAIL, RCPT* and DATA in one write. Not where one refusal must keep the message from all: a DATA already sent
-        # would deliver it, or an empty message, to those who were accepted.
-        return self._pipelining and not self._waits_for_rcpt
-
-    def _may_send_chunks(self) -> bool:
-        if self._rcpt_read == len(self._recipients):
-            return True
-        return self.transfer is Transfer.ONE_CHUNK and not self._waits_for_rcpt
 
     def send_content(self, piece: bytes, *, last: bool = False) -> bytes:
         """Return a piece of the content in its wire form.
@@ -300,17 +312,20 @@ class Transaction:
             if not last:
                 return octets
             end: EndOfData | BdatLast = EndOfData()
-            octets += self._send(end)
+            octets += connection.send(end)
+            self._owed += 1
         else:
             chunk = end = BdatLast(len(piece)) if last else Bdat(len(piece))  # type: ignore[assignment]
-            octets = self._send(chunk) + connection.send_content(piece)
+            octets = connection.send(chunk) + connection.send_content(piece)
+            self._owed += 1
             if not last:
+                if self._chunk_ends is None:
+                    self._chunk_ends = deque()
                 self._chunk_ends.append(connection.octets_sent)
                 return octets
         self._end = end
-        self._is_open = False
-        self.is_handed_over = True
-        self._end_position = connection.octets_sent
+        self._content_end = connection.octets_sent
+        self.stage = _HANDED_OVER
         return octets
 
     def has_left(self, unsent: int) -> bool:
@@ -319,7 +334,7 @@ class Transaction:
         Args:
             unsent: octets at the end of all that was written to the stream that it did not take.
         """
-        return self.is_handed_over and self._is_out(self._end_position, unsent)
+        return self._content_end is not None and self._is_out(self._content_end, unsent)
 
     def _is_out(self, position: int, unsent: int) -> bool:
         return position <= self._connection.octets_sent - unsent
@@ -328,13 +343,16 @@ class Transaction:
         """Say that the content cannot be sent after all (the caller's source failed): close without its end.
 
         `error` stays None: the source's own is the one to raise. No-op once the outcome is decided.
+
+        Raises:
+            LocalProtocolError: it was handed over; nothing changed.
         """
-        if self.is_done:
+        if self.stage is _DONE:
             return
-        assert not self.is_handed_over
-        self._is_open = False
+        if self.stage is _HANDED_OVER:
+            raise LocalProtocolError("content cannot be taken back: it was handed over, and its verdict is owed")
         self.must_close = True
-        self._conclude(None)
+        self._conclude()
 
     # What comes back
 
@@ -344,8 +362,12 @@ class Transaction:
         Args:
             event: a reply to a command of this transaction, or what concerns the connection as a whole.
             unsent: as in `has_left`, when the event was read.
+
+        Raises:
+            LocalProtocolError: the event is the reply to a RCPT of somebody else, or of a kind that answers no command
+                of a transaction; nothing changed.
         """
-        if self.is_done:
+        if self.stage is _DONE:
             return
         if type(event) is Replied:
             self._receive_reply(event, unsent)
@@ -353,79 +375,85 @@ class Transaction:
             # A real refusal, though it came early: the end of data was never sent.
             self.reply = event.reply
             if event.reply.code == 421:
-                self.fail(self._unavailable(None, event.reply))
+                self.fail(service_unavailable(event.reply, phase=self.phase))
                 return
-            self._is_open = False
             self.must_close = True
-            self._conclude(
-                MessageRefused(
-                    f"server refused the message while it was being sent: {event.reply}",
-                    command="DATA",
-                    reply=event.reply,
-                    phase="content",
-                ),
-                verdict=event.reply,
-            )
+            self._conclude(content_refused(event.reply, "DATA"), verdict=event.reply)
         elif isinstance(event, ServiceClosing):
             self.reply = event.reply
-            self.fail(self._unavailable(None, event.reply))
+            self.fail(service_unavailable(event.reply, phase=self.phase))
         elif isinstance(event, Disconnected):
             phase = RULES[type(event.unanswered[0])].phase if event.unanswered else self.phase
             error = ConnectionLost("server closed the connection", phase=phase)
             self.fail(error, unsent=unsent, is_clean_end=not event.partial)
-        else:  # pragma: no cover (a transaction sends neither AUTH nor STARTTLS)
-            raise AssertionError(event)
+        else:
+            raise LocalProtocolError(f"a transaction cannot take {type(event).__name__}: it sends no such command")
 
     def _receive_reply(self, event: Replied, unsent: int) -> None:
         command, reply = event.command, event.reply
-        if event.is_final:
+        envelope, kind = self._envelope, type(command)
+        if kind is Rcpt:
+            replies = envelope.rcpt_replies
+            read = len(replies)
+            if read == len(envelope.rcpts) or command is not envelope.rcpts[read]:
+                raise LocalProtocolError(f"a transaction cannot take the reply to {command}: another one is awaited")
+            self._owed -= 1
+            if reply.code != 421 or self.stage is _HANDED_OVER:
+                replies.append(reply)
+                if reply.code < 400:
+                    envelope.accepted += 1
+                if read + 1 == len(envelope.rcpts):
+                    self._finish_if_nobody()
+                return
+        elif event.is_final:
             self._owed -= 1
         if command is self._end:
             self._receive_verdict(event, unsent)
-        elif reply.code == 421 and not self.is_handed_over:
+        elif reply.code == 421 and self.stage is not _HANDED_OVER:
             # Whatever the server still says to the rest of the group, it takes nothing.
             self.reply = reply
-            self.fail(self._unavailable(command, reply))
-        elif command is self._mail:
-            self._mail_reply = reply
-            if reply.code == 503 and self.transfer is Transfer.PROOF:
-                # Behind RSET it cannot be out of sequence: Dovecot's submission server does not pass on that RSET.
-                self.refuses_chunks = True
-            if reply.is_negative:
-                self.reply = reply
-                self._to_send.clear()
-                self._is_open = False
-                self._finish_if_nobody()
-        elif command is self._data:
+            self.fail(service_unavailable(reply, command))
+        elif command is envelope.mail:
+            envelope.mail_reply = reply
+            if reply.code >= 400:
+                self._receive_mail_refusal(reply)
+        elif command is envelope.data:
             self._receive_data_reply(reply)
-        elif isinstance(command, Rcpt):
-            assert command is self._recipients[self._rcpt_read]
-            self._rcpt_replies[self._rcpt_read] = reply
-            self._rcpt_read += 1
-            if reply.is_positive:
-                self._accepted_count += 1
-            if self._rcpt_read == len(self._recipients):
-                self._finish_if_nobody()
         elif isinstance(command, Bdat):
             self._receive_acknowledgement(reply, unsent)
-        elif isinstance(command, BdatProbe):
+        elif kind is BdatProbe:
             if reply.code in _NO_CHUNKS:
                 self.refuses_chunks = True
         elif command is self._proof:  # 2yz, or it would have been a breach of the protocol
             self._proof = None
 
+    def _receive_mail_refusal(self, reply: Reply) -> None:
+        if reply.code == 503 and self.transfer is Transfer.PROOF:
+            # Behind RSET it cannot be out of sequence: Dovecot's submission server does not pass on that RSET.
+            self.refuses_chunks = True
+        self.reply = reply
+        self._to_send.clear()
+        self._stop_content()
+        self._finish_if_nobody()
+
+    def _stop_content(self) -> None:
+        """Send no more of the content; what is owed is still read."""
+        if self.stage is _CONTENT:
+            self.stage = _ENVELOPE
+
     def _finish_if_nobody(self) -> None:
         """End the transaction if nothing more is owed and nobody, or not everybody, was accepted."""
         if self._owed:
             return  # the rest of the group
-        mail_reply = self._mail_reply
+        envelope = self._envelope
+        mail_reply = envelope.mail_reply
         if self.transfer is Transfer.PROOF and mail_reply is not None and mail_reply.code == 503:
             # Behind RSET it cannot be out of sequence: Dovecot's submission server does not pass that RSET on in time.
             self.refuses_chunks = self.must_close = True
             self._conclude_unheard("server takes no chunks: the connection was closed")
-        elif self._is_mail_refused or self._accepted_count == 0 or self._lacks_someone:
+        elif envelope.mail_refusal is not None or not envelope.accepted or envelope.lacks_someone:
             if not self._begin_again():
-                self._conclude(self._refusal())
+                self._conclude_refused_envelope()
         elif self.refuses_chunks:
             self.must_close = True
             self._conclude(ConnectionLost("server takes no chunks: the connection was closed", phase="rcpt"))
@@ -436,93 +464,85 @@ class Transaction:
         Haraka answers 503 to each command that arrived in one piece with an end of data, and does nothing. RSET, alone,
         shows that both sides agree; then it goes on in lockstep.
         """
-        replies = [self._mail_reply, *self._rcpt_replies]
-        if self._data is not None:
-            replies.append(self._data_reply)
-        if not self.is_behind_dot or self.was_ignored or any(reply is None or reply.code != 503 for reply in replies):
+        envelope = self._envelope
+        if not self.is_behind_dot or self.was_ignored or not envelope.was_out_of_sequence:
             return False
         self.was_ignored = True
-        self._begin(pipelining=False, resets=True)
+        self.stage = _ENVELOPE
+        self.reply = None
+        self._envelope = EnvelopeReplies(envelope.mail, envelope.rcpts, require_all=envelope.require_all)
+        self._pipelining = False
+        self._to_send = self._commands(resets=True)
         return True
 
-    @property
-    def _is_mail_refused(self) -> bool:
-        return self._mail_reply is not None and self._mail_reply.is_negative
-
-    @property
-    def _lacks_someone(self) -> bool:
-        return self._waits_for_rcpt and self._accepted_count < len(self._recipients)
-
     def _receive_data_reply(self, reply: Reply) -> None:
-        self._data_reply = reply
-        if self._accepted_count and not self._is_mail_refused:
+        envelope = self._envelope
+        envelope.data_reply = reply
+        mail_reply = envelope.mail_reply
+        if envelope.accepted and envelope.mail_refusal is None:
             if reply.is_intermediate:
-                self._is_open = True
+                self.stage = _CONTENT
             else:  # not one octet of content
                 self.reply = reply
-                error = MessageRefused(f"server refused DATA: {reply}", command="DATA", reply=reply, phase="data")
-                self._conclude(error, verdict=reply)
+                self._conclude(content_refused(reply, "DATA", phase="data"), verdict=reply)
             return
         if reply.is_intermediate:
             # A 354, but nobody to send to. The lone dot is safe only where the server has a transaction without
             # recipients; elsewhere it might end a message we know nothing of.
-            if self._mail_reply is not None and self._mail_reply.is_positive and not self._connection.lmtp:
-                self._is_lone_dot = True
+            if mail_reply is not None and mail_reply.is_positive and not self._connection.lmtp:
                 self._end = EndOfData()
                 self._to_send.append(self._end)
                 return
             self.must_close = True
-            if self.is_behind_dot and self._mail_reply is not None and self._mail_reply.code == 503:
+            if self.is_behind_dot and mail_reply is not None and mail_reply.code == 503:
                 # Postfix keeps a transaction open whose end of data a policy refused: our commands joined that one.
                 self._conclude_unheard("server kept the transaction before this one open")
                 return
         elif self._begin_again():
             return
-        self._conclude(self._refusal())
+        self._conclude_refused_envelope()
+
+    def _conclude_refused_envelope(self) -> None:
+        error = self._envelope.refusal()
+        self.reply = error.reply
+        if isinstance(error, SenderRefused) and self._envelope.accepted:
+            self.must_close = True  # it took a recipient for a transaction that it had refused
+        self._conclude(error)
 
     def _conclude_unheard(self, why: str) -> None:
         """End a transaction of which nothing was sent, and whose replies say nothing about it."""
-        self._mail_reply = None
-        self._rcpt_replies = [None] * len(self._recipients)
+        self._envelope.forget()
         self._conclude(ConnectionLost(why, phase="mail"))
 
     def _receive_acknowledgement(self, reply: Reply, unsent: int) -> None:
         """Take the reply to a chunk that is not the last."""
-        is_out = self._is_out(self._chunk_ends.popleft(), unsent)
+        is_out = self._chunk_ends is not None and self._is_out(self._chunk_ends.popleft(), unsent)
         if reply.is_positive and not is_out:
             error = RemoteProtocolError(f"server answered {str(reply)[:80]!r} to BDAT before the chunk was sent")
             self.fail(error, unsent=unsent)
             return
         if reply.is_negative:
-            self._is_open = False  # nothing is written behind a refusal
+            self._stop_content()  # nothing is written behind a refusal
             self.must_close = self.must_close or not is_out  # nobody knows what the server takes the rest for
             self._chunk_refusal = self._chunk_refusal or reply
             if reply.code in _NO_CHUNKS:
                 self.refuses_chunks = self.must_close = True
         if self._chunk_refusal is not None and not self._owed:
-            self._conclude_refused_chunk()
+            self._conclude_refused_chunk(self._chunk_refusal)
 
-    def _conclude_refused_chunk(self) -> None:
-        reply = self.reply = self._chunk_refusal
-        assert reply is not None
+    def _conclude_refused_chunk(self, reply: Reply) -> None:
+        self.reply = reply
         self.must_close = self.must_close or self._connection.state is State.CLOSING
-        self._conclude(
-            MessageRefused(
-                f"server refused the message while it was being sent: {reply}",
-                command="BDAT",
-                reply=reply,
-                phase="content",
-            ),
-            verdict=reply,
-        )
+        self._conclude(content_refused(reply, "BDAT"), verdict=reply)
 
     def _receive_verdict(self, event: Replied, unsent: int) -> None:
         reply = event.reply
-        if self._is_lone_dot:  # whatever it says, a 2yz too: nobody was accepted
+        envelope = self._envelope
+        if self._content_end is None:  # of a lone dot; whatever it says, a 2yz too: nobody was accepted
             self.must_close = self.must_close or self._connection.state is State.CLOSING
-            self._conclude(self._refusal())
+            self._conclude_refused_envelope()
             return
-        if not self.has_left(unsent):
+        if self._content_end > self._connection.octets_sent - unsent:
             # The end of data was written, and never left: a 2yz answers something else (rule R3). A refusal is one,
             # but nobody knows what the server takes the rest for.
             self.must_close = True
@@ -531,35 +551,37 @@ class Transaction:
                 self.fail(error, unsent=unsent)
                 return
         if event.recipient is not None:
-            self._verdicts[id(event.recipient)] = reply
+            envelope.verdicts[id(event.recipient)] = reply
         if not event.is_final:
             return
         if event.recipient is not None:  # of several verdicts, one that allows a retry tells more than the last
-            reply = next((verdict for verdict in self._verdicts.values() if verdict.is_transient), reply)
+            reply = next((verdict for verdict in envelope.verdicts.values() if verdict.is_transient), reply)
         self.must_close = self.must_close or self._connection.state is State.CLOSING
-        if isinstance(self._end, BdatLast) and self._receive_last_acknowledgement(reply):
+        if type(self._end) is BdatLast and self._receive_last_acknowledgement(reply):
             return
         self.reply = reply
-        self._conclude(None, verdict=None if event.recipient is not None else reply)
+        self._conclude(verdict=None if event.recipient is not None else reply)
 
     def _receive_last_acknowledgement(self, reply: Reply) -> bool:
         """Judge the reply to the last chunk where it is not the verdict on the message; return True if it was not."""
+        envelope = self._envelope
         if reply.code in _NO_CHUNKS:
             self.refuses_chunks = self.must_close = True
-        if self._chunk_refusal is not None or self._is_mail_refused:
-            if reply.is_positive or (self._is_mail_refused and self._accepted_count):
-                what = "its MAIL" if self._is_mail_refused else "a chunk"
-                error = RemoteProtocolError(f"server took a message although it had refused {what}")
+        refusal = envelope.mail_refusal or self._chunk_refusal
+        if refusal is not None:
+            is_of_mail = refusal is envelope.mail_refusal
+            if reply.is_positive or (is_of_mail and envelope.accepted):
+                what = "its MAIL" if is_of_mail else "a chunk"
                 self.must_close = True
-                self._conclude(error, is_unknown=True)
-            elif self._is_mail_refused:
-                self._conclude(self._refusal())
+                self._conclude(unknown=RemoteProtocolError(f"server took a message although it had refused {what}"))
+            elif is_of_mail:
+                self._conclude_refused_envelope()
             else:
-                self._conclude_refused_chunk()
+                self._conclude_refused_chunk(refusal)
             return True
-        if self._accepted_count == 0:
+        if envelope.accepted == 0:
             self.must_close = self.must_close or reply.is_positive  # it went to nobody; what it now has open who knows
-            self._conclude(self._refusal())
+            self._conclude_refused_envelope()
             return True
         return False
 
@@ -571,127 +593,59 @@ class Transaction:
             unsent: as in `has_left`.
             is_clean_end: False if octets came behind the last reply, or the server broke the protocol.
         """
-        if self.is_done:
+        if self.stage is _DONE:
             return
         if error.phase is None:
             error.phase = self.phase
         self.must_close = True
-        self._is_open = False
         self._to_send.clear()
+        envelope = self._envelope
         last = self._connection.last_reply
-        is_421 = last is not None and last.code == 421
-        if not self.has_left(unsent):
-            self.is_handed_over = False
-        if self._proof is not None and not is_421:
+        closing = last if last is not None and last.code == 421 else None
+        if self._proof is not None and closing is None:
             self.refuses_chunks = True
-        if self._is_mail_refused or self._is_everyone_refused:
-            self._conclude(self._refusal())
-        elif not self.is_handed_over:
-            if self._chunk_refusal is not None and not is_421:
-                self._conclude_refused_chunk()
+        if not self.has_left(unsent):
+            self._content_end = None  # taken back
+        if envelope.mail_refusal is not None or envelope.is_everyone_refused:
+            self._conclude_refused_envelope()
+        elif self._content_end is None:
+            if self._chunk_refusal is not None and closing is None:
+                self._conclude_refused_chunk(self._chunk_refusal)
             else:
                 self._conclude(error)
-        elif is_421 and is_clean_end:
-            assert last is not None
-            self.reply = last
+        elif closing is not None and is_clean_end:
+            self.reply = closing
             # A verdict of LMTP may have been the 421; else it answered a command of ours, or one before.
-            self._conclude(None if self._verdicts else self._unavailable(None, last))
+            self._conclude(None if envelope.verdicts else service_unavailable(closing, phase=self.phase))
         else:
-            self._conclude(error, is_unknown=True)
+            self._conclude(unknown=error)
 
     # What it all means
 
-    @property
-    def _is_everyone_refused(self) -> bool:
-        return self._rcpt_read == len(self._recipients) and self._accepted_count == 0
-
-    def _conclude(self, error: SMTPError | None, *, verdict: Reply | None = None, is_unknown: bool = False) -> None:
+    def _conclude(
+        self, error: SMTPError | None = None, *, verdict: Reply | None = None, unknown: SMTPError | None = None
+    ) -> None:
         """Decide every recipient's outcome.
 
         Args:
             error: what to raise if nobody was delivered; None: derived from the verdicts.
             verdict: the one reply for all who were accepted; None: LMTP's, one by one, as far as they were read.
-            is_unknown: whether it is unknown for those who have no verdict.
+            unknown: why it is unknown for those who have no verdict; None: it is not.
         """
-        if verdict is not None and verdict.is_positive and self._accepted_count == len(self._recipients):
-            self._outcomes = (RecipientOutcome(Outcome.ACCEPTED, verdict),) * len(self._recipients)
-            self.is_done = True
+        self.stage = _DONE
+        envelope = self._envelope
+        if verdict is not None and verdict.is_positive and envelope.accepted == len(envelope.rcpts):
+            # What the table says, without asking it for each: nearly every message ends here.
+            self._outcomes = (RecipientOutcome(Outcome.ACCEPTED, verdict),) * len(envelope.rcpts)
             return
-        outcomes = []
-        for rcpt, rcpt_reply in zip(self._recipients, self._rcpt_replies, strict=True):
-            decided = verdict or self._verdicts.get(id(rcpt))
-            if self._is_mail_refused:
-                assert self._mail_reply is not None
-                if (
-                    is_unknown
-                ):  # it took something for a transaction that it had refused: nothing it said can be trusted
-                    outcomes.append(_UNKNOWN)
-                    continue
-                is_closing = self._mail_reply.code == 421
-                outcomes.append(_NOT_SENT if is_closing else RecipientOutcome(Outcome.REFUSED, self._mail_reply))
-            elif rcpt_reply is not None and rcpt_reply.is_negative and (rcpt_reply.code != 421 or decided is not None):
-                outcomes.append(RecipientOutcome(Outcome.REFUSED, rcpt_reply))
-            elif decided is not None:
-                outcome = Outcome.ACCEPTED if decided.is_positive else Outcome.REFUSED
-                outcomes.append(RecipientOutcome(outcome, decided))
-            else:
-                outcomes.append(_UNKNOWN if is_unknown else _NOT_SENT)
-        self._outcomes = tuple(outcomes)
-        self.is_done = True
+        self._outcomes = outcomes = envelope.outcomes(verdict, is_unknown=unknown is not None)
         kinds = {outcome.outcome for outcome in outcomes}
         if Outcome.ACCEPTED in kinds:
-            self.error = None
-        elif Outcome.UNKNOWN in kinds:
-            assert error is not None
-            self.error = DeliveryUnknown(
-                "the message was handed over and no verdict came: it may have been delivered, or not",
-                phase=error.phase,
-            )
-            self.error.__cause__ = error
+            return
+        if unknown is not None:
+            self.error = delivery_unknown(unknown) if Outcome.UNKNOWN in kinds else unknown
         elif error is None and self.reply is not None:
-            self.error = MessageRefused(
-                f"server refused the message: {self.reply}",
-                command="." if isinstance(self._end, EndOfData) else "BDAT LAST",
-                reply=self.reply,
-                phase="end of data",
-            )
+            end = "." if isinstance(self._end, EndOfData) else "BDAT LAST"
+            self.error = content_refused(self.reply, end, phase="end of data")
         else:
             self.error = error
-
-    def _refusal(self) -> SMTPError:
-        """Return the error of a transaction that ended before its content: the first refusal tells why."""
-        if self._is_mail_refused:
-            assert self._mail_reply is not None
-            self.reply = self._mail_reply
-            if self.reply.code == 421:
-                return self._unavailable(self._mail, self.reply)
-            error = SenderRefused(
-                f"server refused the sender: {self._mail_reply}",
-                command=str(self._mail),
-                reply=self._mail_reply,
-                phase="mail",
-            )
-            error.sender = self._mail.reverse_path.address
-            if any(reply is not None and reply.is_positive for reply in self._rcpt_replies):
-                self.must_close = True  # it took a recipient for a transaction that it had refused
-            return error
-        refused = [
-            (rcpt, reply)
-            for rcpt, reply in zip(self._recipients, self._rcpt_replies, strict=True)
-            if reply is not None and reply.is_negative
-        ]
-        rcpt, self.reply = next((pair for pair in refused if pair[1].code != 421), refused[0])
-        if self.reply.code == 421:
-            return self._unavailable(rcpt, self.reply)
-        who = "the recipient" if len(self._recipients) == 1 else f"{len(refused)} of {len(self._recipients)} recipients"
-        return RecipientsRefused(
-            f"server refused {who}: {self.reply}", command=str(rcpt), reply=self.reply, phase="rcpt"
-        )
-
-    def _unavailable(self, command: Command | None, reply: Reply) -> ServiceUnavailable:
-        return ServiceUnavailable(
-            f"server closes the connection: {reply}",
-            command=None if command is None else str(command),
-            reply=reply,
-            phase=self.phase if command is None else RULES[type(command)].phase,
-        )

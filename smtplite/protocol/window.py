@@ -33,8 +33,9 @@ from smtplite.protocol.commands import BdatLast, Command, EndOfData, Mail, Rcpt,
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import Disconnected, Event, Replied, ServiceClosing
 from smtplite.protocol.extensions import Limits
+from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 from smtplite.protocol.state import State
-from smtplite.protocol.transaction import Outcome, RecipientOutcome, Transaction, Transfer
+from smtplite.protocol.transaction import Transaction, Transfer
 
 __all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "ServerTraits", "Submission", "Window"]
 

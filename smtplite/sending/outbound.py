@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from smtplite.errors import ConnectionLost, SMTPError
 from smtplite.message.content import Body, in_thread
 from smtplite.message.prepared import Prepared
+from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 from smtplite.protocol.reply import Reply
-from smtplite.protocol.transaction import Outcome, RecipientOutcome
 from smtplite.protocol.window import Submission
 from smtplite.results import Receipt
 from smtplite.trace import MessageFinished, Tracer, logger

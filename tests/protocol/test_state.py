@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import product
 from typing import Any, Protocol
 
 import pytest
@@ -13,6 +15,7 @@ from smtplite.protocol import (
     Auth,
     AuthCancel,
     AuthResponse,
+    Bdat,
     BdatLast,
     Command,
     Connection,
@@ -392,3 +395,40 @@ def test_the_reserved_codes_are_these() -> None:
         334: {"Auth", "AuthResponse", "AuthCancel"},
         354: {"Data"},
     }
+
+
+# Groups: what shares a write is checked as a whole
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize("state", State)
+def test_a_group_is_its_commands_one_by_one_or_nothing(state: State, lmtp: bool, reach: Reach, make: Make) -> None:
+    """Every pair of commands in every state: the same octets, or the same error and nothing changed."""
+    for kinds in product(make, repeat=2):
+        together, singly = reach(state, lmtp=lmtp), reach(state, lmtp=lmtp)
+        group = [make[kind]() for kind in kinds]
+        before = (snapshot(together), together.octets_sent)
+        octets, refused = b"", None
+        try:
+            for command in group:
+                octets += singly.send(command)
+        except LocalProtocolError as error:
+            refused = str(error)
+        if refused is None:
+            assert together.send_group(group) == octets, kinds
+            assert together.pending[-2:] == tuple(group), kinds
+            assert (together.state, snapshot(together)[3:]) == (singly.state, snapshot(singly)[3:]), kinds
+            assert together.octets_sent == singly.octets_sent
+        else:
+            with pytest.raises(LocalProtocolError, match=re.escape(refused)):
+                together.send_group(group)
+            assert (snapshot(together), together.octets_sent) == before, kinds
+
+
+def test_nothing_goes_in_a_group_behind_a_chunk(reach: Reach) -> None:
+    """The chunk's octets come first: they would be taken for commands, or the commands for the chunk."""
+    connection = reach(State.RCPT)
+    with pytest.raises(LocalProtocolError, match="3 octets of the chunk are missing"):
+        connection.send_group([Bdat(3), BdatLast(0)])
+    assert connection.pending == ()
+    assert connection.send_group([Bdat(3)]) + connection.send_content(b"abc") == b"BDAT 3\r\nabc"

@@ -39,7 +39,10 @@ from smtplite.protocol import (
     Reply,
     Rset,
     ServiceClosing,
+    Stage,
+    StartTls,
     State,
+    TlsReady,
     Transaction,
 )
 
@@ -336,7 +339,7 @@ def assert_done_for_good(transaction: Transaction) -> None:
     before = (transaction.outcomes, transaction.error, transaction.reply, transaction.must_close)
     transaction.fail(SMTPTimeout("too late"))
     transaction.refuse_content()
-    mail = transaction._mail
+    mail = transaction._envelope.mail
     for event in (
         Replied(mail, Reply(550)),
         Replied(EndOfData(), Reply(250)),
@@ -924,7 +927,8 @@ def deal(connection: Connection, *transactions: Transaction) -> None:
     while (event := connection.next_event()) is not None:
         for transaction in transactions:
             command = getattr(event, "command", None)
-            own = [transaction._mail, *transaction._recipients, transaction._data, transaction._end]
+            envelope = transaction._envelope
+            own = [envelope.mail, *envelope.rcpts, envelope.data, transaction._end]
             if command is None or any(command is one for one in own):
                 transaction.receive(event)
 
@@ -1016,7 +1020,7 @@ def test_the_article_s_recorded_session(pipelining: bool) -> None:
 def test_outcomes_are_there_only_once_it_is_done() -> None:
     transaction = begin(greeted(), Case(250, (250,), 354, (250,), False, True, False))
     assert not transaction.is_done
-    with pytest.raises(AssertionError):
+    with pytest.raises(LocalProtocolError, match="not decided yet"):
         _ = transaction.outcomes
     assert transaction.phase == "mail"
     assert not transaction.wants_content
@@ -1031,3 +1035,50 @@ def test_in_lmtp_of_several_refusals_one_that_allows_a_retry_is_the_error() -> N
     assert seen(transaction) == [(R, 452), (R, 550)]
     assert isinstance(transaction.error, MessageRefused)
     assert transaction.error.retryable
+
+
+def test_content_that_was_handed_over_cannot_be_refused() -> None:
+    """R1: nothing turns what may have been delivered into what certainly was not."""
+    connection, transaction = up_to_354()
+    transaction.send_content(b"", last=True)
+    with pytest.raises(LocalProtocolError, match="handed over"):
+        transaction.refuse_content()
+    assert not transaction.is_done
+    connection.receive_data(b"250 taken\r\n")
+    deal(connection, transaction)
+    assert seen(transaction) == [(A, 250), (A, 250), (R, 550)]
+
+
+def test_a_reply_to_somebody_elses_rcpt_is_refused() -> None:
+    """R1: a reply that belongs to another message decides nothing here."""
+    connection = greeted()
+    transaction = begin(connection, Case(250, (250, 550), 354, (250,), False, True, False))
+    transaction.next_flight()
+    mine = [command for command in connection.pending if isinstance(command, Rcpt)]
+    for other in (Rcpt("other@x.example"), mine[1]):
+        with pytest.raises(LocalProtocolError, match="another one is awaited"):
+            transaction.receive(Replied(other, Reply(250)))
+    for rcpt in mine:
+        transaction.receive(Replied(rcpt, Reply(250)))
+    with pytest.raises(LocalProtocolError, match="another one is awaited"):
+        transaction.receive(Replied(mine[1], Reply(250)))
+
+
+def test_an_event_that_answers_no_command_of_a_transaction_is_refused() -> None:
+    transaction = begin(greeted(), Case(250, (250,), 354, (250,), False, True, False))
+    with pytest.raises(LocalProtocolError, match="TlsReady"):
+        transaction.receive(TlsReady(StartTls(), Reply(220)))
+    assert not transaction.is_done
+
+
+def test_a_flight_that_is_refused_changes_nothing() -> None:
+    """A group is checked as a whole before any of it is sent: then it can be sent where it is legal."""
+    connection = greeted()
+    transaction = begin(connection, Case(250, (250, 250), 354, (250,), False, True, False))
+    connection.send(Quit())
+    before = (connection.pending, connection.octets_sent, connection.state)
+    with pytest.raises(LocalProtocolError, match="before the reply to QUIT"):
+        transaction.next_flight()
+    assert (connection.pending, connection.octets_sent, connection.state) == before
+    assert transaction.phase == "quit"
+    assert transaction.stage is Stage.ENVELOPE

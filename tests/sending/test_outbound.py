@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from smtplite.message.prepared import prepare
+from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 from smtplite.protocol.reply import EnhancedStatusCode, Reply
-from smtplite.protocol.transaction import Outcome, RecipientOutcome
 from smtplite.results import Receipt
 from smtplite.sending.outbound import Outbound
 from smtplite.trace import Tracer

@@ -7,6 +7,7 @@ an exception of the wire.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple, Protocol
 
@@ -36,10 +37,11 @@ from smtplite.protocol.commands import (
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import ChallengeReceived, Disconnected, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.extensions import Limits
+from smtplite.protocol.outcomes import RecipientOutcome
 from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import State
-from smtplite.protocol.transaction import RecipientOutcome, Transfer
+from smtplite.protocol.transaction import Transfer
 from smtplite.protocol.window import ServerTraits, Submission, Window
 from smtplite.sasl import Exchange, Login, Mechanism, Plain, ScramSha256
 
@@ -236,11 +238,20 @@ class _Counting(Connection):
 
     def send(self, command: Command) -> bytes:
         octets = super().send(command)
+        self._count(command)
+        return octets
+
+    def send_group(self, commands: Sequence[Command]) -> bytes:
+        octets = super().send_group(commands)
+        for command in commands:
+            self._count(command)
+        return octets
+
+    def _count(self, command: Command) -> None:
         self._kept.append(command)
         if not isinstance(command, (AuthResponse, AuthCancel)):
             self._number += 1
         self.numbers[id(command)] = self._number
-        return octets
 
 
 class Client:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from smtplite.protocol.commands import Bdat, BdatLast, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.events import ContentRefused, Disconnected, Replied, ServiceClosing
-from smtplite.protocol.transaction import Outcome, RecipientOutcome
+from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 
 from .client import Client, Ended, Message
 from .conversations import Conversation

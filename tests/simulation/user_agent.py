@@ -12,7 +12,7 @@ from unittest import mock
 import attrs
 
 from smtplite.errors import SMTPTimeout
-from smtplite.protocol.transaction import Outcome
+from smtplite.protocol.outcomes import Outcome
 from smtplite.protocol.window import ServerTraits
 from smtplite.testing.message import Mailbox
 from smtplite.testing.protocol import ServerConnection

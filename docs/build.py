@@ -46,7 +46,7 @@ from smtplite.protocol import (
 )
 from smtplite.protocol.codes import ENHANCED_STATUS_CODES
 from smtplite.protocol.parameters import KNOWN_PARAMETERS
-from smtplite.protocol.state import RESERVED_CODES
+from smtplite.protocol.state import AFTER, RESERVED_CODES, Occasion
 
 DOCS: Final = Path(__file__).resolve().parent
 
@@ -200,6 +200,11 @@ def _rule_row(command: type[Command], rule: Rule) -> Sequence[str]:
     )
 
 
+def occasions() -> str:
+    """Return the table of AFTER."""
+    return table(("What happens", "After it"), ((_prose(each.value), code(AFTER[each].name)) for each in Occasion))
+
+
 def _state(state: State | None) -> str:
     return "as it was" if state is None else code(state.name)
 
@@ -214,7 +219,7 @@ class Edge:
 
 
 def edges() -> list[Edge]:
-    """Return every transition, from RULES and from the three that stand in no rule (see the page)."""
+    """Return every transition of RULES, and those of AFTER that do not lead from every state."""
     found = []
     for command, rule in RULES.items():
         verb = _label(command, rule)
@@ -232,8 +237,8 @@ def edges() -> list[Edge]:
                 found.append(Edge(state.name, rule.after_failure.name, f"{verb} refused"))
             if rule.after_challenge is not None:
                 found.append(Edge(state.name, rule.after_challenge.name, f"{verb} answered 334"))
-    found.append(Edge(State.TLS.name, State.HELLO.name, "TLS established"))
-    found.append(Edge(State.CLOSING.name, State.CLOSED.name, "end of the connection"))
+    for source, occasion in ((State.TLS, Occasion.TLS_ESTABLISHED), (State.CLOSING, Occasion.END_OF_OCTETS)):
+        found.append(Edge(source.name, AFTER[occasion].name, occasion.value))
     return list(dict.fromkeys(found))
 
 
@@ -647,6 +652,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "article-codes": article_codes,
     "states": states,
     "rules": rules,
+    "occasions": occasions,
     "state-diagram": diagram,
     "reserved-codes": reserved_codes,
     "error-tree": error_tree,

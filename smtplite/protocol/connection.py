@@ -1,8 +1,11 @@
-"""Connection: the FIFO of commands that await their replies. The only mutable class below `transaction`.
+"""Connection: the FIFO of commands that await their replies.
 
 Commands in, octets out; octets in, events out. It does no I/O and keeps no time. Which command is legal when, and what
-a reply makes of the state, stands in `state.RULES`; here are only the counting (RFC 2920 3.1 forbids to match replies
-to commands by anything else) and what needs more than a table: the content, LMTP's replies, the unsolicited ones.
+a reply makes of the state, stands in `state.RULES`; here are the counting (RFC 2920 3.1 forbids to match replies to
+commands by anything else) and what needs more than a table: the content, LMTP's replies, the unsolicited ones.
+
+Commands, replies and events are values. What changes below `transaction` is the connection, with its parser and its
+encoder.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ from smtplite.protocol.events import (
 )
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import Reply, ReplyParser
-from smtplite.protocol.state import RESERVED_CODES, RULES, State
+from smtplite.protocol.state import AFTER, RESERVED_CODES, RULES, Occasion, State
 from smtplite.protocol.transparency import ContentEncoder
 
 __all__ = ["MAX_CHALLENGES", "Connection"]
@@ -54,6 +57,8 @@ MAX_CHALLENGES: Final = 6
 
 _HELLO: Final = (Ehlo, Helo, Lhlo)
 _ENDS_OF_DATA: Final = (EndOfData, BdatLast)
+#: What a 250 leads to, for the commands that most replies answer.
+_AFTER_250: Final = {kind: state for kind in (Mail, Rcpt) if (state := RULES[kind].after_success) is not None}
 _BEGINS_SOMETHING: Final = frozenset({Bdat, BdatLast, EndOfData, Auth})
 _ENDED: Final = (State.CLOSING, State.CLOSED)
 
@@ -80,7 +85,8 @@ class Connection:
         self.octets_sent = 0
         #: The last reply that an event brought.
         self.last_reply: Reply | None = None
-        self._state = State.GREETING
+        #: What the replies read so far have made of the connection.
+        self.state = State.GREETING
         self._pending: deque[Command] = deque((Greeting(),))
         self._parser = ReplyParser()
         self._eof = False
@@ -95,16 +101,11 @@ class Connection:
     # What the connection is
 
     @property
-    def state(self) -> State:
-        """What the replies read so far have made of the connection."""
-        return self._state
-
-    @property
     def assumed_state(self) -> State:
         """What the connection will be if every reply that is owed is a success: what the next command must fit."""
-        if not self._pending or self._state in _ENDED:  # behind a 421, or a breach of the protocol, nothing succeeds
-            return self._state
-        return RULES[type(self._pending[-1])].while_owed or self._state
+        if not self._pending or self.state in _ENDED:  # behind a 421, or a breach of the protocol, nothing succeeds
+            return self.state
+        return RULES[type(self._pending[-1])].while_owed or self.state
 
     @property
     def pending(self) -> tuple[Command, ...]:
@@ -135,8 +136,8 @@ class Connection:
     def wants_content(self) -> bool:
         """True while `send_content` is legal: after 354 or a BDAT, until the content is complete."""
         if self._encoder is not None:
-            return self._state is State.DATA
-        return self._chunk_left > 0 and self._state not in _ENDED
+            return self.state is State.DATA
+        return self._chunk_left > 0 and self.state not in _ENDED
 
     # What we send
 
@@ -183,7 +184,7 @@ class Connection:
             LocalProtocolError: it is not.
         """
         rule = RULES[type(command)]
-        state = self._state
+        state = self.state
         if newest is not None:
             newest_rule = RULES[type(newest)]
             if newest_rule.ends_lmtp_group if self.lmtp else newest_rule.ends_group:
@@ -245,18 +246,18 @@ class Connection:
             LocalProtocolError: no content is awaited, or it is more than BDAT announced; nothing changed.
         """
         if self._encoder is not None:
-            if self._state is not State.DATA:
-                raise LocalProtocolError(f"content cannot be sent now: {self._state.value}")
+            if self.state is not State.DATA:
+                raise LocalProtocolError(f"content cannot be sent now: {self.state.value}")
             encoded = self._encoder.encode(chunk)
             self.octets_sent += len(encoded)
             return encoded
         if not chunk:
             return chunk
-        if len(chunk) > self._chunk_left or self._state in _ENDED:
+        if len(chunk) > self._chunk_left or self.state in _ENDED:
             raise LocalProtocolError(
                 f"{len(chunk)} octets of content cannot be sent now: {self._chunk_left} are awaited"
                 if self.wants_content
-                else f"content cannot be sent now: {self._state.value}"
+                else f"content cannot be sent now: {self.state.value}"
             )
         self._chunk_left -= len(chunk)
         self.octets_sent += len(chunk)
@@ -270,15 +271,15 @@ class Connection:
         Raises:
             LocalProtocolError: TLS cannot begin here; nothing changed.
         """
-        if self.is_tls or (self._state is not State.TLS and self._state is not State.GREETING):
-            raise LocalProtocolError(f"TLS cannot begin now: {self._state.value}")
+        if self.is_tls or (self.state is not State.TLS and self.state is not State.GREETING):
+            raise LocalProtocolError(f"TLS cannot begin now: {self.state.value}")
         if self._parser.has_data:
             raise LocalProtocolError("TLS cannot begin now: octets sent in clear are waiting to be read")
         self.is_tls = True
         self.is_authenticated = False
         self.extensions = Extensions()
-        if self._state is State.TLS:
-            self._state = State.HELLO
+        if self.state is State.TLS:
+            self.state = AFTER[Occasion.TLS_ESTABLISHED]
 
     # What we receive
 
@@ -310,16 +311,16 @@ class Connection:
             return self._answer(command, reply)
         except RemoteProtocolError as error:
             self._violation = str(error)
-            self._state = State.CLOSED
+            self.state = AFTER[Occasion.BREACH]
             raise
 
     def _answer(self, command: Command, reply: Reply) -> Event:
         kind = type(command)
-        if reply.code == 250 and (kind is Rcpt or kind is Mail) and not self.lmtp:  # most replies, by far
+        if reply.code == 250 and kind in _AFTER_250 and not self.lmtp:  # most replies, by far
             self.last_reply = reply
             self._pending.popleft()
-            if self._state is not State.CLOSING:
-                self._state = State.MAIL if kind is Mail else State.RCPT
+            if self.state is not State.CLOSING:
+                self.state = _AFTER_250[kind]
             return Replied(command, reply)
         if kind is Auth or kind is AuthResponse:
             reply = _without_echo(reply, command)
@@ -327,7 +328,7 @@ class Connection:
         code = reply.code
         self.last_reply = reply
         if code == 421:
-            self._state = State.CLOSING  # and there it stays, whatever replies follow: see _advance
+            self.state = AFTER[Occasion.SERVICE_CLOSING]  # and there it stays, whatever replies follow: see _advance
         elif code // 100 not in rule.expected or (
             code < 400
             and (
@@ -344,7 +345,7 @@ class Connection:
             if kind in _ENDS_OF_DATA:
                 return self._lmtp_verdict(command, reply)
             self._note_recipient(command, reply)
-        if code == 334:
+        if code == 334 and isinstance(command, (Auth, AuthResponse, AuthCancel)):  # to others it breaks the protocol
             return self._challenge(command, reply)
         self._pending.popleft()
         if code >= 400:
@@ -367,8 +368,8 @@ class Connection:
         return f"server sent {self._parser.unread[:80]!r} in clear behind its 220 to STARTTLS"
 
     def _advance(self, state: State | None) -> None:
-        if state is not None and self._state is not State.CLOSING:
-            self._state = state
+        if state is not None and self.state is not State.CLOSING:
+            self.state = state
 
     def _answer_to_unfinished_chunk(self, command: Command, reply: Reply) -> Event:
         if not reply.is_negative:
@@ -376,11 +377,10 @@ class Connection:
         # A real refusal; but nobody can say what the server would take the rest of the chunk for.
         self._pending.popleft()
         self._chunk_left = 0
-        self._state = State.CLOSING
+        self.state = AFTER[Occasion.REFUSED_IN_CONTENT]
         return Replied(command, reply)
 
-    def _challenge(self, command: Command, reply: Reply) -> Event:
-        assert isinstance(command, (Auth, AuthResponse, AuthCancel))
+    def _challenge(self, command: Auth | AuthResponse | AuthCancel, reply: Reply) -> Event:
         self._challenges += 1
         if self._challenges > MAX_CHALLENGES:
             raise RemoteProtocolError(f"server sent more than {MAX_CHALLENGES} challenges to one AUTH")
@@ -409,7 +409,7 @@ class Connection:
             return Replied(command, reply, recipient, is_final=False)
         if self._verdicts < len(accepted):
             # Should further replies follow all the same, they must not answer what comes next: nothing comes next.
-            self._state = State.CLOSING
+            self.state = AFTER[Occasion.ONE_FOR_ALL]
             recipient = None
         rule = RULES[type(command)]
         self._pending.popleft()
@@ -425,19 +425,19 @@ class Connection:
     def _unsolicited(self) -> Event | None:
         """Judge what comes while nothing is owed (rules R3, R8): as soon as it can be told, not once it is complete."""
         parser = self._parser
-        if self._state in _ENDED:
+        if self.state in _ENDED:
             parser.discard()  # whatever comes behind the last word changes nothing
         elif parser.has_data:
-            if self._state is State.TLS:
+            if self.state is State.TLS:
                 raise RemoteProtocolError(self._injected())
-            in_content = self._state is State.DATA
+            in_content = self.state is State.DATA
             if not in_content and not b"421".startswith(parser.partial_code):
                 raise RemoteProtocolError(f"server sent {parser.unread[:80]!r} although no reply was owed")
             reply = parser.next_reply(enhanced=self.extensions.enhanced_status_codes)
             if reply is not None:
                 if not reply.is_negative:
                     raise RemoteProtocolError(f"server sent {str(reply)[:80]!r} before the end of data")
-                self._state = State.CLOSING
+                self.state = AFTER[Occasion.REFUSED_IN_CONTENT if in_content else Occasion.SERVICE_CLOSING]
                 self.last_reply = reply
                 return ContentRefused(reply) if in_content else ServiceClosing(reply)
         return self._end() if self._eof else None
@@ -446,7 +446,7 @@ class Connection:
         if self._close_reported:
             return None
         self._close_reported = True
-        self._state = State.CLOSED
+        self.state = AFTER[Occasion.END_OF_OCTETS]
         unanswered = tuple(self._pending)
         self._pending.clear()
         partial = self._parser.unread

@@ -49,6 +49,9 @@ class Extensions(Mapping[str, tuple[str, ...]]):
         self.chunking: bool = "CHUNKING" in self._keywords
         self.enhanced_status_codes: bool = "ENHANCEDSTATUSCODES" in self._keywords
         self.burl: bool = "BURL" in self._keywords
+        #: True if chunks may be written ahead of the replies that are owed. Not where BURL is offered: Dovecot's
+        #: submission server, which offers it, does not pass on the RSET of the window's proof in time.
+        self.chunks_ahead: bool = self.chunking and self.pipelining and not self.burl
 
     @classmethod
     def from_reply(cls, reply: Reply) -> Extensions:

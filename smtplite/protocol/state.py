@@ -1,23 +1,27 @@
-"""Every state, and every transition: the table RULES. Nothing else in the core decides what may follow what.
+"""Every state, and every transition: two tables, RULES and AFTER. `connection` looks them up, and knows no other.
 
 Theory of operation:
 
 1. A connection has one *state*: what the replies read so far have made of it. It begins in GREETING, with the greeting
-   owed. A reply moves it to `Rule.after_success` or `Rule.after_failure` of the command that it answers; None leaves
-   it where it is. These states are absolute: they do not depend on the state before. A 334 moves it to
-   `Rule.after_challenge`, and `tls_established` from TLS to HELLO.
+   owed. A reply moves it to `Rule.after_success` or `Rule.after_failure` of the command that it answers, a 334 to
+   `Rule.after_challenge`; None leaves it where it is. These states are absolute: they do not depend on the state
+   before.
 2. A command may be sent while replies are owed, if the server offers PIPELINING and no command of those still owed
    ends its group (`Rule.ends_group`, RFC 2920 3.1; in LMTP `Rule.ends_lmtp_group`). What is legal then is judged by the
    *assumed* state: the one in which the connection would be if all that is owed succeeded. Because states are absolute,
    that is the state behind the newest command alone, `Rule.while_owed`: no queue is walked.
-3. A 421 to any command, or out of turn, leads to CLOSING (RFC 5321 3.8); so does a refusal in the middle of content or
-   of a chunk, and LMTP's one reply for all recipients, after which no count can be trusted. The end of the octets, and
-   any breach of the protocol, lead to CLOSED.
+3. What moves a connection and is no reply within a rule is an `Occasion`; AFTER says where each leads, whatever the
+   state was. CLOSING is left for CLOSED alone: what the server still says to commands that it was sent before changes
+   nothing. CLOSED is not left.
 4. `Rule.expected` are the classes (first digits) that a reply may have; another breaks the protocol. A few codes
    belong to certain commands alone (RESERVED_CODES) and a few commands believe one positive code alone (`Rule.code`).
-5. `Rule.requires` is the keyword that the server must have offered; `Rule.is_special`: what may be sent depends on more
-   than the state, and is looked at before. `Rule.timeout` names the field of `Timeouts` that
+5. `Rule.requires` is the keyword that the server must have offered. `Rule.timeout` names the field of `Timeouts` that
    holds for the reply, `Rule.phase` the phase that an error reports.
+
+What a table of states cannot say is decided in `connection`, for the commands whose rule `is_special` and for content:
+LHLO is of LMTP, EHLO and HELO are not; no STARTTLS inside TLS or with octets unread; no AUTH twice; in LMTP no end of
+data without a recipient; nothing behind a chunk that is not complete, and nothing where octets wait that nobody asked
+for. Who may be sent what, and when, is decided above: in `transaction` and `window`.
 """
 
 from __future__ import annotations
@@ -53,7 +57,7 @@ from smtplite.protocol.commands import (
     Vrfy,
 )
 
-__all__ = ["RESERVED_CODES", "RULES", "Rule", "State"]
+__all__ = ["AFTER", "RESERVED_CODES", "RULES", "Occasion", "Rule", "State"]
 
 
 class State(Enum):
@@ -217,4 +221,28 @@ RESERVED_CODES: Final[dict[int, frozenset[type[Command]]]] = {
     235: frozenset({Auth, AuthResponse, AuthCancel}),
     334: frozenset({Auth, AuthResponse, AuthCancel}),
     354: frozenset({Data}),
+}
+
+
+class Occasion(Enum):
+    """What moves a connection, whatever its state, and is no reply within the rule of a command."""
+
+    TLS_ESTABLISHED = "TLS established"
+    SERVICE_CLOSING = "a 421, to a command or unasked"
+    REFUSED_IN_CONTENT = "a 4yz or 5yz before the content, or a chunk, was sent whole"
+    ONE_FOR_ALL = "LMTP: one reply to the end of data that is owed several"
+    END_OF_OCTETS = "end of the connection"
+    BREACH = "the server broke the protocol"
+
+    __hash__ = object.__hash__
+
+
+#: Where each occasion leads.
+AFTER: Final[dict[Occasion, State]] = {
+    Occasion.TLS_ESTABLISHED: State.HELLO,  # behind STARTTLS; before the greeting it changes nothing
+    Occasion.SERVICE_CLOSING: State.CLOSING,  # RFC 5321 3.8
+    Occasion.REFUSED_IN_CONTENT: State.CLOSING,  # nobody can say what the server takes the rest for
+    Occasion.ONE_FOR_ALL: State.CLOSING,  # should the others come all the same, no count can be trusted
+    Occasion.END_OF_OCTETS: State.CLOSED,
+    Occasion.BREACH: State.CLOSED,
 }

@@ -542,7 +542,7 @@ class Transaction:
             self.must_close = self.must_close or self._connection.state is State.CLOSING
             self._conclude_refused_envelope()
             return
-        if self._content_end > self._connection.octets_sent - unsent:
+        if not self.has_left(unsent):
             # The end of data was written, and never left: a 2yz answers something else (rule R3). A refusal is one,
             # but nobody knows what the server takes the rest for.
             self.must_close = True

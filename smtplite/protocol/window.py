@@ -1,15 +1,18 @@
 """Window: the messages that are under way on one connection at the same time, and what may be begun beside them.
 
 A `Submission` is one message to all its recipients; it takes one mail transaction, or several. Whoever drives a window
-(`smtplite.sending.session`, or a simulation) does this::
+(`smtplite.sending.session`, or a simulation) goes through this again and again::
 
-    write(window.newest.transaction.next_flight() + its content)  # if there is one, and it has something to write
-    while window.has_room_for(submission):
-        transaction = window.begin(submission)                   # what it has to write goes into the same write
-    for submission in window.receive(next event of the connection):
-        ...                                                       # its transaction is done
+    if window.newest is not None:
+        write(window.newest.transaction.next_flight())            # and as much of its content as it wants
+    while window.has_room_for(next_submission):                   # fitted to the server: `Submission.fit`
+        transaction = window.begin(next_submission)
+        write(transaction.next_flight())                          # in the same write; its content, too, if it wants it
+    for submission in window.receive(connection.next_event()):    # each is done with a transaction
+        ...                                                       # is_done: with all; if not, it wants to begin again
 
-and `window.fail(error)` when the session ends.
+and calls `window.fail(error)` when the session ends. A transaction that wants content is given it as the example in
+`transaction` says.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import attrs
 from smtplite.errors import (
     ConnectionLost,
     DeliveryUnknown,
+    LocalProtocolError,
     MessageRefused,
     RecipientsRefused,
     RemoteProtocolError,
@@ -35,7 +39,7 @@ from smtplite.protocol.events import Disconnected, Event, Replied, ServiceClosin
 from smtplite.protocol.extensions import Limits
 from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 from smtplite.protocol.state import State
-from smtplite.protocol.transaction import Transaction, Transfer
+from smtplite.protocol.transaction import Stage, Transaction, Transfer
 
 __all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "ServerTraits", "Submission", "Window"]
 
@@ -46,6 +50,8 @@ MAX_UNACKNOWLEDGED_BYTES: Final = 262_144
 
 _CONNECTIONS_UNTIL_FORGOTTEN: Final = 16
 
+_HANDED_OVER: Final = Stage.HANDED_OVER
+_DONE: Final = Stage.DONE
 _NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
 
 
@@ -53,15 +59,15 @@ _NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
 class ServerTraits:
     """What earlier connections taught about a server, for the next ones.
 
-    Attributes:
-        takes_chunks: False once BDAT failed there in a way that says: never again.
-        reads_behind_dot: False once it ignored what was written behind an end of data, or went away over it; True once
-            it took a message there; None: nothing is known yet, and it is trusted.
-        max_transactions: after how many it closed the connection with a 421; None: it never did.
+    Provisional until 1.0.
     """
 
+    #: False once BDAT failed there in a way that says: never again.
     takes_chunks: bool = True
+    #: False once it ignored what was written behind an end of data, or went away over it; True once it took a message
+    #: there; None: nothing is known yet, and it is trusted.
     reads_behind_dot: bool | None = None
+    #: After how many it closed the connection with a 421; None: it never did.
     max_transactions: int | None = None
     _kept: int = attrs.field(default=0, init=False)  # connections that ended at that number, of our own accord
 
@@ -80,11 +86,16 @@ class ServerTraits:
 class Submission:
     """One message to all its recipients: envelope and content (RFC 5321 2.3.1), and what became of it so far.
 
+    Provisional until 1.0.
+
     Args:
         recipients: how many; they are known by their position.
         require_all: send to nobody unless every recipient is accepted; never more than one transaction.
         is_repeatable: False: the content can be read but once; never more than one transaction.
     """
+
+    #: The transaction under way, or the last one that counts; not set before the first.
+    transaction: Transaction
 
     def __init__(self, recipients: int, *, require_all: bool = False, is_repeatable: bool = True) -> None:
         self.require_all = require_all
@@ -104,7 +115,14 @@ class Submission:
         self._transactions: list[Transaction] = []  # begun, on whatever connection
 
     def fit(self, mail: Mail, recipients: Sequence[Rcpt], size: int | None, *, is_binary: bool = False) -> None:
-        """Set the commands as the server of the next transaction can take them: one RCPT for each recipient."""
+        """Set the commands as the server of the next transaction can take them: one RCPT for each recipient.
+
+        Args:
+            mail: the MAIL command.
+            recipients: the RCPT commands, in the order of the recipients.
+            size: the content's octets on the wire, dots not doubled; None if that is not known.
+            is_binary: it can travel in chunks alone (RFC 3030 3: BINARYMIME).
+        """
         self._mail = mail
         self._rcpts = recipients
         self.size = size
@@ -115,18 +133,19 @@ class Submission:
         """How many were begun and count."""
         return len(self._transactions)
 
-    @property
-    def transaction(self) -> Transaction:
-        """The transaction under way, or the last one; there must have been one."""
-        return self._transactions[-1]
-
     def begin(self, transaction: Transaction) -> None:
         """Say that this is the transaction under way."""
         self._transactions.append(transaction)
+        self.transaction = transaction
 
     def next_transaction(self, limits: Limits) -> tuple[Mail, list[Rcpt]]:
-        """Return MAIL and the RCPTs of the transaction that comes next; it has begun."""
-        assert self._mail is not None
+        """Return MAIL and the RCPTs of the transaction that comes next; it has begun.
+
+        Raises:
+            LocalProtocolError: it was fitted to no server; nothing changed.
+        """
+        if self._mail is None:
+            raise LocalProtocolError("a message cannot begin before it is fitted to a server: call fit() first")
         count = len(self._rest)
         if self._may_split and limits.rcptmax is not None:
             count = min(count, limits.rcptmax)
@@ -147,14 +166,21 @@ class Submission:
             self._rest = [self._batch[index] for index in transaction.deferred] + self._rest
 
     def reopen(self) -> None:
-        """Forget the last transaction, of which certainly nothing was sent: its recipients' turn is still to come."""
+        """Forget the last transaction, of which certainly nothing was sent: its recipients' turn is still to come.
+
+        Raises:
+            LocalProtocolError: somebody was delivered, or may have been; nothing changed.
+        """
+        if any(self._outcomes[index].outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN) for index in self._batch):
+            raise LocalProtocolError("a message cannot be sent again: it was delivered, or may have been")
         for index in self._batch:
-            assert self._outcomes[index].outcome not in (Outcome.ACCEPTED, Outcome.UNKNOWN)
             self._outcomes[index] = _NOT_SENT
         self._rest = self._batch + self._rest
         self._batch = []
         self._is_stopped = False
         self._transactions.pop()
+        if self._transactions:
+            self.transaction = self._transactions[-1]
         del self._errors[-1:]
 
     def stop(self) -> None:
@@ -185,6 +211,8 @@ M = TypeVar("M", bound=Submission)
 class Window(Generic[M]):
     """The transactions under way on one connection, oldest first.
 
+    Provisional until 1.0.
+
     Args:
         connection: ready for mail.
         pipelining: False: one command at a time, whatever the server offers.
@@ -206,7 +234,7 @@ class Window(Generic[M]):
     ) -> None:
         self._connection = connection
         self._pipelining = pipelining
-        self._chunking = chunking
+        self._chunking = chunking and pipelining
         self.in_flight = in_flight
         self._allowed = in_flight  # at present: less after trouble
         self._traits = traits or ServerTraits()
@@ -215,7 +243,8 @@ class Window(Generic[M]):
         self._max_transactions = learnt if self._is_limit_learnt else max_transactions
         self._under_way: deque[M] = deque()
         self._unacknowledged = 0  # octets of content
-        self._is_proved = False
+        #: True once the server showed, on this connection, that it swallows a chunk that it refuses.
+        self.is_proved = False
         #: Transactions begun on this connection.
         self.begun = 0
         self._mails = 0  # ... and MAIL commands: the proof has one of its own
@@ -242,11 +271,6 @@ class Window(Generic[M]):
         return self._under_way[0] if self._under_way else None
 
     @property
-    def is_proved(self) -> bool:
-        """True once the server showed, on this connection, that it swallows a chunk that it refuses."""
-        return self._is_proved
-
-    @property
     def is_spent(self) -> bool:
         """True if the server, or the caller, wants no more transactions on this connection."""
         if self._max_transactions is not None and self.begun >= self._max_transactions:
@@ -257,15 +281,7 @@ class Window(Generic[M]):
     @property
     def may_chunk(self) -> bool:
         """True if content may travel in chunks here, once that is proved."""
-        extensions = self._connection.extensions
-        return (
-            self._chunking
-            and self._traits.takes_chunks
-            and self._pipelining
-            and extensions.chunking
-            and extensions.pipelining
-            and not extensions.burl  # Dovecot's submission server does not pass on the RSET of the proof in time
-        )
+        return self._chunking and self._traits.takes_chunks and self._connection.extensions.chunks_ahead
 
     @property
     def may_begin(self) -> bool:
@@ -273,7 +289,9 @@ class Window(Generic[M]):
         connection = self._connection
         if self._under_way:
             newest = self._under_way[-1].transaction
-            if not newest.is_handed_over or not self._may_pipeline or connection.lmtp:
+            if newest.stage is not _HANDED_OVER or connection.lmtp:
+                return False
+            if not self._pipelining or not connection.extensions.pipelining:
                 return False
         if self.must_close or self.is_spent or connection.state in (State.CLOSING, State.CLOSED):
             return False
@@ -285,10 +303,6 @@ class Window(Generic[M]):
         # BURL is offered by Dovecot's submission server alone, as far as is known: it crashes on what stands there.
         return self.in_flight > 1 and self._traits.reads_behind_dot is not False and not connection.extensions.burl
 
-    @property
-    def _may_pipeline(self) -> bool:
-        return self._pipelining and self._connection.extensions.pipelining
-
     def has_room_for(self, submission: Submission) -> bool:
         """Return True if this message may begin now."""
         return self.may_begin and self.fits(submission)
@@ -298,12 +312,11 @@ class Window(Generic[M]):
         if not self._under_way or not self.may_chunk:
             return True
         size = submission.size
-        if not self._fits_chunks(size):
+        if size is None or not self._fits_chunks(size):
             return True  # with DATA: its content waits for the replies to all that is under way
-        assert size is not None
         # A large one travels alone; so does one that has to wait for its own replies before its content.
         return (
-            self._is_proved
+            self.is_proved
             and size <= MAX_ONE_CHUNK_BYTES
             and self._unacknowledged + size <= MAX_UNACKNOWLEDGED_BYTES
             and not submission.require_all
@@ -345,12 +358,12 @@ class Window(Generic[M]):
     def _transfer(self, submission: Submission, *, is_cautious: bool) -> Transfer:
         if not self.may_chunk or not (submission.is_binary or self._fits_chunks(submission.size)):
             return Transfer.DATA
-        if not self._is_proved:
+        if not self.is_proved:
             mailmax = self._connection.extensions.limits.mailmax
             return Transfer.PROOF if mailmax is None or self._mails + 2 <= mailmax else Transfer.DATA
-        assert submission.size is not None
-        is_large = submission.size > MAX_ONE_CHUNK_BYTES
-        return Transfer.CHUNKS if is_large or is_cautious else Transfer.ONE_CHUNK
+        size = submission.size
+        fits_one = size is not None and size <= MAX_ONE_CHUNK_BYTES
+        return Transfer.ONE_CHUNK if fits_one and not is_cautious else Transfer.CHUNKS
 
     # What comes back
 
@@ -369,7 +382,7 @@ class Window(Generic[M]):
         if event.reply.code == 421 and isinstance(event.command, (Mail, Rset)):
             self._note_limit()
         oldest.receive(event, unsent=unsent)
-        if not oldest.is_done:
+        if oldest.stage is not _DONE:
             if oldest.was_ignored and not self._was_refused:
                 self._traits.reads_behind_dot = False
             return []
@@ -400,7 +413,7 @@ class Window(Generic[M]):
         if isinstance(error, RemoteProtocolError):  # nothing that is still to be read can be trusted
             return self._fail(_behind(error), unsent, is_clean_end=False)
         # What was handed over still gets its verdict, if the server goes on; nothing more is written.
-        if self._under_way and not self._under_way[0].transaction.is_handed_over:
+        if self._under_way and self._under_way[0].transaction.stage is not _HANDED_OVER:
             return self._fail(_behind(error), unsent)
         return []
 
@@ -417,7 +430,7 @@ class Window(Generic[M]):
         if transaction.refuses_chunks:
             self._traits.takes_chunks = False
         elif transaction.transfer is Transfer.PROOF and not transaction.must_close:
-            self._is_proved = True
+            self.is_proved = True
         error = transaction.error
         self._was_refused = isinstance(error, MessageRefused)
         self._is_in_trouble = error is not None

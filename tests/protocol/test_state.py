@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Callable
 from itertools import product
@@ -36,7 +38,8 @@ from smtplite.protocol import (
     State,
     commands,
 )
-from smtplite.protocol.state import RESERVED_CODES
+from smtplite.protocol import connection as connection_module
+from smtplite.protocol.state import AFTER, RESERVED_CODES, Occasion
 
 Make = dict[type[Command], Callable[[], Command]]
 ONE_OF_EACH = sorted(RULES, key=lambda kind: kind.__name__)
@@ -86,9 +89,40 @@ def test_every_state_but_the_ends_is_left_and_every_state_is_reached() -> None:
     left = {state for rule in RULES.values() for state in rule.legal_in}
     # GREETING is left by the greeting, TLS by tls_established: no command is sent there.
     assert set(State) - left == {State.GREETING, State.TLS, State.CLOSING, State.CLOSED}
-    reached = {state for rule in RULES.values() for state in (rule.after_success, rule.after_failure, rule.while_owed)}
-    # AUTH is reached by a 334, CLOSED by the end.
-    assert set(State) - reached == {State.GREETING, State.AUTH, State.CLOSED}
+    reached = {
+        state
+        for rule in RULES.values()
+        for state in (rule.after_success, rule.after_failure, rule.while_owed, rule.after_challenge)
+    }
+    assert set(State) - reached - set(AFTER.values()) == {State.GREETING}
+    assert set(AFTER) == set(Occasion)
+
+
+def test_the_connection_goes_nowhere_but_where_a_table_says() -> None:
+    """Every state that is assigned comes out of RULES or AFTER; only the first is named."""
+    source = inspect.getsource(connection_module)
+    assigned = {
+        ast.unparse(node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "self.state"
+    }
+    first, advanced = (
+        "State.GREETING",
+        "state",
+    )  # `state`: the argument of _advance, which each caller takes from a rule
+    tables = {each for each in assigned if each.startswith(("AFTER[", "_AFTER_250["))}
+    assert assigned == {first, advanced} | tables
+    calls = {
+        ast.unparse(node.args[0])
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "self._advance"
+    }
+    assert calls == {
+        "rule.after_success",
+        "rule.after_failure",
+        "rule.after_failure if reply.is_negative else rule.after_success",
+        "RULES[type(command)].after_challenge",
+    }
 
 
 def test_only_these_end_their_group() -> None:

@@ -9,6 +9,7 @@ import pytest
 from smtplite.errors import (
     ConnectionLost,
     DeliveryUnknown,
+    LocalProtocolError,
     MessageRefused,
     RecipientsRefused,
     RemoteProtocolError,
@@ -1161,3 +1162,50 @@ def test_wherever_a_window_is_cut_what_was_refused_or_taken_stays_so(cut: int) -
     for one, outcome, end in zip(ones, want, ends, strict=True):
         assert seen(one)[0][0] is (outcome if cut >= end else U)
     assert U not in all_outcomes(ones) or cut < len(replies)
+
+
+def test_what_was_or_may_have_been_delivered_is_not_sent_again() -> None:
+    """R1, R11: reopen refuses it, and nothing changes; also where asserts do nothing (`test_asserts`)."""
+    for outcomes in ("delivered", "lost behind the dot"):
+        client, one = Client(chunking=False), message(2)
+        client.write(one)
+        client.read(b"250 ok\r\n250 ok\r\n550 no\r\n354 go\r\n")
+        client.write()
+        if outcomes == "delivered":
+            client.read(b"250 taken\r\n")
+        else:
+            client.window.fail(ConnectionLost("reset"))
+        assert one.is_done
+        before = (one.outcomes, one.error, one.transactions, one.transaction)
+        with pytest.raises(LocalProtocolError, match="cannot be sent again"):
+            one.reopen()
+        assert (one.outcomes, one.error, one.transactions, one.transaction) == before
+        assert one.is_done
+
+
+def test_a_message_that_was_fitted_to_no_server_cannot_begin() -> None:
+    client, one = Client(chunking=False), Submission(1)
+    with pytest.raises(LocalProtocolError, match="fit"):
+        client.window.begin(one)
+    assert not len(client.window)
+    assert client.window.begun == 0
+    assert not one.transactions
+    one.fit(Mail("me@x.example"), [Rcpt("you@x.example")], None)
+    assert client.window.begin(one).next_flight().startswith(b"MAIL")
+
+
+def test_a_reopened_message_knows_the_transaction_before() -> None:
+    """A message in two transactions, of which the second is sent again elsewhere."""
+    client, one = Client(chunking=False), message(2)
+    client.write(one)
+    client.read(b"250 ok\r\n250 ok\r\n452 many\r\n354 go\r\n")
+    client.write()
+    client.read(b"250 taken\r\n")
+    first = one.transaction
+    client.write(one)
+    assert one.transaction is not first
+    client.window.fail(ConnectionLost("reset"))
+    one.reopen()
+    assert one.transaction is first
+    assert one.transactions == 1
+    assert not one.is_done

@@ -1,0 +1,39 @@
+"""An assert decides nothing: what guards an outcome holds under ``python -O``, too."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = sorted((ROOT / "smtplite" / "protocol").glob("*.py"))
+
+#: What says no when it is misused, and what decides outcomes: run again where no assert of the core could help.
+GUARDS = (
+    "tests/protocol/test_outcomes.py",
+    "tests/protocol/test_transaction.py",
+    "tests/protocol/test_window.py::test_what_was_or_may_have_been_delivered_is_not_sent_again",
+    "tests/protocol/test_window.py::test_a_message_that_was_fitted_to_no_server_cannot_begin",
+    "tests/protocol/test_state.py::test_a_group_is_its_commands_one_by_one_or_nothing",
+)
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_the_core_has_no_assert(path: Path) -> None:
+    lines = [
+        node.lineno for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)
+    ]
+    assert lines == [], f"{path.name}: raise an error of smtplite.errors instead"
+
+
+def test_guards_and_outcomes_hold_without_asserts() -> None:
+    """The tests' own asserts still count: pytest rewrites them."""
+    command = (sys.executable, "-O", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", *GUARDS)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout

@@ -208,7 +208,7 @@ class Run:
             said = (getattr(event, "command", None), getattr(event, "reply", None), getattr(event, "partial", b""))
             self.events.append(f"{type(event).__name__} {said[0]} {said[1]!r} {said[2]!r}")
             self.take(event)
-        held = len(self.connection._parser.unread) + self.connection._parser._reply_bytes
+        held = len(self.connection._parser.unread) + self.connection._parser._reply_octets
         assert held <= MAX_HELD_BYTES + 5000, held
 
     def take(self, event: Event) -> None:

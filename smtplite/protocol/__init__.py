@@ -8,6 +8,10 @@ r"""The sans-IO core of smtplite: SMTP and LMTP as a client speaks them, without
     connection.send(Ehlo("client.example"))                    # b"EHLO client.example\r\n"
 
 Commands go in and octets come out; octets go in and events come out. Imports neither anyio nor asyncio, ssl, socket.
+
+The classes above `Connection` are provisional until 1.0: `Transaction`, `Stage`, `Transfer`, `Outcome`,
+`RecipientOutcome`, `Submission`, `Window`, `ServerTraits`. What they are called, what they take and how they are driven
+may change in any release before that.
 """
 
 from smtplite.protocol.codes import REPLY_CODES

@@ -145,15 +145,12 @@ def _mechanism(value: str) -> str:
 
 @attrs.frozen(eq=False)
 class Auth(Command):
-    """Begin an authentication exchange (RFC 4954 4).
-
-    Attributes:
-        mechanism: its registered name, upper case.
-        initial_response: octets before base64; None: without one.
-    """
+    """Begin an authentication exchange (RFC 4954 4)."""
 
     verb = "AUTH"
+    #: Its registered name, upper case.
     mechanism: str = attrs.field(converter=_mechanism)
+    #: Octets before base64; None: without one.
     initial_response: bytes | None = attrs.field(default=None, repr=False)
 
     def to_bytes(self) -> bytes:
@@ -169,13 +166,10 @@ class Auth(Command):
 
 @attrs.frozen(eq=False)
 class AuthResponse(Command):
-    """Answer a challenge (RFC 4954 4).
-
-    Attributes:
-        response: octets before base64; b"" is an empty line.
-    """
+    """Answer a challenge (RFC 4954 4)."""
 
     verb = "AUTH"
+    #: Octets before base64; b"" is an empty line.
     response: bytes = attrs.field(repr=False)
 
     def to_bytes(self) -> bytes:

@@ -20,33 +20,27 @@ __all__ = [
 
 @attrs.frozen(eq=False)
 class Replied:
-    """The reply to a command.
+    """The reply to a command."""
 
-    Attributes:
-        command: the command that it answers.
-        reply: the reply.
-        recipient: in LMTP, at the end of data: the recipient whose verdict this is (RFC 2033 4.2).
-        is_final: False while the same command is owed further replies (LMTP's end of data).
-    """
-
+    #: The command that it answers.
     command: Command
+    #: The reply.
     reply: Reply
+    #: In LMTP, at the end of data: the recipient whose verdict this is (RFC 2033 4.2).
     recipient: Rcpt | None = None
+    #: False while the same command is owed further replies (LMTP's end of data).
     is_final: bool = True
 
 
 @attrs.frozen(eq=False)
 class ChallengeReceived:
-    """A 334 in an authentication exchange: send AuthResponse, or AuthCancel (RFC 4954 4).
+    """A 334 in an authentication exchange: send AuthResponse, or AuthCancel (RFC 4954 4)."""
 
-    Attributes:
-        command: the line that it answers.
-        reply: the reply.
-        challenge: its decoded octets; None if they are no base64: send AuthCancel.
-    """
-
+    #: The line that it answers.
     command: Auth | AuthResponse | AuthCancel
+    #: The reply.
     reply: Reply
+    #: Its decoded octets; None if they are no base64: send AuthCancel.
     challenge: bytes | None
 
 
@@ -77,14 +71,11 @@ class ServiceClosing:
 
 @attrs.frozen(eq=False)
 class Disconnected:
-    """The server closed the connection; what it still owed will never come.
+    """The server closed the connection; what it still owed will never come."""
 
-    Attributes:
-        unanswered: the commands that were still owed a reply, in order.
-        partial: the octets of a reply that was cut short: no reply.
-    """
-
+    #: The commands that were still owed a reply, in order.
     unanswered: tuple[Command, ...] = ()
+    #: The octets of a reply that was cut short: no reply.
     partial: bytes = b""
 
 

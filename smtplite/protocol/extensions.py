@@ -19,16 +19,13 @@ _MAX_DIGITS: Final = 20  # of a number in a keyword's parameter: RFC 1870 4 has 
 
 @attrs.frozen
 class Limits:
-    """What the server limits, where it says so (RFC 9422 4); None: it does not say.
+    """What the server limits, where it says so (RFC 9422 4); None: it does not say."""
 
-    Attributes:
-        mailmax: mail transactions in one session.
-        rcptmax: RCPT commands in one mail transaction, the refused ones too.
-        rcptdomainmax: different domains among the recipients of one transaction.
-    """
-
+    #: Mail transactions in one session.
     mailmax: int | None = None
+    #: RCPT commands in one mail transaction, the refused ones too.
     rcptmax: int | None = None
+    #: Different domains among the recipients of one transaction.
     rcptdomainmax: int | None = None
 
 

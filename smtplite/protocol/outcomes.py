@@ -72,23 +72,20 @@ class Said(Enum):
 
 
 class OutcomeRule(NamedTuple):
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        mail: what was said to MAIL; any of these.
-        rcpt: what was said to the recipient's RCPT.
-        verdict: what was said to the end of the content: to this recipient's in LMTP, otherwise to everybody's. A
-            refusal of DATA or of a chunk is a verdict, too.
-        is_unknown: whether it is unknown for those of whom nothing else is told.
-        outcome: what that means.
-        decided_by: whose reply it is that goes with the outcome; "": none.
-    """
-
+    #: What was said to MAIL; any of these.
     mail: frozenset[Said]
+    #: What was said to the recipient's RCPT.
     rcpt: frozenset[Said]
+    #: What was said to the end of the content: to this recipient's in LMTP, otherwise to everybody's. A refusal of DATA
+    #: or of a chunk is a verdict, too.
     verdict: frozenset[Said]
+    #: Whether it is unknown for those of whom nothing else is told.
     is_unknown: frozenset[bool]
+    #: What that means.
     outcome: Outcome
+    #: Whose reply it is that goes with the outcome; "": none.
     decided_by: str
 
 

@@ -34,22 +34,19 @@ _MAX_ORCPT_BYTES: Final = 500  # RFC 3461 4.2, the encoded form
 
 @attrs.frozen
 class KnownParameter:
-    """A parameter of MAIL or RCPT, and who sets it.
+    """A parameter of MAIL or RCPT, and who sets it."""
 
-    Attributes:
-        keyword: as it stands in the command.
-        extension: the EHLO keyword that the server must offer for it.
-        commands: "MAIL", "RCPT", or "MAIL, RCPT".
-        set_by: "the client", as a message needs it; "parameters"; "never"; or the argument of Envelope or Recipient.
-        rfc: where it is defined.
-        meaning: what it asks for.
-    """
-
+    #: As it stands in the command.
     keyword: str
+    #: The EHLO keyword that the server must offer for it.
     extension: str = attrs.field(kw_only=True)
+    #: "MAIL", "RCPT", or "MAIL, RCPT".
     commands: str = attrs.field(kw_only=True)
+    #: "the client", as a message needs it; "parameters"; "never"; or the argument of Envelope or Recipient.
     set_by: str = attrs.field(kw_only=True)
+    #: Where it is defined.
     rfc: str = attrs.field(kw_only=True)
+    #: What it asks for.
     meaning: str = attrs.field(kw_only=True)
 
 
@@ -118,14 +115,11 @@ def _utf8_address(address: str, *, ascii_only: bool) -> str:
 
 @attrs.frozen(eq=False)
 class Parameters:
-    """The parameters of one MAIL or RCPT command.
+    """The parameters of one MAIL or RCPT command."""
 
-    Attributes:
-        wire: their octets, each with the space in front of it; b"" if there are none.
-        keywords: the EHLO keywords that the server must offer for them, without repetition.
-    """
-
+    #: Their octets, each with the space in front of it; b"" if there are none.
     wire: bytes = b""
+    #: The EHLO keywords that the server must offer for them, without repetition.
     keywords: tuple[str, ...] = ()
 
     def __add__(self, other: Parameters) -> Parameters:

@@ -46,12 +46,9 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 
 @attrs.frozen
 class Domain:
-    """A domain or an address literal: the argument of EHLO, the right side of a mailbox (RFC 5321 4.1.2, 4.1.3).
+    """A domain or an address literal: the argument of EHLO, the right side of a mailbox (RFC 5321 4.1.2, 4.1.3)."""
 
-    Attributes:
-        wire: its octets as they are sent.
-    """
-
+    #: Its octets as they are sent.
     wire: bytes
 
     @classmethod
@@ -70,16 +67,13 @@ class Domain:
 
 @attrs.frozen(eq=False)
 class Path:
-    """What reverse-path and forward-path have in common.
+    """What reverse-path and forward-path have in common."""
 
-    Attributes:
-        address: the address as it was given.
-        wire: the path as it is sent, angle brackets included.
-        needs_smtputf8: True if the local part is not ASCII (RFC 6531).
-    """
-
+    #: The address as it was given.
     address: str
+    #: The path as it is sent, angle brackets included.
     wire: bytes
+    #: True if the local part is not ASCII (RFC 6531).
     needs_smtputf8: bool = False
 
     @classmethod

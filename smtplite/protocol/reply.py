@@ -64,16 +64,13 @@ def _enhanced(code: bytes) -> EnhancedStatusCode:
 
 @attrs.frozen
 class Reply:
-    """One complete reply of the server.
+    """One complete reply of the server."""
 
-    Attributes:
-        code: the reply code, 200 to 599.
-        lines: the text of each line, as octets, without code, separator and CRLF; never empty.
-        enhanced: the enhanced status code, where the server offered ENHANCEDSTATUSCODES and sent one.
-    """
-
+    #: The reply code, 200 to 599.
     code: int
+    #: The text of each line, as octets, without code, separator and CRLF; never empty.
     lines: tuple[bytes, ...] = (b"",)
+    #: The enhanced status code, where the server offered ENHANCEDSTATUSCODES and sent one.
     enhanced: EnhancedStatusCode | None = None
 
     @property
@@ -144,7 +141,7 @@ class ReplyParser:
         self._scanned = 0  # no LF before this offset
         self._code = b""  # of the reply whose lines stand in _lines
         self._lines: list[bytes] = []
-        self._reply_bytes = 0
+        self._reply_octets = 0
 
     def receive_data(self, data: bytes) -> None:
         """Take octets from the server."""
@@ -174,7 +171,7 @@ class ReplyParser:
     def discard(self) -> None:
         """Forget all octets that are held."""
         self._data = self._code = b""
-        self._start = self._scanned = self._reply_bytes = 0
+        self._start = self._scanned = self._reply_octets = 0
         self._lines.clear()
 
     def next_reply(self, *, enhanced: bool = False) -> Reply | None:
@@ -213,14 +210,14 @@ class ReplyParser:
                 raise RemoteProtocolError(f"server mixed codes {self._code.decode()} and {code.decode()} in one reply")
             self._code = code
             self._lines.append(text)
-            self._reply_bytes += end - start
-            if self._reply_bytes > MAX_REPLY_BYTES:
+            self._reply_octets += end - start
+            if self._reply_octets > MAX_REPLY_BYTES:
                 raise RemoteProtocolError(f"server sent a reply of more than {MAX_REPLY_BYTES} octets")
             if separator != b"-":
                 lines = tuple(self._lines)
                 self._lines.clear()
                 self._code = b""
-                self._reply_bytes = 0
+                self._reply_octets = 0
                 return _make(code, lines, enhanced)
 
     def _check_unfinished_line(self, length: int) -> None:

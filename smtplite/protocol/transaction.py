@@ -174,11 +174,6 @@ class Transaction:
         return self.stage is _DONE
 
     @property
-    def is_handed_over(self) -> bool:
-        """True from the last piece of the content on, unless it was taken back."""
-        return self._content_end is not None
-
-    @property
     def is_open(self) -> bool:
         """True while content may be sent, if need be after the next reply."""
         return self.stage is _CONTENT

@@ -307,7 +307,7 @@ def test_every_combination_of_replies(lmtp: bool, pipelining: bool, require_all:
         assert (None if transaction.error is None else type(transaction.error)) is want.error, case
         assert (None if transaction.error is None else transaction.error.phase) == want.phase, case
         assert driver.written == octets_of(want.wrote), case
-        assert transaction.is_handed_over is ("content" in want.wrote), case
+        assert transaction.has_left(0) is ("content" in want.wrote), case
         assert transaction.reply is not None, case
         if transaction.error is not None:
             assert transaction.error.reply is transaction.reply, case
@@ -584,7 +584,7 @@ def test_the_end_at_every_octet_is_judged_by_the_four_rules(name: str, pipelinin
         take_back = how == "timeout, taken back" and "." not in dict(read)
 
         def cut(transaction: Transaction, error: SMTPError = error, take_back: bool = take_back) -> None:
-            transaction.fail(error, unsent=1 if take_back and transaction.is_handed_over else 0)
+            transaction.fail(error, unsent=1 if take_back and transaction.has_left(0) else 0)
 
         driver = Driver(connection := greeted(lmtp=case.lmtp), server_for(case), limit=limit)
         transaction = begin(connection, case)
@@ -674,7 +674,7 @@ def test_a_refusal_while_the_content_is_sent_is_a_real_one(code: int) -> None:
     assert (transaction.error.phase, transaction.error.command) == ("content", "DATA")
     assert transaction.reply is transaction.error.reply
     assert transaction.must_close
-    assert not transaction.is_handed_over
+    assert not transaction.has_left(0)
     assert_done_for_good(transaction)
 
 
@@ -700,7 +700,7 @@ def test_success_before_the_end_of_data_is_no_delivery(data: bytes) -> None:
     with pytest.raises(LocalProtocolError):
         transaction.send_content(b"", last=True)  # refused, and nothing changed: what is held must be read first
     assert transaction.wants_content
-    assert not transaction.is_handed_over
+    assert not transaction.has_left(0)
     connection.receive_data(b"50 ok\r\n")
     error = fails(connection, transaction)
     transaction.fail(error)
@@ -746,7 +746,7 @@ def test_the_source_of_the_content_fails() -> None:
     assert transaction.must_close
     assert transaction.error is None  # the source's own is raised
     assert seen(transaction) == [(N, None), (N, None), (R, 550)]
-    assert not transaction.is_handed_over
+    assert not transaction.has_left(0)
     assert transaction.next_flight() == b""
     assert_done_for_good(transaction)
 
@@ -757,9 +757,9 @@ def test_the_source_of_the_content_fails() -> None:
 def test_what_was_taken_back_was_certainly_not_sent() -> None:
     _, transaction = up_to_354()
     transaction.send_content(b"", last=True)
-    assert transaction.is_handed_over
+    assert transaction.has_left(0)
     transaction.fail(ConnectionLost("reset"), unsent=1)
-    assert not transaction.is_handed_over
+    assert not transaction.has_left(0)
     assert transaction.must_close
     assert isinstance(transaction.error, ConnectionLost)
     assert seen(transaction) == [(N, None), (N, None), (R, 550)]

@@ -702,7 +702,7 @@ def test_content_dot_and_the_next_envelope_share_a_write() -> None:
 def test_where_nothing_may_stand_behind_the_dot(client: Client) -> None:
     first = message()
     client.write(first)
-    while not first.transaction.is_handed_over:
+    while not first.transaction.has_left(0):
         command = client.connection.awaiting
         client.read(b"354 go\r\n" if command is not None and command.verb == "DATA" else b"250 ok\r\n" * 1)
         client.write()
@@ -1165,7 +1165,7 @@ def test_wherever_a_window_is_cut_what_was_refused_or_taken_stays_so(cut: int) -
 
 
 def test_what_was_or_may_have_been_delivered_is_not_sent_again() -> None:
-    """R1, R11: reopen refuses it, and nothing changes; also where asserts do nothing (`test_asserts`)."""
+    """R1, R11: reopen refuses it, and nothing changes; also where asserts do nothing (`test_source`)."""
     for outcomes in ("delivered", "lost behind the dot"):
         client, one = Client(chunking=False), message(2)
         client.write(one)

@@ -1,4 +1,4 @@
-"""An assert decides nothing: what guards an outcome holds under ``python -O``, too."""
+"""The source of the core: no assert decides anything, no class and no module does more than its share."""
 
 from __future__ import annotations
 
@@ -21,6 +21,34 @@ GUARDS = (
     "tests/protocol/test_window.py::test_a_message_that_was_fitted_to_no_server_cannot_begin",
     "tests/protocol/test_state.py::test_a_group_is_its_commands_one_by_one_or_nothing",
 )
+
+
+MAX_ATTRIBUTES, MAX_LINES = 20, 600
+
+
+def attributes_of(cls: ast.ClassDef) -> set[str]:
+    """Return what its objects carry: assigned in the class's body, or to `self` in its methods."""
+    found = set()
+    for node in ast.walk(cls):
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
+                found.add(target.attr)
+            elif isinstance(target, ast.Name) and node in cls.body:
+                found.add(target.id)
+    return found
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_no_class_has_more_than_20_attributes_and_a_long_module_says_why_it_is_one_job(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    module = ast.parse(text)
+    for cls in (node for node in module.body if isinstance(node, ast.ClassDef)):
+        assert len(attributes_of(cls)) <= MAX_ATTRIBUTES, cls.name
+    begin = "\n".join((ast.get_docstring(module) or "").splitlines()[:3])
+    assert len(text.splitlines()) <= MAX_LINES or "One job" in begin
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)

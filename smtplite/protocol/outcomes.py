@@ -132,9 +132,6 @@ _BY_RECIPIENT: Final[dict[tuple[Said, bool], dict[tuple[Said, Said], OutcomeRule
     for mail, is_unknown in product(Said, (False, True))
 }
 
-# Those that no reply decided are the same for everybody.
-_WITHOUT_REPLY: Final = {outcome: RecipientOutcome(outcome) for outcome in Outcome}
-
 
 def _said(reply: Reply | None) -> Said:
     if reply is None:
@@ -263,15 +260,19 @@ class EnvelopeReplies:
             is_unknown: whether it is unknown for those of whom nothing else is told.
         """
         rules = _BY_RECIPIENT[_said(self.mail_reply), is_unknown]
-        replies: dict[str, Reply | None] = {"": None, "mail": self.mail_reply}
-        read = len(self.rcpt_replies)
+        replies, read = self.rcpt_replies, len(self.rcpt_replies)
+        made: dict[tuple[int, int], RecipientOutcome] = {}  # servers say the same to many
         outcomes = []
         for index, rcpt in enumerate(self.rcpts):
-            replies["rcpt"] = answer = self.rcpt_replies[index] if index < read else None
-            replies["verdict"] = decided = verdict or self.verdicts.get(id(rcpt))
-            rule = rules[_said(answer), _said(decided)]
-            reply = replies[rule.decided_by]
-            outcomes.append(_WITHOUT_REPLY[rule.outcome] if reply is None else RecipientOutcome(rule.outcome, reply))
+            answer = replies[index] if index < read else None
+            decided = verdict or self.verdicts.get(id(rcpt))
+            said = (id(answer), id(decided))
+            outcome = made.get(said)
+            if outcome is None:
+                rule = rules[_said(answer), _said(decided)]
+                reply = {"mail": self.mail_reply, "rcpt": answer, "verdict": decided}.get(rule.decided_by)
+                outcome = made[said] = RecipientOutcome(rule.outcome, reply)
+            outcomes.append(outcome)
         return tuple(outcomes)
 
     def refusal(self) -> SMTPError:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 
 from smtplite.errors import SMTPError
-from smtplite.protocol.outcomes import RecipientOutcome
+from smtplite.protocol import RecipientOutcome
 
 from .client import Client, Message
 from .conversations import Conversation

@@ -222,7 +222,7 @@ def _faults_of_final_replies(agent: UserAgent) -> Iterator[str]:
 
 
 def _faults_of_ends(client: Client) -> Iterator[str]:
-    """What a message comes to whose session ended, by the four rules of design.md, section 4."""
+    """What a message comes to whose session ended, by the four rules in the docstring of `protocol.transaction`."""
     for ended in client.ended:
         expected = _expected(ended)
         for recipient, outcome, possible in zip(

@@ -1,4 +1,7 @@
-"""Authentication: the client's order, never in clear, and no secret anywhere (rules R15 to R17)."""
+"""Authentication at a server that keeps the rules: each mechanism, the choice, tokens; no secret anywhere.
+
+What a server does wrong, and what happens without TLS, stands in `tests/misbehaving/test_auth.py`.
+"""
 
 from __future__ import annotations
 
@@ -175,50 +178,6 @@ async def test_the_order_is_the_clients(offered: list[str], chosen: bytes, watch
         assert verbs(server) == [chosen]
 
 
-async def test_in_clear_a_mechanism_that_hides_the_password_comes_first(watch: Watch) -> None:
-    async with server_with(["PLAIN", "CRAM-MD5"], tls=None, auth_in_clear=True) as server:
-        async with client_of(server, watch, username=USER, password=PASSWORD, allow_insecure_auth=True) as client:
-            await client.check()
-        assert verbs(server) == [b"AUTH CRAM-MD5"]
-
-
-async def test_in_clear_only_where_it_is_allowed(watch: Watch) -> None:
-    """R15: loopback is not exempt."""
-    async with server_with(["PLAIN", "EXTERNAL"], tls=None, auth_in_clear=True) as server:
-        for options in ({"username": USER, "password": PASSWORD}, {"auth": sasl.External()}):
-            async with client_of(server, watch, **options) as client:
-                error = await refusal(client, watch)
-                assert "client does not authenticate in clear" in str(error)
-                assert error.reply is None
-        assert all(b"AUTH" not in connection.received for connection in server.connections)
-
-
-async def test_a_unix_socket_counts_as_secure(watch: Watch, tmp_path: object) -> None:
-    path = f"{tmp_path}/smtp"
-    async with SMTPServer(socket_path=path, users={USER: PASSWORD}, mechanisms=["PLAIN"], auth_in_clear=True) as server:
-        async with Client(socket_path=path, username=USER, password=PASSWORD, trace=watch) as client:
-            assert (await client.send(RAW)).complete
-        assert server.messages[0].authenticated_as == USER
-
-
-@pytest.mark.parametrize(
-    ("offered", "text"),
-    [
-        (["CRAM-MD5"], "server offers 'CRAM-MD5', none of PLAIN"),
-        (None, "server offers no authentication"),
-    ],
-)
-async def test_never_unauthenticated_if_credentials_are_given(
-    offered: list[str] | None, text: str, watch: Watch
-) -> None:
-    async with server_with(offered, users={USER: PASSWORD} if offered else {}, tokens={}) as server:
-        async with client_of(server, watch, auth=sasl.Plain(USER, PASSWORD)) as client:
-            error = await refusal(client, watch)
-            assert text in str(error)
-            assert not error.retryable
-        assert b"MAIL" not in server.connections[0].received
-
-
 # Refusals
 
 
@@ -235,97 +194,12 @@ async def test_a_wrong_password_stops_at_once(watch: Watch) -> None:
         assert verbs(server) == [b"AUTH SCRAM-SHA-256"]
 
 
-@pytest.mark.parametrize("reply", ["504 5.5.4 unknown", "534 5.7.9 too weak", "500 5.5.1 what", "501 5.5.2 cannot"])
-async def test_a_mechanism_that_cannot_be_used_gives_way_to_the_next(reply: str, watch: Watch) -> None:
-    async with server_with(["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]) as server:
-        server.reply("AUTH", reply, times=1)
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            assert (await client.send(RAW)).complete
-        assert verbs(server) == [b"AUTH SCRAM-SHA-256", b"AUTH SCRAM-SHA-1"]
-
-
-@pytest.mark.parametrize(
-    "reply", ["454 4.7.0 later", "432 4.7.12 transition", "535 5.7.8 no", "530 5.7.0 no", "538 no"]
-)
-async def test_any_other_refusal_is_one(reply: str, watch: Watch) -> None:
-    async with server_with(["SCRAM-SHA-256", "PLAIN"]) as server:
-        server.reply("AUTH", reply)
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            error = await refusal(client, watch)
-        assert error.retryable is reply.startswith("4")
-        assert len(verbs(server)) == 1
-
-
 async def test_the_last_mechanism_that_cannot_be_used_is_the_error(watch: Watch) -> None:
     async with server_with(["PLAIN", "LOGIN"]) as server:
         server.reply("AUTH", "504 5.5.4 unknown")
         async with client_of(server, watch, username=USER, password=PASSWORD) as client:
             error = await refusal(client, watch)
         assert error.command == "AUTH LOGIN"
-
-
-async def test_a_421_says_that_the_service_closes(watch: Watch) -> None:
-    async with server_with(["PLAIN"]) as server:
-        server.reply("AUTH", "421 4.3.2 closing")
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            with pytest.raises(smtplite.ServiceUnavailable) as caught:
-                await client.send(RAW)
-            watch.error(caught.value)
-            assert caught.value.retryable
-
-
-@pytest.mark.parametrize("reply", [b"250 ok\r\n", b"354 go\r\n", b"220 hi\r\n"])
-async def test_only_a_235_is_success(reply: bytes, watch: Watch) -> None:
-    """R16."""
-    async with server_with(["PLAIN"]) as server:
-        server.reply("AUTH", reply, performs=False)
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            with pytest.raises(smtplite.RemoteProtocolError) as caught:
-                await client.send(RAW)
-            watch.error(caught.value)
-            assert caught.value.not_sent == ("you@example.org",)
-
-
-async def test_success_before_the_mechanism_is_finished_is_none(watch: Watch) -> None:
-    async with server_with(["SCRAM-SHA-256"]) as server:
-        server.reply("AUTH", "235 2.7.0 welcome", performs=False)
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            error = await refusal(client, watch)
-        assert error.reply is None
-        assert b"MAIL" not in server.connections[0].received
-
-
-@pytest.mark.parametrize(
-    "challenge", [b"334 b!ad\r\n", b"334 " + base64.b64encode(b"r=evil,s=c2FsdA==,i=4096") + b"\r\n"]
-)
-async def test_a_challenge_that_is_not_acceptable_is_cancelled(challenge: bytes, watch: Watch) -> None:
-    """R16: the exchange is ended by "*"; our error is raised, whatever the server says to that."""
-    async with server_with(["SCRAM-SHA-256"]) as server:
-        server.reply("AUTH", challenge, performs=False)
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            error = await refusal(client, watch)
-        assert error.reply is None
-        assert b"\r\n*\r\n" in server.connections[0].received
-
-
-@pytest.mark.parametrize("fault", ["nonce", "wrong-signature", "no-signature", "error"])
-@pytest.mark.parametrize("in_success", [True, False])
-async def test_a_server_that_cannot_prove_that_it_knows_the_password(
-    fault: str, in_success: bool, watch: Watch
-) -> None:
-    async with server_with(["SCRAM-SHA-256"], scram_faults=[fault], scram_final_in_success=in_success) as server:
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            error = await refusal(client, watch)
-        assert error.reply is None
-        assert b"MAIL" not in server.connections[0].received
-
-
-@pytest.mark.parametrize("iterations", [1, 4095, 1_000_001, 2**31])
-async def test_a_count_of_iterations_out_of_bounds(iterations: int, watch: Watch) -> None:
-    async with server_with(["SCRAM-SHA-256"], scram_iterations=str(iterations)) as server:
-        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
-            with anyio.fail_after(10):
-                assert (await refusal(client, watch)).reply is None
 
 
 # OAuth

@@ -1,4 +1,7 @@
-"""TLS: required unless it is waived, verified, and never tried again in clear (rules R12 to R14)."""
+"""TLS with a server that keeps the rules: what works inside it, how it ends, and what `check` tells of it.
+
+What a server does wrong with TLS, certificates included, stands in `tests/misbehaving/test_starttls.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import trustme
 import smtplite
 from smtplite import Client, Timeouts
 from smtplite.net import ForeignStream, TLSStream
-from smtplite.testing import ServerExtensions, SMTPServer, client_context, server_context
+from smtplite.testing import SMTPServer, client_context, server_context
 from smtplite.testing.tls import TlsServerSide
 
 pytestmark = pytest.mark.anyio
@@ -97,154 +100,7 @@ async def test_five_thousand_recipients_inside_tls() -> None:
         assert len((await client.send(RAW, recipients=recipients, timeout=60)).accepted) == 5000
 
 
-async def test_what_was_learnt_before_tls_is_forgotten() -> None:
-    """R13: the size limit and the extensions of the second EHLO hold."""
-    ehlo = b"250-mx\r\n250-STARTTLS\r\n250-SIZE 1\r\n250 SMTPUTF8\r\n"
-    async with SMTPServer(tls="starttls", extensions=ServerExtensions(smtputf8=False)) as server:
-        async with client_of(server, "starttls") as client:
-            server.reply("EHLO", ehlo, times=1)
-            assert (await client.send(RAW)).complete
-            with pytest.raises(smtplite.ExtensionRequired):
-                await client.send(RAW, recipients="ü@example.org")
-
-
-# Certificates
-
-
-Make = Callable[[], ssl.SSLContext]
-
-
-def context_with(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
-CA = trustme.CA()
-NOW = datetime.datetime.now(datetime.UTC)
-DAY = datetime.timedelta(days=1)
-
-
-def tls_1_1() -> ssl.SSLContext:
-    return server_context("127.0.0.1", ca=CA, only_version=ssl.TLSVersion.TLSv1_1)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        pytest.param(lambda: context_with(CA.issue_cert("other.example")), "IP address mismatch", id="wrong host"),
-        pytest.param(
-            lambda: context_with(trustme.CA().issue_cert("127.0.0.1")), "unable to get local issuer", id="unknown CA"
-        ),
-        pytest.param(
-            lambda: context_with(CA.issue_cert("127.0.0.1", not_before=NOW - 9 * DAY, not_after=NOW - DAY)),
-            "expired",
-            id="expired",
-        ),
-        pytest.param(
-            lambda: context_with(CA.issue_cert("127.0.0.1", not_before=NOW + DAY, not_after=NOW + 9 * DAY)),
-            "not yet valid",
-            id="not yet valid",
-        ),
-        pytest.param(lambda: self_signed(), "self-signed certificate", id="self-signed"),
-        pytest.param(lambda: common_name_only(), "mismatch|no appropriate|Alternative Name", id="CN only"),
-        pytest.param(tls_1_1, "TLS handshake failed", id="TLS 1.1"),
-    ],
-)
-async def test_a_server_that_is_not_who_it_should_be_gets_nothing(
-    mode: str, make: Make, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    systems_context = ssl.create_default_context
-
-    def with_our_ca() -> ssl.SSLContext:
-        context = systems_context()
-        CA.configure_trust(context)
-        return context
-
-    # The client's own default context is what is tested, on a system that trusts our authority.
-    monkeypatch.setattr(ssl, "create_default_context", with_our_ca)
-    async with SMTPServer(tls=mode, ssl_context=make()) as server:  # type: ignore[arg-type]
-        name = "localhost" if reason.startswith("mismatch") else server.host
-        async with Client(name, server.port, tls=mode) as client:  # type: ignore[arg-type]
-            error = await tls_failure(client)
-            with pytest.raises(smtplite.TLSError, match=reason):
-                await client.check()
-    assert error.phase == "tls"
-    assert not error.retryable
-    assert nothing_was_sent(server)
-
-
-def self_signed() -> ssl.SSLContext:
-    return server_context("127.0.0.1", is_self_signed=True)
-
-
-def common_name_only() -> ssl.SSLContext:
-    """Serve a certificate whose name stands in the subject alone, where it does not count (RFC 9525 2)."""
-    return server_context(ca=CA, common_name="localhost")
-
-
-async def test_by_default_the_systems_authorities_are_trusted_and_no_other() -> None:
-    async with SMTPServer(tls="starttls") as server:
-        async with Client(server.host, server.port) as client:
-            error = await tls_failure(client)
-    assert "unable to get local issuer certificate" in str(error) or "self-signed" in str(error)
-    assert nothing_was_sent(server)
-
-
-# STARTTLS: stripped, refused, injected
-
-
-@pytest.mark.parametrize(
-    ("reply", "text"),
-    [
-        ("454 4.7.0 not now", "server refused STARTTLS: 454"),
-        ("500 5.5.1 what", "server refused STARTTLS: 500"),
-        ("501 5.5.4 no", "server refused STARTTLS: 501"),
-        ("502 5.5.1 no", "server refused STARTTLS: 502"),
-        ("530 5.7.0 no", "server refused STARTTLS: 530"),
-        ("554 5.0.0 no", "server refused STARTTLS: 554"),
-        ("421 4.3.2 closing", "server refused STARTTLS: 421"),
-        ("250 2.0.0 ok", "STARTTLS failed: server answered '250"),
-        ("221 2.0.0 bye", "STARTTLS failed: server answered '221"),
-        ("354 go on", "STARTTLS failed: server answered '354"),
-        (b"junk\r\n", "STARTTLS failed: server sent a line that is no reply"),
-        (b"220 go\r\n250-evil\r\n250 AUTH PLAIN\r\n", "in clear behind its 220 to STARTTLS"),
-        (b"220 go\r\n2", "in clear behind its 220 to STARTTLS"),
-    ],
-)
-async def test_starttls_that_is_refused_or_tampered_with(reply: str | bytes, text: str) -> None:
-    async with SMTPServer(tls="starttls") as server, client_of(server, "starttls") as client:
-        server.reply("STARTTLS", reply, performs=False)
-        error = await tls_failure(client)
-        assert text in str(error)
-        assert error.phase == "starttls"
-        assert error.retryable is (isinstance(reply, str) and reply.startswith("4"))
-        assert len(server.connections) == 1  # no second try
-        assert nothing_was_sent(server)
-
-
-async def test_starttls_that_is_not_offered() -> None:
-    async with SMTPServer() as server, Client(server.host, server.port) as client:
-        error = await tls_failure(client)
-        assert str(error) == 'server does not offer STARTTLS: pass tls="none" to send in clear'
-        assert nothing_was_sent(server)
-
-
-async def test_a_server_that_knows_helo_only() -> None:
-    async with SMTPServer() as server, Client(server.host, server.port) as client:
-        server.reply("EHLO", "502 5.5.1 what")
-        error = await tls_failure(client)
-        assert "server knows no EHLO, and so no STARTTLS" in str(error)
-        assert [c.received.split(b" ")[0] for c in server.connections] == [b"EHLO"]
-
-
-async def test_a_220_that_came_before_the_command_is_no_leave_to_begin() -> None:
-    async with SMTPServer(tls="starttls") as server, client_of(server, "starttls") as client:
-        server.reply("EHLO", b"250-mx\r\n250 STARTTLS\r\n220 go ahead\r\n")
-        error = await tls_failure(client)
-        assert "although no reply was owed" in str(error)
-        assert b"STARTTLS" not in server.connections[0].received
+# STARTTLS, and how it ends
 
 
 async def test_inside_tls_helo_will_do() -> None:
@@ -371,7 +227,7 @@ async def test_check_says_what_the_server_offers() -> None:
     assert info.cipher is not None
     assert info.cipher.startswith("TLS_")
     assert info.certificate_expires is not None
-    assert info.certificate_expires > NOW
+    assert info.certificate_expires > datetime.datetime.now(datetime.UTC)
     assert info.certificate_subject is not None
     assert "PLAIN" in info.mechanisms
     assert info.extensions.pipelining
@@ -390,59 +246,3 @@ async def test_check_in_clear_and_against_a_server_that_closes() -> None:
         server.reply("GREETING", b"")
         with pytest.raises(smtplite.SMTPTimeout):
             await client.check()
-
-
-# Every odd answer at every place: the fake server's "others" of the rules
-
-
-@pytest.mark.parametrize("code", [220, 221, 354, 421, 454, 500, 501, 502, 504, 530, 550, 554])
-@pytest.mark.parametrize("verb", ["GREETING", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"])
-async def test_an_odd_answer_ends_in_an_error_or_in_mail_sent_inside_tls(verb: str, code: int) -> None:
-    """Never in clear text, never in a false claim, never in a hang."""
-    async with SMTPServer(tls="starttls") as server:
-        if verb == "HELO":
-            server.reply("EHLO", "502 5.5.1 what")
-        server.reply(verb, f"{code} odd", performs=False)
-        async with client_of(server, "starttls", timeouts=Timeouts(quit=0.3, connect=0.5)) as client:
-            if verb == "RSET":  # in front of the message behind a refusal
-                server.reply("RCPT", "550 5.1.1 no", times=1)
-                with pytest.raises(smtplite.RecipientsRefused):
-                    await client.send(RAW)
-            with anyio.fail_after(20):
-                delivered = await _is_delivered(client)
-        assert len(server.messages) == delivered
-        assert all(connection.tls for connection in server.connections if b"MAIL" in connection.received)
-
-
-async def _is_delivered(client: Client) -> bool:
-    try:
-        return bool((await client.send(RAW)).tls)
-    except smtplite.SMTPError as error:
-        if error.not_sent != ("you@example.org",):
-            raise
-        return False
-
-
-async def test_odd_mechanisms_offered_in_clear_tempt_nobody() -> None:
-    odd = " ".join(f"X-ODD-{i}" for i in range(64)).encode()
-    async with SMTPServer() as server:
-        server.reply("EHLO", b"250-mx\r\n250 AUTH PLAIN LOGIN " + odd + b"\r\n")
-        for options, error in [
-            ({}, smtplite.TLSError),
-            ({"tls": "none"}, smtplite.AuthenticationError),
-        ]:
-            async with Client(server.host, server.port, username="me", password="s3cret", **options) as client:  # type: ignore[arg-type]
-                with pytest.raises(error):
-                    await client.send(RAW)
-        assert all(b"AUTH" not in connection.received for connection in server.connections)
-
-
-async def test_a_connection_whose_handshake_failed_is_never_used_again() -> None:
-    """R12."""
-    async with SMTPServer(tls="starttls", users={"me": "right"}, mechanisms=["PLAIN"]) as server:
-        async with client_of(server, "starttls", username="me", password="wrong") as client:
-            for _ in range(2):
-                with pytest.raises(smtplite.AuthenticationError):
-                    await client.send(RAW)
-        assert len(server.connections) == 2
-        assert nothing_was_sent(server)

@@ -131,6 +131,9 @@ async def test_the_order_is_the_clients_and_a_no_is_a_no(offered: str, first: by
 
     async with Server(offering(offered, answer)) as server, insecure(server, **CREDENTIALS) as client:
         error = await refusal_of(client)
+        assert isinstance(error, AuthenticationError)
+        assert error.command == f"AUTH {first.decode()}"
+        assert error.phase == "auth"
         assert error.retryable is reply.startswith(b"4")
         assert len(server.peers) == 1
         if first not in (b"PLAIN", b"LOGIN"):
@@ -150,6 +153,7 @@ async def test_the_order_is_the_clients_and_a_no_is_a_no(offered: str, first: by
         (b"503 5.5.1 no\r\n", False),
         (b"550 5.7.1 no\r\n", False),
         (b"432 4.7.12 change it\r\n", False),
+        (b"421 4.3.2 closing\r\n", False),
     ],
 )
 async def test_what_is_not_this_one_is_not_no(reply: bytes, goes_on: bool) -> None:
@@ -168,12 +172,21 @@ async def test_what_is_not_this_one_is_not_no(reply: bytes, goes_on: bool) -> No
             await nothing_follows(peer)
 
     async with Server(offering("SCRAM-SHA-256 PLAIN", answer)) as server, insecure(server, **CREDENTIALS) as client:
-        await refusal_of(client, ServiceUnavailable if goes_on else AuthenticationError)
+        is_closing = goes_on or reply.startswith(b"421")
+        error = await refusal_of(client, ServiceUnavailable if is_closing else AuthenticationError)
+        assert error.retryable is (is_closing or reply.startswith(b"4"))
     assert [line.split(b" ")[1] for line in lines] == [b"SCRAM-SHA-256", b"PLAIN"][: 1 + goes_on]
 
 
-@pytest.mark.parametrize("offered", ["X-ONLY", "EXTERNAL", ""], ids=["none_in_common", "EXTERNAL", "nothing"])
-async def test_with_credentials_it_is_never_unauthenticated(offered: str) -> None:
+@pytest.mark.parametrize(
+    ("offered", "text"),
+    [
+        pytest.param("X-ONLY", "server offers 'X-ONLY', none of SCRAM-SHA-256 ", id="none_in_common"),
+        pytest.param("EXTERNAL", "server offers 'EXTERNAL', none of SCRAM-SHA-256 ", id="EXTERNAL"),
+        pytest.param("", "server offers no authentication", id="nothing"),
+    ],
+)
+async def test_with_credentials_it_is_never_unauthenticated(offered: str, text: str) -> None:
     """R15: no mechanism, no mail."""
 
     async def script(peer: Peer) -> None:
@@ -183,7 +196,10 @@ async def test_with_credentials_it_is_never_unauthenticated(offered: str) -> Non
         await nothing_follows(peer)
 
     async with Server(script) as server, insecure(server, **CREDENTIALS) as client:
-        assert (await refusal_of(client)).reply is None
+        error = await refusal_of(client)
+    assert error.reply is None
+    assert not error.retryable
+    assert text in str(error)
 
 
 # R16
@@ -211,6 +227,13 @@ async def test_success_before_login_asked_for_the_password_is_none() -> None:
     async with Server(offering("LOGIN", answer)) as server, insecure(server, auth=auth) as client:
         assert (await refusal_of(client)).reply is None
         assert b64(PASSWORD.encode()) not in server.peers[0].received
+
+
+async def test_success_before_scram_was_asked_for_its_proof_is_none() -> None:
+    """R16: who has shown nothing has not proved that it knows the password."""
+    script = offering("SCRAM-SHA-256", saying(b"235 2.7.0 welcome\r\n"))
+    async with Server(script) as server, insecure(server, **CREDENTIALS) as client:
+        assert (await refusal_of(client)).reply is None
 
 
 def server_first(client_first: bytes, **changes: object) -> bytes:

@@ -96,6 +96,7 @@ async def test_an_octet_behind_the_220_is_an_attack(injected: bytes, credentials
     async with Server(misbehave) as server, starttls_at(server, **credentials) as client:
         error = await assert_no_tls_no_mail(server, client)
         assert type(error.__cause__) is RemoteProtocolError
+        assert "in clear behind its 220 to STARTTLS" in str(error)
         assert CLIENT_HELLO not in server.peers[0].received
 
 
@@ -150,7 +151,8 @@ async def test_a_220_that_was_there_before_the_command_is_not_its_answer(early: 
         assert await peer.read_to_the_end() == b""
 
     async with Server(misbehave) as server, starttls_at(server, **CREDENTIALS) as client:
-        await assert_no_tls_no_mail(server, client)
+        error = await assert_no_tls_no_mail(server, client)
+        assert "although no reply was owed" in str(error)
 
 
 # What was learnt in clear
@@ -261,29 +263,35 @@ def offering(*keywords: str | bytes) -> Script:
     return script
 
 
+STRIPPED = 'server does not offer STARTTLS: pass tls="none" to send in clear'
 REFUSED = [
-    pytest.param(d_1, False, id="R14-EAST_Negotiation/D_1"),
-    pytest.param(o_1, False, id="R14-EAST_Negotiation/O_1"),
-    pytest.param(refused_by(b"502 5.5.1 what\r\n"), False, id="R14-EAST_Negotiation/O_2"),
-    pytest.param(refused_by(b"454 4.7.0 not now\r\n"), True, id="R14-EAST_Negotiation/O_3"),
-    pytest.param(refused_by(b"354 go\r\n"), False, id="R14-EAST_Negotiation/O_4"),
-    pytest.param(refused_by(b"250 ok\r\n"), False, id="R14-CVE-2021-22946"),
-    pytest.param(refused_by(b"421 4.3.2 closing\r\n"), True, id="R14-421"),
-    pytest.param(refused_by(b"235 welcome\r\n"), False, id="R14-235"),
-    pytest.param(refused_by(b"221 bye\r\n"), False, id="R14-221"),
-    pytest.param(offering("PIPELINING", "SIZE"), False, id="R14-CVE-2016-0772"),
-    pytest.param(offering("XXXXXXXA"), False, id="R14-overwritten"),
-    pytest.param(offering("STARTTLSX", "X-STARTTLS"), False, id="R14-another_keyword"),
-    pytest.param(offering(b"\xffSTARTTLS"), False, id="R14-no_keyword"),
+    pytest.param(d_1, False, "server knows no EHLO, and so no STARTTLS", id="R14-EAST_Negotiation/D_1"),
+    pytest.param(o_1, False, STRIPPED, id="R14-EAST_Negotiation/O_1"),
+    pytest.param(refused_by(b"502 5.5.1 what\r\n"), False, "refused STARTTLS: 502", id="R14-EAST_Negotiation/O_2"),
+    pytest.param(refused_by(b"454 4.7.0 not now\r\n"), True, "refused STARTTLS: 454", id="R14-EAST_Negotiation/O_3"),
+    pytest.param(refused_by(b"354 go\r\n"), False, "server answered '354", id="R14-EAST_Negotiation/O_4"),
+    pytest.param(refused_by(b"250 ok\r\n"), False, "server answered '250", id="R14-CVE-2021-22946"),
+    pytest.param(refused_by(b"421 4.3.2 closing\r\n"), True, "refused STARTTLS: 421", id="R14-421"),
+    pytest.param(refused_by(b"235 welcome\r\n"), False, "server answered '235", id="R14-235"),
+    pytest.param(refused_by(b"221 bye\r\n"), False, "server answered '221", id="R14-221"),
+    pytest.param(refused_by(b"junk\r\n"), False, "a line that is no reply", id="R14-no_reply"),
+    pytest.param(offering("PIPELINING", "SIZE"), False, STRIPPED, id="R14-CVE-2016-0772"),
+    pytest.param(offering("XXXXXXXA"), False, STRIPPED, id="R14-overwritten"),
+    pytest.param(offering("STARTTLSX", "X-STARTTLS"), False, STRIPPED, id="R14-another_keyword"),
+    pytest.param(offering(b"\xffSTARTTLS"), False, STRIPPED, id="R14-no_keyword"),
 ]
 
 
-@pytest.mark.parametrize(("script", "is_retryable"), REFUSED)
+@pytest.mark.parametrize(("script", "is_retryable", "text"), REFUSED)
 @pytest.mark.parametrize("credentials", [{}, CREDENTIALS], ids=["", "AUTH"])
-async def test_without_tls_nothing_is_sent(script: Script, is_retryable: bool, credentials: dict[str, str]) -> None:
+async def test_without_tls_nothing_is_sent(
+    script: Script, is_retryable: bool, text: str, credentials: dict[str, str]
+) -> None:
     """R14: stripping leads to an error, never to clear text."""
     async with Server(script) as server, starttls_at(server, **credentials) as client:
-        await assert_no_tls_no_mail(server, client, is_retryable=is_retryable)
+        error = await assert_no_tls_no_mail(server, client, is_retryable=is_retryable)
+    assert text in str(error)
+    assert error.phase == "starttls"
 
 
 async def test_64_odd_mechanisms_offered_in_clear() -> None:
@@ -384,14 +392,16 @@ DAY = datetime.timedelta(days=1)
 CA = trustme.CA()
 MakeContext = Callable[[], ssl.SSLContext]
 
-CERTIFICATES: dict[str, MakeContext] = {
-    "EAST T_1 self-signed": lambda: server_context(is_self_signed=True),
-    "EAST T_2 unknown root": lambda: server_context(ca=trustme.CA()),
-    "EAST T_3 wrong host": lambda: server_context("mail.example.org", ca=CA),
-    "EAST T_4 expired": lambda: server_context(ca=CA, not_before=NOW - 9 * DAY, not_after=NOW - DAY),
-    "not yet valid": lambda: server_context(ca=CA, not_before=NOW + DAY, not_after=NOW + 9 * DAY),
-    "common name alone": lambda: server_context(ca=CA, common_name="127.0.0.1"),
-    "TLS 1.1": lambda: server_context(ca=CA, only_version=ssl.TLSVersion.TLSv1_1),
+#: What is wrong with a certificate -> a context that serves it, and how the error puts it (OpenSSL's words).
+CERTIFICATES: dict[str, tuple[MakeContext, str]] = {
+    "EAST T_1 self-signed": (lambda: server_context(is_self_signed=True), "self-signed certificate"),
+    "EAST T_2 unknown root": (lambda: server_context(ca=trustme.CA()), "unable to get local issuer"),
+    "EAST T_3 wrong host": (lambda: server_context("mail.example.org", ca=CA), "IP address mismatch"),
+    "EAST T_4 expired": (lambda: server_context(ca=CA, not_before=NOW - 9 * DAY, not_after=NOW - DAY), "expired"),
+    "not yet valid": (lambda: server_context(ca=CA, not_before=NOW + DAY, not_after=NOW + 9 * DAY), "not yet valid"),
+    # A name in the subject does not count (RFC 9525 2).
+    "common name alone": (lambda: server_context(ca=CA, common_name="127.0.0.1"), "IP address mismatch"),
+    "TLS 1.1": (lambda: server_context(ca=CA, only_version=ssl.TLSVersion.TLSv1_1), "TLS handshake failed"),
 }
 
 
@@ -404,9 +414,11 @@ def system_that_trusts_our_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("mode", ["implicit", "starttls"])
-@pytest.mark.parametrize("make", CERTIFICATES.values(), ids=[f"R14-{name}".replace(" ", "_") for name in CERTIFICATES])
+@pytest.mark.parametrize(
+    ("make", "text"), CERTIFICATES.values(), ids=[f"R14-{name}".replace(" ", "_") for name in CERTIFICATES]
+)
 @pytest.mark.usefixtures("system_that_trusts_our_ca")
-async def test_a_server_with_a_wrong_certificate_hears_nothing_more(mode: str, make: MakeContext) -> None:
+async def test_a_server_with_a_wrong_certificate_hears_nothing_more(mode: str, make: MakeContext, text: str) -> None:
     """R14: verified by default, without an option of the caller's."""
     theirs = make()
 
@@ -422,7 +434,9 @@ async def test_a_server_with_a_wrong_certificate_hears_nothing_more(mode: str, m
 
     async with Server(serve) as server:
         async with Client(server.host, server.port, tls=mode, **CREDENTIALS) as client:  # type: ignore[arg-type]
-            await assert_no_tls_no_mail(server, client)
+            error = await assert_no_tls_no_mail(server, client)
+    assert text in str(error)
+    assert error.phase == "tls"
 
 
 @pytest.mark.usefixtures("system_that_trusts_our_ca")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +43,17 @@ Finish = Callable[["subprocess.Popen[str]"], Ran]
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SMTPLITE_URL", "SMTPLITE_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell that starts pytest in the background has it ignore SIGINT, and every program that it starts as well."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is not inherited: a program has the default
+    yield
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -1,18 +1,78 @@
-"""What every room may use: the event loops that asynchronous tests run on, and a server of blocking code."""
+"""What every room may use: the event loops that asynchronous tests run on, and a server of blocking code.
+
+And for the whole run: how much of the exhaustive families is run, and what is said of that at the end.
+"""
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any, Final
 
 import pytest
 
+from tests import exhaustive
+
 #: Longer than any test should take: a raw server that waits for this long has been left alone.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS: Final = 20.0
 
 RawServer = Callable[[Callable[[socket.socket], None]], int]
+
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exhaustive", action="store_true", help="all of the families of which a part is run otherwise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    exhaustive.choose(config)
+
+
+@pytest.hookimpl(trylast=True)  # what -k and -m leave
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[exhaustive.COLLECTED] = [item.nodeid for item in items]
+    left_out = exhaustive.thin(items)
+    config.stash[_LEFT_OUT] = len(left_out)
+    if hasattr(config, "workeroutput"):  # this is one of pytest-xdist's processes: another one writes the end
+        config.workeroutput["left_out"] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the tests that collect garbage the thousands of tests themselves, which are none: half a second a time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in a line what was left out and how it is run, and in a line for each other reason what was skipped."""
+    skipped: Counter[str] = Counter()
+    interop = 0
+    for report in terminalreporter.stats.get("skipped", ()):
+        if "interop" in report.keywords:
+            interop += 1
+        else:
+            skipped[str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)] += 1
+    for reason, count in skipped.items():
+        terminalreporter.write_line(f"{count} not run: {reason.removeprefix('Skipped: ')}")
+    parts = []
+    if left_out := config.stash.get(_LEFT_OUT, 0):
+        parts.append(f"{left_out:,} tests of exhaustive families, and cases of others (pytest --exhaustive runs them)")
+    if interop:
+        parts.append(f"{interop:,} of real mail servers (bash .ci/run servers installs them; -rs says what each lacks)")
+    if parts:
+        terminalreporter.write_line(f"left out: {'; '.join(parts)}")
 
 
 @pytest.fixture(

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 MESSAGES = 500
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("way", [[], ["--send-many"]], ids=["send", "send_many"])
 @pytest.mark.parametrize("transfer", [[], ["--chunking"]], ids=["DATA", "BDAT"])
 def test_what_the_client_says_is_what_the_server_took_whatever_dies(way: list[str], transfer: list[str]) -> None:

@@ -316,6 +316,7 @@ def test_the_delay_line_ends_a_connection_whose_server_is_not_there() -> None:
 # The command
 
 
+@pytest.mark.exhaustive(keep=0)
 @pytest.mark.usefixtures("compiled")
 def test_a_quick_run_of_two_rows_writes_its_page_and_its_picture(tmp_path: Path) -> None:
     left_out = ["aiosmtplib", "smtpproto", "smtplib", "nodemailer", "smtp-source"]

@@ -5,7 +5,7 @@ message arrives, once and as it is, and no octet of the first one is on its conn
 (I8), nothing waits where no time may pass (I7), no reply answers another command (I6).
 
 The streams are those of `fault_stream`; the server's mailbox is the oracle. A conversation more is one more entry in
-`CONVERSATIONS`. ``SMTPLITE_EVERY_AWAIT=1`` has each of them meet every kind of fault.
+`CONVERSATIONS`. ``SMTPLITE_EVERY_AWAIT=1 pytest --exhaustive`` has each of them meet every kind of fault.
 """
 
 from __future__ import annotations
@@ -1151,6 +1151,7 @@ async def run_conversation(backend: Backend, conversation: Conversation, floor: 
 BACKENDS: Final[tuple[Backend, ...]] = ("asyncio", "trio")
 
 
+@pytest.mark.exhaustive(keep=16)
 @pytest.mark.parametrize(
     ("conversation", "floor", "backend"),
     [

@@ -23,7 +23,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtplite.errors import ExtensionRequired, MessageError
@@ -35,6 +35,7 @@ from smtplite.message.envelope import Envelope
 from smtplite.message.prepared import Prepared, prepare
 from smtplite.message.wire import MAX_HEADER_SECTION_BYTES, MAX_TEXT_LINE_BYTES, PIECE_BYTES, ContentChecker
 from smtplite.protocol.extensions import Extensions
+from tests.exhaustive import examples
 
 ME, YOU = "me@client.example", "you@server.example"
 HEADER = b"From: me@client.example\r\nMessage-ID: <1@client.example>\r\n\r\n"
@@ -92,7 +93,7 @@ def chunks_of(raw: bytes, cuts: list[int]) -> list[bytes]:
     return [raw[a:b] for a, b in zip([0, *places], [*places, len(raw)], strict=True)]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(RAW, st.lists(st.integers(0, 3000), max_size=8))
 def test_the_same_comes_out_however_it_is_cut(raw: bytes, cuts: list[int]) -> None:
     for chunks in ([raw], chunks_of(raw, cuts)):
@@ -104,7 +105,7 @@ def test_the_same_comes_out_however_it_is_cut(raw: bytes, cuts: list[int]) -> No
             assert encoded(chunks) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(RAW)
 def test_octet_by_octet_and_at_once_by_prepare(raw: bytes) -> None:
     expected = judge(raw)
@@ -214,6 +215,7 @@ def assert_pieces(pieces: list[bytes], wire: bytes) -> None:
     assert not any(piece.endswith(b"\r") for piece in pieces)
 
 
+@pytest.mark.exhaustive(keep=20)
 @EACH_SOURCE
 @pytest.mark.parametrize("name", ["small", "large, LF"])
 @pytest.mark.anyio
@@ -221,6 +223,7 @@ async def test_the_pieces_are_the_wire_form_from_every_source(source: str, name:
     await check_the_pieces(source, name, tmp_path)
 
 
+@pytest.mark.exhaustive(keep=20)
 @EACH_SOURCE
 @pytest.mark.parametrize("name", sorted({*BODIES} - {"small", "large, LF"}))
 @ONE_LOOP
@@ -919,7 +922,7 @@ def test_content_is_a_value_whose_octets_are_not_in_its_repr() -> None:
 # --- Bytes in place of a message: in steps, if they are many
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(RAW)
 def test_many_octets_are_checked_in_steps_with_the_same_result(raw: bytes) -> None:
     expected = judge(raw)
@@ -1044,6 +1047,7 @@ def octets_for(kind: str, path: Path) -> bytes:
     return raw.replace(b"\r\n", b"\n") if kind == "LF bytes" else raw
 
 
+@pytest.mark.exhaustive(keep=4)
 @pytest.mark.parametrize("kind", ["path", "file", "stream", "bytes", "LF bytes", "bytearray"])
 @pytest.mark.anyio
 async def test_content_goes_through_in_constant_memory(kind: str, large_file: Path) -> None:

@@ -27,12 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtplite.errors import MessageError
 from smtplite.message import flatten, prepared
 from smtplite.message.flatten import LARGE_BYTES, is_large, wire_bytes
+from tests.exhaustive import examples
 
 if TYPE_CHECKING:
     AnyMessage = Message[Any, Any]
@@ -484,13 +485,13 @@ def part(draw: st.DrawFn, depth: int = 2) -> AnyMessage:
     return message  # type: ignore[no-any-return]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(part())
 def test_any_message_comes_out_as_the_stdlib_writes_it(message: AnyMessage) -> None:
     assert_as_by_the_stdlib(message)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(part(), st.sampled_from(sorted(POLICIES)))
 def test_any_message_that_was_sent_and_read_again_comes_out_as_the_stdlib_writes_it(
     message: AnyMessage, policy: str
@@ -502,13 +503,13 @@ def test_any_message_that_was_sent_and_read_again_comes_out_as_the_stdlib_writes
     assert_as_by_the_stdlib(parsed(wire, POLICIES[policy]))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=300), st.sampled_from(sorted(POLICIES)))
 def test_any_octets_that_were_read_come_out_as_the_stdlib_writes_them(raw: bytes, policy: str) -> None:
     assert_as_by_the_stdlib(parsed(raw, POLICIES[policy]))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(LINES, st.integers(1, 9))
 def test_a_body_in_steps_is_the_body_at_once_wherever_the_steps_end(body: str, step: int) -> None:
     message = MIMEMultipart(boundary="b", _subparts=[MIMEText("x")])

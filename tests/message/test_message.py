@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtplite.errors import ExtensionRequired, MessageError, RecipientsRefused
@@ -41,6 +41,7 @@ from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import EnhancedStatusCode, Reply
 from smtplite.results import Delivery, Receipt
+from tests.exhaustive import examples
 
 if TYPE_CHECKING:
     AnyMessage = Message[Any, Any]
@@ -407,7 +408,7 @@ def email_messages(draw: st.DrawFn) -> EmailMessage:
     return message
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(email_messages(), st.booleans(), st.booleans())
 def test_wire_bytes_equal_the_stdlib_for_any_message_it_can_write(
     message: EmailMessage, utf8: bool, seven_bit: bool
@@ -430,7 +431,7 @@ RAW_MESSAGE = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(RAW_MESSAGE, st.sampled_from([email.policy.default, email.policy.compat32]), st.booleans())
 def test_wire_bytes_equal_the_stdlib_for_any_message_it_parsed(raw: bytes, policy: Any, seven_bit: bool) -> None:
     assert_flattened_as_by_the_stdlib(parsed(raw, policy), seven_bit=seven_bit)
@@ -508,6 +509,7 @@ def put(message: AnyMessage, name: str, value: object) -> AnyMessage:
     return message
 
 
+@pytest.mark.exhaustive(keep=60)
 @pytest.mark.parametrize("value", INJECTIONS)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("make", [text_message, old_message])
@@ -572,6 +574,7 @@ def filled(name: str, value: str) -> str:
     return f"{value} <you@server.example>" if name in ("To", "From", "Sender", "Reply-To") else value
 
 
+@pytest.mark.exhaustive(keep=60)
 @pytest.mark.parametrize("value", ENCODED)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
@@ -611,7 +614,7 @@ ANY_VALUE = st.lists(CONTROLS | st.sampled_from([*ENCODED, "a@b", "<", ">", '"',
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.sampled_from(NAMES), ANY_VALUE, st.booleans(), st.booleans(), st.booleans())
 def test_whatever_a_value_holds_the_fields_on_the_wire_are_the_fields_put_in(
     name: str, value: str, old: bool, utf8: bool, seven_bit: bool
@@ -902,7 +905,7 @@ LOCAL = st.text('ab."\\ (),:;<>@[]=?_\u00fc\u2003\x85\0\x1c', min_size=1, max_si
 DOMAIN = st.text("ab.-[]() =?\u00fc\u2003\x85<>,@:;", min_size=1, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(LOCAL, DOMAIN, st.booleans())
 def test_r19_whatever_is_taken_from_a_header_stands_there_octet_for_octet(local: str, domain: str, angle: bool) -> None:
     value = f"<{local}@{domain}>" if angle else f"{local}@{domain}"
@@ -1247,7 +1250,7 @@ def test_a_line_of_998_octets_passes_and_one_of_999_is_a_message_error(where: by
         content_of(where % (b"x" * (room + 1)))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.lists(st.sampled_from([0, 1, 2, 500, 996, 997, 998]), max_size=12),
     st.booleans(),

@@ -514,6 +514,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+@pytest.mark.exhaustive(keep=6)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", FAULTS)
 async def test_a_window_that_ends_gives_each_message_its_true_outcome(mode: str, kind: str) -> None:

@@ -166,6 +166,7 @@ async def test_a_line_that_nobody_asked_for_shifts_no_reply(unasked: bytes) -> N
     assert echo.taken == [1, 2]
 
 
+@pytest.mark.exhaustive(keep=3)
 @pytest.mark.parametrize("seed", range(4))
 async def test_many_at_once_some_of_whom_give_up(seed: int) -> None:
     """R9, R10, R1: whoever is cancelled, and whenever: everybody else gets his own replies, and the trace is true."""
@@ -309,6 +310,7 @@ async def test_cancelled_while_it_is_set_up(phase: str) -> None:
         assert len(server.peers) == 6
 
 
+@pytest.mark.exhaustive(keep=1)
 async def test_errors_of_all_kinds_leave_the_pool_as_large_as_it_was() -> None:
     """R9: no place is lost, none is won: two connections at once, before and after a hundred failures."""
 

@@ -89,6 +89,7 @@ FLOODS = {
 }
 
 
+@pytest.mark.exhaustive(keep=12)
 @pytest.mark.parametrize(
     ("phase", "beginning", "piece"),
     [
@@ -237,6 +238,7 @@ async def test_refusals_of_many_recipients_at_full_length() -> None:
     assert len(str(error)) < 1000
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("surplus", [b"250 more\r\n", b"550-x\r\n", b"junk\r\n"])
 async def test_replies_without_end_to_a_group_of_many(surplus: bytes) -> None:
     """R6: they are read while the group is written; what is beyond the last one owed is not kept."""

@@ -107,6 +107,7 @@ MATRIX = [
 ]
 
 
+@pytest.mark.exhaustive(keep=50)
 @pytest.mark.parametrize(("phase", "kind", "keywords"), MATRIX)
 async def test_each_fault_at_each_phase_has_one_certain_outcome(
     phase: str, kind: str, keywords: tuple[str, ...]
@@ -144,6 +145,7 @@ async def test_each_fault_at_each_phase_has_one_certain_outcome(
             await assert_next_arrives(client, server, honest)
 
 
+@pytest.mark.exhaustive(keep=20)
 @asyncio_and_trio
 @pytest.mark.parametrize(
     ("phase", "kind"),
@@ -400,6 +402,7 @@ async def test_a_message_is_handed_over_with_its_last_octet_and_not_before(cut: 
     assert type(error) is DeliveryUnknown  # the server had all of it
 
 
+@pytest.mark.exhaustive(keep=1)
 async def test_a_cut_in_the_bulk_is_certain_however_often() -> None:
     """R1, R9: five times in a row, and then it arrives."""
 

@@ -51,6 +51,7 @@ BEHIND = {
 }
 
 
+@pytest.mark.exhaustive(keep=16)
 @pytest.mark.parametrize("in_one_segment", [True, False], ids=["same_segment", "later"])
 @pytest.mark.parametrize(("said", "then"), BEHIND.values(), ids=[f"R2-{name}".replace(" ", "_") for name in BEHIND])
 async def test_what_comes_behind_a_250_changes_nothing(said: bytes, then: Fault, in_one_segment: bool) -> None:

@@ -61,6 +61,7 @@ async def test_a_reply_in_the_same_segment_as_the_354(
         await assert_next_arrives(client, server, honest)
 
 
+@pytest.mark.exhaustive(keep=12)
 @asyncio_and_trio
 @SAID
 @pytest.mark.parametrize("then", ["reads_on", "reads_no_more", "closes", "resets"])

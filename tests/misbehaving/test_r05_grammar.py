@@ -92,6 +92,7 @@ NO_REPLY = {
 }
 
 
+@pytest.mark.exhaustive(keep=12)
 @pytest.mark.parametrize("line", NO_REPLY.values(), ids=[f"R5-{name}".replace(" ", "_") for name in NO_REPLY])
 async def test_a_line_that_is_no_reply_ends_the_connection(line: bytes) -> None:
     """R5: nothing is read out of it, at any phase; behind the end of data it is unknown what it meant."""
@@ -163,6 +164,7 @@ async def test_the_same_dialogue_octet_by_octet() -> None:
     await converse([[[said] for said in DIALOGUE], [cut(said, *range(len(said))) for said in DIALOGUE]])
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("part", range(4), ids=["R5-greeting", "R5-hello", "R5-group", "R5-verdict"])
 async def test_the_same_dialogue_at_every_cut(part: int) -> None:
     """R5: cut in two at each octet of each part."""
@@ -174,6 +176,7 @@ async def test_the_same_dialogue_at_every_cut(part: int) -> None:
     await converse(segmentations)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("part", range(4), ids=["R5-greeting", "R5-hello", "R5-group", "R5-verdict"])
 async def test_the_end_at_every_octet(part: int) -> None:
     """R5, R1: a dialogue cut off behind each octet of each part: nothing is delivered but by the whole verdict."""

@@ -39,6 +39,7 @@ LIMITS = [
 ]
 
 
+@pytest.mark.exhaustive(keep=8)
 @pytest.mark.parametrize(("phase", "seconds"), LIMITS, ids=[f"R7-{phase}".replace(" ", "_") for phase, _ in LIMITS])
 @pytest.mark.parametrize(
     ("beginning", "piece"),

@@ -34,6 +34,7 @@ UNASKED = {
 }
 
 
+@pytest.mark.exhaustive(keep=12)
 @pytest.mark.parametrize("said", UNASKED.values(), ids=[f"R8-{name}".replace(" ", "_") for name in UNASKED])
 @pytest.mark.parametrize("mode", ["none", "implicit"])
 async def test_what_arrives_in_the_pool_takes_the_connection_out_of_use(said: bytes, mode: str) -> None:

@@ -117,6 +117,7 @@ async def send_until(client: Client, content: bytes, at: anyio.Event) -> None:
     assert scope.cancelled_caught
 
 
+@pytest.mark.exhaustive(keep=12)
 @pytest.mark.parametrize("phase", PHASES, ids=[f"R10-{phase}".replace(" ", "_") for phase in PHASES])
 @pytest.mark.parametrize("keywords", [("PIPELINING",), ()], ids=["pipelined", "lockstep"])
 async def test_a_send_that_is_cancelled_poisons_its_connection(
@@ -180,6 +181,7 @@ async def test_a_reply_and_a_cancellation_at_the_same_moment() -> None:
             await assert_next_arrives(client, server, honest)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize(
     ("content", "keywords"),
     [

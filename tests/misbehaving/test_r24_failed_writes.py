@@ -42,6 +42,7 @@ def options_of(mode: str) -> dict[str, object]:
     return {"tls": "implicit", "tls_context": tls_contexts()[1]} if mode == "TLS" else {}
 
 
+@pytest.mark.exhaustive(keep=8)
 @pytest.mark.parametrize("mode", ["in clear", "TLS"])
 @pytest.mark.parametrize("end", ["closes", "resets", "closes with octets unread"])
 @pytest.mark.parametrize(
@@ -101,6 +102,7 @@ GROUPS: dict[str, tuple[bytes, type[SMTPError]]] = {
 }
 
 
+@pytest.mark.exhaustive(keep=3)
 @pytest.mark.parametrize("mode", ["in clear", "TLS"])
 @pytest.mark.parametrize(
     ("said", "expected"), GROUPS.values(), ids=[f"R24-{name}".replace(" ", "_") for name in GROUPS]

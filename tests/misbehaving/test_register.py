@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.exhaustive import COLLECTED
+
 from .register import ADVISORIES, HELD, RULES
 
 TESTS = Path(__file__).parent.parent
@@ -41,13 +43,14 @@ def by_place(nodes: Iterable[str]) -> Mapping[Place, list[str]]:
 
 @pytest.fixture(scope="module")
 def collected(request: pytest.FixtureRequest) -> Mapping[Place, list[str]]:
-    """What pytest collects."""
-    found = by_place(item.nodeid for item in request.session.items)
+    """What pytest collects, exhaustive families with all that they have."""
+    nodes: list[str] = request.config.stash[COLLECTED]
+    found = by_place(nodes)
     if found.keys() >= PLACES:
         return found
     # A part of the tests is run, or one is missing.
     files = sorted({str(TESTS / file) for file, _ in PLACES if (TESTS / file).exists()})
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--exhaustive", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS.parent)
     return by_place(line for line in done.stdout.splitlines() if "::" in line)
 

@@ -144,6 +144,7 @@ async def test_streams(end: bytes) -> None:
     assert_one_message(honest, [content] * len(cuts))
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("end", [b"\r\n.\r\n", b"\n.\n", b"\r.\r", b"\r\r\n.\r\n"], ids=["CRLF", "LF", "CR", "CRCRLF"])
 async def test_large_streams(end: bytes) -> None:
     """R21: in chunks that are pieces of their own, cut within each end and beside it."""
@@ -199,6 +200,7 @@ async def test_texts_of_many_ends() -> None:
     assert_one_message(honest, contents)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("end", [b"\r\n.\r\n", b"\n.\n", b"\r.\r", b"\r\r\n.\r\n"], ids=["CRLF", "LF", "CR", "CRCRLF"])
 async def test_a_dot_at_the_border_of_two_pieces(end: bytes) -> None:
     """R21: large content is encoded in pieces; the state survives their borders."""

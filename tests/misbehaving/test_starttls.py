@@ -341,6 +341,7 @@ def expected_of(verb: str, code: int) -> type[SMTPError] | None:
     return smtplite.ServiceUnavailable if code >= 400 else RemoteProtocolError
 
 
+@pytest.mark.exhaustive(keep=30)
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize(
     "verb", ["greeting", "ehlo", "helo", "quit", "rset", "starttls"], ids=lambda verb: f"EAST_others/{verb}"

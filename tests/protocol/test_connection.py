@@ -47,6 +47,7 @@ from smtplite.protocol import (
     TlsReady,
     Vrfy,
 )
+from tests.exhaustive import examples
 
 Make = dict[type[Command], Callable[[], Command]]
 Show = Callable[[Event], tuple[Any, ...]]
@@ -1125,7 +1126,7 @@ server_octets = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     octets=server_octets,
     places=st.lists(st.integers(0, 200), max_size=6),
@@ -1159,7 +1160,7 @@ def assert_last_is_closed(events: list[Event], state: State) -> None:
         assert isinstance(events[-1], Disconnected)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(octets=server_octets, places=st.lists(st.integers(0, 200), max_size=6), lmtp=st.booleans())
 def test_arbitrary_octets_give_the_same_events_and_error_at_any_split(
     reach: Reach, show: Show, octets: list[bytes], places: list[int], lmtp: bool

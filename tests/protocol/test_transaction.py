@@ -45,6 +45,7 @@ from smtplite.protocol import (
     TlsReady,
     Transaction,
 )
+from tests.exhaustive import part
 
 A, R, N, U = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 
@@ -299,7 +300,7 @@ def cases(lmtp: bool, pipelining: bool, require_all: bool) -> Iterator[Case]:
 @pytest.mark.parametrize("lmtp", [False, True])
 def test_every_combination_of_replies(lmtp: bool, pipelining: bool, require_all: bool) -> None:
     """R1, R4: one outcome for each recipient, the error, what was written, and the next message on the connection."""
-    for case in cases(lmtp, pipelining, require_all):
+    for case in part([*cases(lmtp, pipelining, require_all)], keep=60):
         connection, server, want = greeted(lmtp=lmtp), server_for(case), expected(case)
         driver, transaction = Driver(connection, server), begin(connection, case)
         driver.run(transaction, CONTENT)
@@ -565,6 +566,7 @@ CUT: dict[str, Case] = {
 }
 
 
+@pytest.mark.exhaustive(keep=20)
 @pytest.mark.parametrize("how", ["eof", "timeout", "timeout, taken back", "protocol error"])
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize("name", CUT)

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from itertools import pairwise, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtplite.protocol.transparency import ContentEncoder, DotStuffer, Normalizer, has_only_crlf, normalize
+from tests.exhaustive import examples
 
-EXAMPLES = settings(max_examples=300, deadline=None)
+EXAMPLES = examples(300)
 SPECIAL = b"\r\n.\0a"
 
 

@@ -461,6 +461,7 @@ async def test_a_slow_consumer_holds_no_connection_and_bounds_what_is_sent() -> 
 # Trouble
 
 
+@pytest.mark.exhaustive(keep=3)
 @pytest.mark.parametrize("chunking", [False, True])
 @pytest.mark.parametrize("unasked", [False, True])
 async def test_a_server_that_closes_with_421_every_100_messages(chunking: bool, unasked: bool) -> None:

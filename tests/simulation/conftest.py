@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from . import judge, user_agent
+from . import judge, plans, user_agent
 
 
 @pytest.fixture(autouse=True, scope="package")
 def _simulating() -> Iterator[None]:
     with user_agent.simulating():
         yield
+    plans.forget()  # a hundred conversations, each a server and a client
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -109,6 +109,11 @@ def base_of(conversation: Conversation) -> UserAgent:
     return base
 
 
+def forget() -> None:
+    """Let go of the runs that nothing befalls."""
+    _bases.clear()
+
+
 def _handshake(conversation: Conversation) -> tuple[int, int]:
     """Return how many octets of replies and of commands to leave alone: the handshake is the same everywhere."""
     return (0, 0) if conversation.has_handshake else base_of(conversation).clients[0].greeted_at

@@ -60,54 +60,63 @@ def test_a_run_is_the_same_each_time() -> None:
         ]
 
 
+@pytest.mark.exhaustive(keep=100)
 @_tests(*(kind for kind in KINDS if " cut " in kind))
 def test_it_is_cut(kind: str, conversation: Conversation) -> None:
     """I1 to I7, R1, R2: at each octet, in both directions; and R11: what is sent again is delivered once."""
     _check(kind, conversation)
 
 
+@pytest.mark.exhaustive(keep=12)
 @_tests("replies split")
 def test_the_replies_are_split(kind: str, conversation: Conversation) -> None:
     """What happens is the same, however the replies are cut into pieces."""
     _check(kind, conversation)
 
 
+@pytest.mark.exhaustive(keep=12)
 @_tests("writes that wait")
 def test_a_write_waits_and_replies_are_read_meanwhile(kind: str, conversation: Conversation) -> None:
     """R3, R24: what happens is the same, wherever a write has to wait."""
     _check(kind, conversation)
 
 
+@pytest.mark.exhaustive(keep=12)
 @_tests("replies recoded")
 def test_a_reply_is_recoded(kind: str, conversation: Conversation) -> None:
     """I1 to I7: everywhere, for the count is kept."""
     _check(kind, conversation)
 
 
+@pytest.mark.exhaustive(keep=12)
 @_tests("RSET refused")
 def test_a_reset_is_refused(kind: str, conversation: Conversation) -> None:
     """I1 to I7, R9: what stands behind it in the same write must not go to the recipients of the message before."""
     _check(kind, conversation)
 
 
+@pytest.mark.exhaustive(keep=12)
 @_tests("chunks for nobody taken")
 def test_chunks_for_nobody_are_taken(kind: str, conversation: Conversation) -> None:
     """I1, I5: a server that takes a message for nobody contradicts itself; what follows on that connection is safe."""
     _check(kind, conversation)
 
 
+@pytest.mark.exhaustive(keep=12)
 @_tests("replies edited")
 def test_replies_are_truncated_doubled_deleted_swapped_and_inserted(kind: str, conversation: Conversation) -> None:
     """I1 to I7 where counting can tell; elsewhere I4, I5, I7, and the first surplus ends it."""
     _check(kind, conversation)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("beginning", dict.fromkeys(str(each).split(maxsplit=1)[0] for each in CONVERSATIONS))
 def test_there_is_a_421_too_many(beginning: str) -> None:
     """I1 to I5, I7, where no verdict is owed: it may answer any command, and nothing that follows can be trusted."""
     _check("a 421 too many", *(each for each in CONVERSATIONS if each.name.startswith(beginning)))
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_there_are_enough_runs() -> None:
     assert {conversation.name for conversation in CONVERSATIONS} >= WHOLE
     assert sum(1 for kind in KINDS for conversation in CONVERSATIONS for _ in cases(kind, conversation)) >= MIN_RUNS

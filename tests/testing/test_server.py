@@ -516,7 +516,7 @@ async def test_on_asyncio(function: Scenario) -> None:
 @each
 def test_on_trio(function: Scenario) -> None:
     anyio.run(on_every_backend, function, backend="trio")
-    gc.collect()
+    gc.collect(1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
@@ -524,7 +524,7 @@ def test_on_trio(function: Scenario) -> None:
 def test_on_uvloop(function: Scenario) -> None:
     pytest.importorskip("uvloop")
     anyio.run(on_every_backend, function, backend_options={"use_uvloop": True})
-    gc.collect()
+    gc.collect(1)
 
 
 def test_a_server_can_be_made_without_a_loop_and_serve_several() -> None:

@@ -140,6 +140,7 @@ def test_octet_by_octet(dialogue: Dialogue) -> None:
     assert cut(dialogue, range(len(dialogue.clear + dialogue.inside))) == cut(dialogue, [])
 
 
+@pytest.mark.exhaustive(keep=4)
 @anyhow
 def test_every_single_split(dialogue: Dialogue) -> None:
     expected = cut(dialogue, [])

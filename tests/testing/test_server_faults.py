@@ -466,6 +466,7 @@ def run(faulty: Faulty, pieces: Sequence[bytes]) -> tuple[bytes, list[str], list
     return sent, [repr(entry) for entry in connection.committed], connection.violations, connection.executed_content
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", FAULTY)
 @given(data=st.data())
 def test_the_octets_may_be_cut_anywhere(name: str, data: st.DataObject) -> None:

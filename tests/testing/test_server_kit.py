@@ -418,6 +418,7 @@ def has_ipv6() -> bool:
 MODES = [None, "starttls", "implicit"]
 
 
+@pytest.mark.exhaustive(keep=12)
 @pytest.mark.parametrize("tls", MODES)
 @pytest.mark.parametrize("lmtp", [False, True])
 @pytest.mark.parametrize("where", ["IPv4", "IPv6", "Unix"])

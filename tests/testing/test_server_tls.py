@@ -721,7 +721,7 @@ async def test_aiosmtplib_authenticates() -> None:
 @each
 def test_on_trio(function: Scenario) -> None:
     anyio.run(run, function, backend="trio")
-    gc.collect()
+    gc.collect(1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
@@ -729,7 +729,7 @@ def test_on_trio(function: Scenario) -> None:
 def test_on_uvloop(function: Scenario) -> None:
     pytest.importorskip("uvloop")
     anyio.run(run, function, backend_options={"use_uvloop": True})
-    gc.collect()
+    gc.collect(1)
 
 
 def test_the_kinds_of_tls_are_named() -> None:

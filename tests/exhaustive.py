@@ -1,0 +1,72 @@
+"""Families that try everything: by default a part of each is run, always the same; all of it with ``--exhaustive``.
+
+What a family is decides how it is marked::
+
+    @pytest.mark.exhaustive(keep=6)                 # parameters of a test: 6 of them
+    @examples(200)                                  # a property: a tenth of its examples
+    for cut in part(range(len(data)), keep=50):     # what one test tries: 50 of them
+
+Whoever names a test, as in ``pytest FILE::NAME``, wants all of it, and gets it. What was left out is said at the end of
+a run, by `tests/conftest.py`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import pytest
+from hypothesis import settings
+
+__all__ = ["COLLECTED", "choose", "examples", "part", "thin"]
+
+T = TypeVar("T")
+
+#: The ids of all tests that were collected, before any was left out.
+COLLECTED: Final = pytest.StashKey[list[str]]()
+
+#: A property tries one in so many of its examples, and _FEWEST_EXAMPLES at least.
+_EXAMPLES: Final = 10
+_FEWEST_EXAMPLES: Final = 20
+
+_is_whole = False
+
+
+def choose(config: pytest.Config) -> None:
+    """Decide for this run, before any test is imported."""
+    global _is_whole
+    _is_whole = config.getoption("exhaustive") or any("::" in argument for argument in config.args)
+
+
+def part(cases: Sequence[T], *, keep: int) -> Sequence[T]:
+    """Return so many of the cases, in their order: the first, the last, and others in between."""
+    if _is_whole or len(cases) <= keep:
+        return cases
+    between = random.Random(len(cases)).sample(range(1, len(cases) - 1), keep - 2)
+    return [cases[index] for index in (0, *sorted(between), len(cases) - 1)]
+
+
+def examples(count: int) -> settings:
+    """Return the settings of a property that tries so many examples."""
+    few = min(count, max(count // _EXAMPLES, _FEWEST_EXAMPLES))
+    return settings(max_examples=count if _is_whole else few, deadline=None)
+
+
+def thin(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Take from the tests what a run without ``--exhaustive`` leaves out, and return it."""
+    if _is_whole:
+        return []
+    families: dict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        mark = item.get_closest_marker("exhaustive")
+        if mark is not None:
+            families[item.nodeid.partition("[")[0], mark.kwargs["keep"]].append(item)
+    left_out: set[pytest.Item] = set()
+    for (name, keep), members in families.items():
+        if keep < len(members):
+            # Not each n-th: event loops and other parameters come round regularly.
+            left_out |= set(members) - set(random.Random(name).sample(members, keep))
+    items[:] = [item for item in items if item not in left_out]
+    return list(left_out)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         TLSError,
         TransportError,
     )
+    from smtplite.message.composing import Attachment, compose
     from smtplite.message.content import Content
     from smtplite.message.envelope import Envelope, Outgoing, Recipient
     from smtplite.options import Timeouts
@@ -49,6 +50,7 @@ __version__ = "0.1.0.dev0"
 
 _HOME = {
     "smtplite.client": ("Client", "send"),
+    "smtplite.message.composing": ("Attachment", "compose"),
     "smtplite.message.content": ("Content",),
     "smtplite.sending.stream": ("Deliveries",),
     "smtplite.errors": (
@@ -83,6 +85,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_exports.py holds it to _HOME)
     "Client",
     "send",
+    "compose",
+    "Attachment",
     "Envelope",
     "Recipient",
     "Content",

@@ -15,12 +15,13 @@ PACKAGE = Path(__file__).parents[1] / "smtplite"
 #: What each room may import, beside itself. `CORE` and `MESSAGE` say in which order their own modules stand.
 ARROWS: dict[str, set[str]] = {
     "smtplite.errors": set(),
+    "smtplite.arguments": {"smtplite.errors"},
     "smtplite.protocol": {"smtplite.errors"},
     "smtplite.trace": {"smtplite.errors", "smtplite.protocol"},
     "smtplite.sasl": {"smtplite.errors"},
     "smtplite.net": {"smtplite.errors"},
     "smtplite.options": {"smtplite.errors", "smtplite.protocol", "smtplite.sasl"},
-    "smtplite.message": {"smtplite.errors", "smtplite.protocol"},
+    "smtplite.message": {"smtplite.errors", "smtplite.arguments", "smtplite.protocol"},
     "smtplite.results": {"smtplite.errors", "smtplite.protocol", "smtplite.message"},
     "smtplite.sending": {
         "smtplite.errors",
@@ -68,7 +69,7 @@ CORE: list[set[str]] = [
 ]
 MESSAGE: list[set[str]] = [
     {"wire", "flatten"},
-    {"content", "addresses", "signing"},
+    {"content", "addresses", "signing", "composing"},
     {"envelope"},
     {"prepared"},
 ]

@@ -17,6 +17,7 @@ import anyio.abc
 
 import smtplite
 from smtplite import (
+    Attachment,
     Client,
     Content,
     Deliveries,
@@ -30,6 +31,7 @@ from smtplite import (
     ServerInfo,
     SMTPError,
     Timeouts,
+    compose,
 )
 from smtplite.protocol import Custom, Extensions, Limits, Vrfy
 
@@ -125,6 +127,33 @@ async def sending_once() -> None:
     """`smtplite.send`: the client's options are keywords; they are not checked by type."""
     assert_type(await smtplite.send(message, hostname="mail.example.com", tls="none", timeout=5), Receipt)
     await smtplite.send(123, hostname="mail.example.com")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def composing(rows: Iterator[str]) -> None:
+    """What a person, an attachment and a picture may be."""
+    assert_type(compose(from_="a@example.com", text="Hello"), EmailMessage)
+    compose(from_=("A", "a@example.com"), to="b@example.com", cc=["C <c@example.com>", ("D", "d@example.com")])
+    compose(from_=Address("A", "a", "example.com"), to=Address("B", "b", "example.com"), bcc=rows, reply_to=("a@b.c",))
+    compose(
+        from_="a@example.com",
+        subject="x",
+        text=None,
+        html="<img src='cid:x'>",
+        attachments=[Path("a.pdf"), ("a.txt", b""), Attachment("a", b"", "text/csv"), Attachment("a", bytearray())],
+        inline={"x": Path("x.png"), "y": Attachment("y.png", b"")},
+        unsubscribe=["https://example.com/u", "mailto:off@example.com"],
+        headers={"X-A": "1"},
+    )
+    assert_type(Attachment("a", b"").data, bytes)
+
+    compose(text="Hello")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    compose(from_=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    compose("a@example.com")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    compose(from_="a", sender="b")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    compose(from_="a", to=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    compose(from_="a", attachments=["a.pdf"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    compose(from_="a", text=b"x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    compose(from_="a", headers={"X": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
 
 
 async def sending_many(client: Client, queue: AsyncIterator[Outgoing]) -> None:

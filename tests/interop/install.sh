@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the interop tests run, as root on Debian 12: Postfix and Dovecot into the system; Exim, OpenSMTPD,
-# Sendmail, Haraka and smtp-server below $SMTPLITE_SERVERS, by default ~/.cache/smtplite-servers. aiosmtpd comes with
+# Installs what the interop tests run, as root on Debian 12: Postfix, Dovecot and Chromium, which shows composed mail,
+# into the system; Exim, OpenSMTPD, Sendmail, Haraka and smtp-server below $SMTPLITE_SERVERS, by default ~/.cache/smtplite-servers. aiosmtpd comes with
 # the [test] extra. What is there already is left alone.
 #
 # A server that could not be installed is named, and the others are installed all the same; then the exit code is 1.
@@ -53,9 +53,14 @@ install_postfix() {
 }
 
 install_dovecot() {
-  command -v dovecot >/dev/null && [ -x /usr/lib/dovecot/lmtp ] && [ -x /usr/lib/dovecot/submission ] && return
-  apt_install dovecot-core dovecot-lmtpd dovecot-submissiond || return 1
+  command -v dovecot >/dev/null && [ -x /usr/lib/dovecot/lmtp ] && [ -x /usr/lib/dovecot/submission ] &&
+    [ -x /usr/lib/dovecot/imap ] && return
+  apt_install dovecot-core dovecot-lmtpd dovecot-submissiond dovecot-imapd || return 1
   if doveadm service status >/dev/null 2>&1; then doveadm stop; fi
+}
+
+install_chromium() {
+  command -v chromium >/dev/null || apt_install chromium
 }
 
 # unpacked PACKAGE NAME PROGRAM: Debian's packages of mail servers exclude each other. So each but Postfix is unpacked
@@ -130,11 +135,12 @@ if command -v debconf-set-selections >/dev/null; then
   apt_get -qq update || echo "apt-get update failed: going on with what is known"
   named Postfix install_postfix
   named Dovecot install_dovecot
+  named Chromium install_chromium
   named Exim install_exim
   named OpenSMTPD install_opensmtpd
   named Sendmail install_sendmail
 else
-  echo "NOT INSTALLED: Postfix, Dovecot, Exim, OpenSMTPD, Sendmail: this is not Debian, install them by hand"
+  echo "NOT INSTALLED: Postfix, Dovecot, Chromium, Exim, OpenSMTPD, Sendmail: this is not Debian, install them by hand"
   failed=1
 fi
 if ! install_node; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import imaplib
 import importlib.metadata
 import importlib.util
 import json
@@ -351,6 +352,19 @@ class DovecotLMTP(TLSServer):
             )
         )
         return ["dovecot", "-F", "-c", os.fspath(config)]
+
+    @staticmethod
+    def imap_missing() -> str | None:
+        """Say what this machine lacks for `imap`."""
+        return dovecot_missing("imap")
+
+    @contextlib.contextmanager
+    def imap(self, recipient: str) -> Iterator[imaplib.IMAP4]:
+        """Open the INBOX of a recipient by IMAP, logged in, to read it only."""
+        config = self.folder / "dovecot.conf"
+        with imaplib.IMAP4_stream(f"doveadm -c {config} exec imap -u {recipient}") as client:
+            client.select(readonly=True)
+            yield client
 
     def store_files(self) -> Iterable[Path]:
         return (self.folder / "mail").glob("*/new/*")

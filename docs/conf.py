@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
 
 import smtplite
 
@@ -75,6 +77,28 @@ def _read(_app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = text
 
 
+class _Attributes:
+    """Keeps what napoleon takes for "type: description" in the docstring of an attribute or a property.
+
+    There a colon in the first line is a colon. The sections of a property, such as Raises, are those of a method.
+    """
+
+    def __init__(self) -> None:
+        self._written: list[str] = []
+
+    def before(self, _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
+        self._written = list(lines)
+
+    def after(self, app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+        if what in ("attribute", "data"):
+            lines[:] = self._written
+        elif what == "property":
+            lines[:] = str(GoogleDocstring(self._written, app.config, app, "method", name, obj, options)).splitlines()
+
+
 def setup(app: Sphinx) -> None:
     """Register what this file adds."""
+    attributes = _Attributes()
+    app.connect("autodoc-process-docstring", attributes.before, priority=400)  # napoleon's own is at 500
+    app.connect("autodoc-process-docstring", attributes.after, priority=600)
     app.connect("source-read", _read)

@@ -15,6 +15,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from smtplite import errors as errors
+    from smtplite import message as message
+    from smtplite import protocol as protocol
+    from smtplite import sasl as sasl
+    from smtplite import testing as testing
+    from smtplite import trace as trace
+    from smtplite import types as types
     from smtplite.client import Client, send
     from smtplite.errors import (
         AuthenticationError,
@@ -80,6 +87,8 @@ _HOME = {
     "smtplite.sending.raw": ("RawSession",),
     "smtplite.options": ("Timeouts",),
 }
+#: Modules that work after ``import smtplite`` alone.
+_MODULES = ("errors", "message", "protocol", "sasl", "testing", "trace", "types")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_exports.py holds it to _HOME)
@@ -124,6 +133,8 @@ __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_export
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
     def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return importlib.import_module(f"{__name__}.{name}")  # which sets the attribute, too
         module = _MODULE_OF.get(name)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -133,4 +144,4 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *_MODULES, "__version__"])

@@ -10,11 +10,12 @@ from email.headerregistry import Address
 from email.message import Message
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.abc
 
+from smtplite.elsewhere import METHODS, OPTIONS, explained
 from smtplite.errors import ConfigurationError, ServiceUnavailable, SMTPError
 from smtplite.message.content import in_thread
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Outgoing
@@ -79,6 +80,7 @@ class Client:
         ConfigurationError: an option is wrong; says which.
     """
 
+    @explained(ConfigurationError, "Client", OPTIONS)
     def __init__(
         self,
         hostname: str | None = None,
@@ -144,6 +146,7 @@ class Client:
 
         ``smtp://host`` is ``Client("host")``: STARTTLS required. ``smtps://``: implicit TLS. ``lmtp://host``.
         ``smtp+unix:///path``, ``lmtp+unix:///path``. In clear: ``smtp://localhost:1025?tls=none``.
+        ``smtp://host?ca=/etc/my-ca.pem`` trusts the CA in this file, and no other.
 
         Args:
             url: username and password percent-encoded; query options by the names of Client's arguments.
@@ -153,6 +156,12 @@ class Client:
             ConfigurationError: the URL or an option is wrong; shows nothing of the URL that could hold a password.
         """
         return cls(**{**options_of(url), **overrides})
+
+    if not TYPE_CHECKING:  # to a type checker, a method that is not there is an error
+
+        def __getattr__(self, name: str) -> object:
+            remedy = f": {METHODS[name]}" if name in METHODS else ""
+            raise AttributeError(f"{type(self).__name__} has no {name}{remedy}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"Client({self._options.server!r})"
@@ -193,7 +202,7 @@ class Client:
             timeout: seconds for the whole call; to learn the outcome use this, not `asyncio.wait_for`.
 
         Returns:
-            The receipt: somebody was certainly delivered. ``receipt.complete`` if everybody was.
+            The receipt. Somebody was certainly delivered; ``receipt.complete`` if everybody was.
 
         Raises:
             MessageError: the message cannot be sent as it is.

@@ -45,6 +45,16 @@ def _boolean(text: str) -> bool:
     return _TRUTH[text.lower()]
 
 
+def _file(file: str) -> ssl.SSLContext:
+    """Return a context that trusts the CAs of a file, and no other."""
+    if not file:  # it would be one that trusts the system's
+        raise ValueError("no name")
+    context = ssl.create_default_context(cafile=file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    return context
+
+
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigurationError(f"timeout {attribute.name} is a positive number of seconds, not {value!r}")
@@ -84,7 +94,7 @@ class Options:
     """The arguments of Client, by their names there, checked and completed; see Client for what each means.
 
     One job, although long: each attribute is an argument. Those with "text" in their metadata may stand in a URL, too,
-    and it says how their value is made of what stands there.
+    and it says how their value is made of what stands there; under another name, if "name" says so.
 
     Attributes:
         mode: when TLS begins: `tls`, or what follows from the others.
@@ -100,7 +110,7 @@ class Options:
     hostname: str | None = None
     port: int | None = None
     tls: TLSMode | None = attrs.field(default=None, metadata={"text": str})
-    tls_context: ssl.SSLContext | None = None
+    tls_context: ssl.SSLContext | None = attrs.field(default=None, metadata={"name": "ca", "text": _file})
     tls_hostname: str | None = attrs.field(default=None, metadata={"text": str})
     username: str | None = None
     password: str | None = None
@@ -196,7 +206,7 @@ def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContex
     if context is not None and not isinstance(context, ssl.SSLContext):
         raise ConfigurationError(f"tls_context is an ssl.SSLContext, not {type(context).__name__}")
     if context is not None and mode == "none":
-        raise ConfigurationError('tls_context is given and tls is "none": leave one of them out')
+        raise ConfigurationError('tls_context is given, or ca in the URL, and tls is "none": leave one of them out')
     return context
 
 
@@ -357,15 +367,22 @@ def _query(query: str) -> dict[str, Any]:
     if "@" in query:  # a ? inside the password: its rest would be named below
         raise ConfigurationError("URL: an @ stands behind the ?; percent-encode a ? before it as %3F, and the @ as %40")
     options: dict[str, Any] = {}
-    converters = {field.name: field.metadata["text"] for field in attrs.fields(Options) if "text" in field.metadata}
+    fields = {
+        field.metadata.get("name", field.name): field for field in attrs.fields(Options) if "text" in field.metadata
+    }
     for name, text in parse_qsl(query, keep_blank_values=True):
-        convert = converters.get(name)
-        if convert is None:
-            raise ConfigurationError(f"URL option {name!r} is not one of {', '.join(converters)}")
-        if name in options:
+        field = fields.get(name)
+        if field is None:
+            raise ConfigurationError(f"URL option {name!r} is not one of {', '.join(fields)}")
+        if field.name in options:
             raise ConfigurationError(f"URL option {name!r} stands twice")
+        convert = field.metadata["text"]
         try:
-            options[name] = convert(text)
+            options[field.name] = convert(text)
+        except ssl.SSLError:
+            raise ConfigurationError(f"URL option {name!r}: the file holds no CA certificate") from None
+        except OSError as error:
+            raise ConfigurationError(f"URL option {name!r}: the file cannot be read: {error.strerror}") from None
         except (ValueError, KeyError):
             raise ConfigurationError(
                 f"URL option {name!r} has a value that is no {convert.__name__.strip('_')}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
+import sys
+from typing import get_args
 
 import pytest
 
@@ -25,7 +28,25 @@ def test_every_public_name_is_there_and_is_what_its_module_says() -> None:
 def test_all_is_the_union_of_the_homes() -> None:
     assert sorted(smtplite.__all__) == sorted(smtplite._MODULE_OF)
     assert len(smtplite.__all__) == len(set(smtplite.__all__))
-    assert set(smtplite.__all__) <= set(dir(smtplite))
+
+
+def test_dir_shows_the_public_names_alone() -> None:
+    rooms = {"errors", "message", "protocol", "sasl", "testing", "trace", "types"}
+    assert set(dir(smtplite)) == {*smtplite.__all__, *rooms, "__version__"}
+    assert all(hasattr(smtplite, name) for name in dir(smtplite))
+
+
+@pytest.mark.parametrize(
+    "name", ["sasl.Plain", "trace.FlightSent", "types.AnyMessage", "protocol.Vrfy", "message.wire_bytes"]
+)
+def test_a_room_works_after_import_smtplite_alone(name: str) -> None:
+    program = f"import smtplite\nassert smtplite.{name} is not None"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_types_for_annotations_work_at_run_time_too() -> None:
+    for name in smtplite.types.__all__:
+        assert type(None) in get_args(getattr(smtplite.types, name) | None)
 
 
 def test_every_error_is_public() -> None:

@@ -15,13 +15,13 @@ PACKAGE = Path(__file__).parents[1] / "smtplite"
 #: What each room may import, beside itself. `CORE` and `MESSAGE` say in which order their own modules stand.
 ARROWS: dict[str, set[str]] = {
     "smtplite.errors": set(),
-    "smtplite.arguments": {"smtplite.errors"},
+    "smtplite.elsewhere": {"smtplite.errors"},
     "smtplite.protocol": {"smtplite.errors"},
     "smtplite.trace": {"smtplite.errors", "smtplite.protocol"},
     "smtplite.sasl": {"smtplite.errors"},
     "smtplite.net": {"smtplite.errors"},
     "smtplite.options": {"smtplite.errors", "smtplite.protocol", "smtplite.sasl"},
-    "smtplite.message": {"smtplite.errors", "smtplite.arguments", "smtplite.protocol"},
+    "smtplite.message": {"smtplite.errors", "smtplite.elsewhere", "smtplite.protocol"},
     "smtplite.results": {"smtplite.errors", "smtplite.protocol", "smtplite.message"},
     "smtplite.sending": {
         "smtplite.errors",
@@ -33,8 +33,10 @@ ARROWS: dict[str, set[str]] = {
         "smtplite.message",
         "smtplite.results",
     },
+    "smtplite.types": {"smtplite.message", "smtplite.options"},
     "smtplite.client": {
         "smtplite.errors",
+        "smtplite.elsewhere",
         "smtplite.protocol",
         "smtplite.trace",
         "smtplite.sasl",

@@ -34,6 +34,7 @@ from smtplite import (
     compose,
 )
 from smtplite.protocol import Custom, Extensions, Limits, Vrfy
+from smtplite.types import AnyMessage, AnyRecipients, AttachmentLike, People, Person, TLSMode
 
 message = EmailMessage()
 
@@ -60,6 +61,7 @@ def making(password: str) -> None:
     Client("mail.example.com", timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Client("mail.example.com", timeouts=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Client("mail.example.com", start_tls=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Client("mail.example.com", use_tls=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Client("mail.example.com", max_connections="4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Client("mail.example.com", source_address="::1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Client(connect=lambda: None)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
@@ -95,6 +97,22 @@ async def contexts(client: Client) -> None:
     await client.aclose()
 
 
+def annotated(
+    message: AnyMessage | None,
+    recipients: AnyRecipients,
+    tls: TLSMode,
+    person: Person,
+    to: People,
+    file: AttachmentLike,
+) -> None:
+    """Names for annotations, and modules that need no import of their own."""
+    Client("mail.example.com", tls=tls, auth=smtplite.sasl.Plain("me", "secret"))
+    Outgoing(message or b"", recipients=recipients)
+    compose(from_=person, to=to, attachments=[file])
+    assert_type(smtplite.message.wire_bytes(EmailMessage()), bytes)
+    smtplite.nonsense  # type: ignore[attr-defined]  # pyright: ignore  # noqa: B018
+
+
 async def sending(client: Client, letter: Message, part: MIMEText, data: bytearray) -> None:
     """What a message, a sender and recipients may be."""
     assert_type(await client.send(message), Receipt)
@@ -119,6 +137,7 @@ async def sending(client: Client, letter: Message, part: MIMEText, data: bytearr
     await client.send(message, recipients=b"b@c")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.send(message, envelope="a@b")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.send(message, timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.send_message(message)  # type: ignore[attr-defined]  # pyright: ignore
     await client.send(message, mail_options=())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.send(message).complete  # type: ignore[attr-defined]  # pyright: ignore  # noqa: B018
 

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from smtplite.arguments import explained
+from smtplite.elsewhere import explained
 from smtplite.errors import MessageError
 from smtplite.protocol.paths import ReversePath
 
@@ -100,7 +100,7 @@ class Attachment:
             _parsed_type(self.content_type)
 
 
-AttachmentLike: TypeAlias = "os.PathLike[str] | Attachment | tuple[str, bytes]"
+AttachmentLike: TypeAlias = os.PathLike[str] | Attachment | tuple[str, bytes]
 
 #: What people write who come from elsewhere, or from `Client.send`.
 _HINTS: Final = {

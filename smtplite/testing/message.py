@@ -201,7 +201,7 @@ class Mailbox:
         """Commit `message`: from here on the server answers for it.
 
         Returns:
-            The reply with which it was refused instead; None: it was committed.
+            The reply with which it was refused instead, or None if it was committed.
         """
         refusal = self._on_message(message) if self._on_message is not None else None
         if isinstance(refusal, str):

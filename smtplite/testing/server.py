@@ -33,7 +33,7 @@ from smtplite.testing.memory import MemoryStream
 from smtplite.testing.message import Commitment, Mailbox, ReceivedMessage
 from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import ReplyOptions, Script, ScriptedReply, ScriptedText
-from smtplite.testing.tls import client_context, require_trustme, server_context
+from smtplite.testing.tls import authority, client_context, require_trustme, server_context
 
 if TYPE_CHECKING:
     from smtplite.client import Client
@@ -230,6 +230,26 @@ class SMTPServer:
         """
         return client_context()
 
+    def write_ca(self, path: str | os.PathLike[str]) -> Path:
+        """Write the authority of the default certificate to a file, for a client that is told its CA by a file's name.
+
+        ::
+
+            ca = server.write_ca(tmp_path / "ca.pem")
+            Client.from_url(f"smtp://localhost:{server.port}?ca={ca}")
+
+        Args:
+            path: Where to write it, as PEM.
+
+        Returns:
+            The path.
+
+        Raises:
+            ImportError: trustme is not installed.
+        """
+        authority().cert_pem.write_to_path(os.fspath(path))
+        return Path(path)
+
     async def close_idle(self, reply: bytes = IDLE_REPLY) -> int:
         """Close every connection on which nothing is under way, as servers do after a while.
 
@@ -384,7 +404,7 @@ class SMTPServer:
         """Open a connection in memory; the server need not be entered.
 
         Returns:
-            The client's end: ``Client(connect=server.connect, tls="none")``. The client wraps TLS around it; the
+            The client's end, for ``Client(connect=server.connect, tls="none")``. The client wraps TLS around it; the
             server's part happens within `send`. It knows what the client has read, and so also what the client wrote
             too early (`ServerConnection.feed`). After the server has closed, `send` raises
             `anyio.BrokenResourceError`, and what the server had said can still be received.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from concurrent.futures import Future
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -136,6 +138,10 @@ class ThreadedServer:
     def ca_context(self) -> ssl.SSLContext:
         """Return a new context for a client, which trusts the authority of the default certificate and no other."""
         return self.server.ca_context()
+
+    def write_ca(self, path: str | os.PathLike[str]) -> Path:
+        """Write the authority of the default certificate to a file, and return its path (`SMTPServer.write_ca`)."""
+        return self.server.write_ca(path)
 
     def reply(self, verb: str, reply: ScriptedText = None, **options: Unpack[ReplyOptions]) -> None:
         """Say `reply` to `verb` from now on; the arguments are those of `SMTPServer.reply`."""

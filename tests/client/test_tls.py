@@ -9,6 +9,7 @@ import datetime
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 import pytest
@@ -45,6 +46,27 @@ def nothing_was_sent(server: SMTPServer) -> bool:
 
 
 # It works
+
+
+async def test_a_url_names_the_one_authority_that_is_trusted(tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    async with SMTPServer(tls="starttls") as server:
+        ca = server.write_ca(tmp_path / "ca.pem")
+        async with Client.from_url(f"smtp://localhost:{server.port}?ca={ca}") as client:
+            assert (await client.send(RAW)).tls
+        for url in (
+            f"smtp://localhost:{server.port}?ca={other}",  # nobody knows who signed it
+            f"smtp://localhost:{server.port}",
+            f"smtp://localhost:{server.port}?ca={ca}&tls_hostname=other.example",  # another's certificate
+        ):
+            async with Client.from_url(url) as client:
+                await tls_failure(client)
+        async with Client.from_url(
+            f"smtp://localhost:{server.port}?ca={other}", tls_context=server.ca_context()
+        ) as client:
+            assert (await client.send(RAW)).tls  # an argument wins over the URL
+        assert len(server.messages) == 2
 
 
 @pytest.mark.parametrize("mode", MODES)

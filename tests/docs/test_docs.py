@@ -340,3 +340,18 @@ def test_no_box_of_the_picture_lies_on_another() -> None:
     for number, (x, y) in enumerate(places):
         for other_x, other_y in places[:number]:
             assert abs(x - other_x) > 104 or abs(y - other_y) > 34
+
+
+# Docstrings
+
+
+def test_no_docstring_has_words_that_sphinx_takes_for_a_return_type() -> None:
+    """Napoleon reads "The receipt: somebody ..." below Returns as a type, and what it is."""
+    found = []
+    for path in sorted((ROOT / "smtplite").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                described = re.search(r"^(?:Returns|Yields):\n\s*(.*)$", ast.get_docstring(node) or "", re.MULTILINE)
+                if described is not None and re.search(r":\s", re.sub(r"`[^`]*`", "", described[1])):
+                    found.append(f"{path.name}: {node.name}: {described[1]}")
+    assert found == []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
 import pytest
+import trustme
 
 from smtplite import Client, ConfigurationError
 from smtplite.options import options_of
@@ -94,3 +98,44 @@ def test_overrides_win_over_the_url() -> None:
     assert repr(Client.from_url("smtps://host")) == "Client('host:465')"
     assert repr(Client.from_url("smtp://host")) == "Client('host:587')"
     assert repr(Client.from_url("smtp://host?tls=none")) == "Client('host:25')"
+
+
+# A CA of one's own
+
+
+def test_a_ca_is_trusted_alone_and_under_its_own_rules(tmp_path: Path) -> None:
+    ca = tmp_path / "a b.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    context = options_of(f"smtp://host?ca={tmp_path}/a%20b.pem")["tls_context"]
+    assert isinstance(context, ssl.SSLContext)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.hostname_checks_common_name is False
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert len(context.get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("missing.pem", "the file cannot be read: No such file"),
+        ("", "has a value that is no file"),
+        ("%00", "has a value that is no file"),
+        ("empty.pem", "the file holds no CA certificate"),
+    ],
+)
+def test_a_ca_that_cannot_be_read_is_named_by_its_option_alone(file: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    name = f"{tmp_path}/{file}" if file.endswith(".pem") else file
+    with pytest.raises(ConfigurationError, match=f"^URL option 'ca'.*{text}") as caught:
+        options_of(f"smtp://me:s3cret@host?ca={name}")
+    assert "pem" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_ca_without_tls_and_a_ca_named_twice_are_refused(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    with pytest.raises(ConfigurationError, match=r"ca in the URL, and tls is \"none\""):
+        Client.from_url(f"smtp://host?tls=none&ca={ca}")
+    with pytest.raises(ConfigurationError, match="'ca' stands twice"):
+        options_of(f"smtp://host?ca={ca}&ca={ca}")

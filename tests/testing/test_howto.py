@@ -62,7 +62,7 @@ def test_the_pytest_project_of_the_page_runs(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(ini)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert " 4 passed in " in result.stdout, result.stdout + result.stderr
+    assert " 5 passed in " in result.stdout, result.stdout + result.stderr
 
 
 # --- the faults

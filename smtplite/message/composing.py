@@ -27,6 +27,7 @@ import attrs
 
 from smtplite.elsewhere import explained
 from smtplite.errors import MessageError
+from smtplite.message.flatten import wire_bytes
 from smtplite.protocol.paths import ReversePath
 
 __all__ = ["Attachment", "compose"]
@@ -294,8 +295,20 @@ def _fields(headers: object) -> dict[str, tuple[str, Any]]:
             raise MessageError(f"{where} cannot be given here: {remedy}")
         if lowered in fields:
             raise MessageError(f"{where} stands there twice")
-        fields[lowered] = name, _field_value(where, lowered, _line(where, value))
+        field_value = _field_value(where, lowered, _line(where, value))
+        _check_wire_form(where, name, field_value)
+        fields[lowered] = name, field_value
     return fields
+
+
+def _check_wire_form(where: str, name: str, value: str | Address) -> None:
+    """Refuse at once what sending would refuse: a field that cannot be written."""
+    alone = EmailMessage()
+    try:
+        alone[name] = value
+        wire_bytes(alone, utf8=True)
+    except Exception as error:  # the stdlib's parsers have raised nearly everything
+        raise MessageError(f"{where} cannot be written: {error}") from error
 
 
 def _field_value(where: str, name: str, text: str) -> str | Address:

@@ -28,6 +28,7 @@ from typing import Any, Final
 import attrs
 
 import smtplite.message
+import smtplite.message.composing
 import smtplite.message.content
 import smtplite.message.prepared
 import smtplite.message.wire
@@ -466,6 +467,7 @@ def limits() -> str:
         smtplite.message.wire,
         smtplite.message.content,
         smtplite.message.prepared,
+        smtplite.message.composing,
         smtplite.net,
     ]
     rows = (

@@ -32,6 +32,8 @@ from smtplite.protocol.paths import ReversePath
 
 __all__ = ["Attachment", "compose"]
 
+#: A name, a subject, a file's name or the value of a field: the stdlib's parser takes quadratic time (rule R27).
+MAX_FIELD_CHARACTERS: Final = 10_000
 #: The longest link in List-Unsubscribe: with its brackets it fits into one line, which may have 998 octets.
 MAX_LINK_BYTES: Final = 900
 
@@ -346,6 +348,8 @@ def _remedy(name: str) -> str | None:
 def _line(where: str, value: object) -> str:
     if not isinstance(value, str):
         raise MessageError(f"{where} is a str, not {_kind(value)}")
+    if len(value) > MAX_FIELD_CHARACTERS:
+        raise MessageError(f"{where} has {len(value)} characters, and may have {MAX_FIELD_CHARACTERS}: {value[:80]!r}")
     for character in value:
         if unicodedata.category(character) in _NOT_IN_A_LINE:
             raise MessageError(f"{where} holds {character!r}, which cannot stand in a header: {value[:80]!r}")

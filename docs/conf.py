@@ -35,6 +35,7 @@ autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
+strip_signature_backslash = True  # else the parameter from_ is a reference to "from"
 python_maximum_signature_line_length = 88
 
 # Looks

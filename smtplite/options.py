@@ -206,7 +206,9 @@ def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContex
     if context is not None and not isinstance(context, ssl.SSLContext):
         raise ConfigurationError(f"tls_context is an ssl.SSLContext, not {type(context).__name__}")
     if context is not None and mode == "none":
-        raise ConfigurationError('tls_context is given, or ca in the URL, and tls is "none": leave one of them out')
+        raise ConfigurationError(
+            'tls_context is given and tls is "none": leave one of them out (in a URL, ca gives a tls_context)'
+        )
     return context
 
 

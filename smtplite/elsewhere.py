@@ -82,7 +82,7 @@ METHODS: Final = {
     "auth": "give auth= to Client",
     "starttls": "TLS is required unless you say otherwise: see tls= of Client",
     "send_message": "write await client.send(message)",
-    "sendmail": "write await client.send(octets, sender=..., recipients=[...])",
+    "sendmail": "write await client.send(data, sender=..., recipients=[...])",
     "sendMail": "write await client.send(message)",
     "ehlo": "write await client.check()",
     "helo": "write await client.check()",

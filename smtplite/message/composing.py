@@ -34,7 +34,7 @@ __all__ = ["Attachment", "compose"]
 
 #: A name, a subject, a file's name or the value of a field: the stdlib's parser takes quadratic time (rule R27).
 MAX_FIELD_CHARACTERS: Final = 10_000
-#: The longest link in List-Unsubscribe: with its brackets it fits into one line, which may have 998 octets.
+#: The longest link in List-Unsubscribe: with its brackets it fits into one line, which may have 998 bytes.
 MAX_LINK_BYTES: Final = 900
 
 # RFC 2045 5.1
@@ -48,7 +48,7 @@ _FIELD_NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 # RFC 5322 3.6.4, without what is obsolete
 _ATOMS: Final = r"[!#$%&'*+/0-9=?A-Z^_`a-z{|}~-]+(?:\.[!#$%&'*+/0-9=?A-Z^_`a-z{|}~-]+)*"
 _MESSAGE_ID: Final = re.compile(rf"<{_ATOMS}@(?:{_ATOMS}|\[[\x21-\x5a\x5e-\x7e]*\])>")
-#: What stands behind "cid:" as it is, without percent-encoding (RFC 2392), and in any attribute of HTML.
+#: What stands after "cid:" as it is, without percent-encoding (RFC 2392), and in any attribute of HTML.
 _PICTURE_NAME: Final = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
 #: A picture that HTML or CSS shows.
 _PICTURE_SHOWN: Final = re.compile(r"""(?:["'=(]\s?)cid:([^"'\s>)]+)""", re.IGNORECASE)
@@ -58,7 +58,7 @@ _ENCODED_NAME: Final = re.compile(rf"{_ENCODED_WORD}(?:\s+{_ENCODED_WORD})*")
 _QUOTED_TEXT: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
 #: Control characters, line and paragraph separators, and half a character.
 _NOT_IN_A_LINE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-#: Octets that cannot travel in a part that is not encoded: NUL, CR without LF, and a line of more than 998.
+#: Bytes that cannot travel in a part that is not encoded: NUL, CR without LF, and a line of more than 998.
 _NOT_IN_A_MESSAGE: Final = re.compile(rb"\x00|\r(?!\n)|[^\r\n]{999}")
 
 Person: TypeAlias = str | Address | tuple[str, str]
@@ -78,7 +78,7 @@ def _data(value: object) -> bytes:
 
 @attrs.frozen
 class Attachment:
-    """A file in a message: its name, its octets, and what they are.
+    """A file in a message: its name, its contents, and what kind of file it is.
 
     ::
 
@@ -86,7 +86,7 @@ class Attachment:
 
     Attributes:
         name: the file's name, as the reader sees it; without folders.
-        data: its octets.
+        data: its contents.
         content_type: such as "application/pdf"; None: what the name's ending says, by `mimetypes`.
 
     Raises:
@@ -395,7 +395,7 @@ def _link(link: object) -> tuple[str, str]:
     if any(character <= " " or character > "~" or character in '<>"\\^`{|}' for character in link):
         raise MessageError(f"unsubscribe: {link[:80]!r} holds what no URL may hold: percent-encode it")
     if len(link) > MAX_LINK_BYTES:
-        raise MessageError(f"unsubscribe: {link[:80]!r}... has more than {MAX_LINK_BYTES} octets")
+        raise MessageError(f"unsubscribe: {link[:80]!r}... has more than {MAX_LINK_BYTES} bytes")
     try:
         parts = urlsplit(link)
         host = parts.hostname
@@ -517,7 +517,7 @@ def _part(where: str, value: object) -> _Part:
         raise MessageError(f"{where} is a str: write Path({value[:80]!r}), so that nobody else's text names a file")
     try:
         if isinstance(value, os.PathLike):
-            value = Attachment(Path(value).name, _octets_of(Path(value)))
+            value = Attachment(Path(value).name, _contents_of(Path(value)))
         elif isinstance(value, tuple) and len(value) == 2:
             value = Attachment(*value)
     except MessageError as error:
@@ -540,7 +540,7 @@ def _part(where: str, value: object) -> _Part:
     return _Part(value.name, value.data, "application", "octet-stream")
 
 
-def _octets_of(path: Path) -> bytes:
+def _contents_of(path: Path) -> bytes:
     try:
         if stat.S_ISREG(path.stat().st_mode):
             return path.read_bytes()
@@ -587,7 +587,7 @@ def _is_utf_8(data: bytes) -> bool:
 
 
 def _inner_message(data: bytes) -> EmailMessage | None:
-    """Return a message inside the message; None if these octets could not travel as one."""
+    """Return a message inside the message; None if these bytes could not travel as one."""
     if _NOT_IN_A_MESSAGE.search(data) is not None:
         return None
     header = re.split(rb"\r?\n\r?\n", data, maxsplit=1)[0]

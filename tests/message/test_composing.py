@@ -409,7 +409,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"unsubscribe": "https://example.org/u 1"}, "^unsubscribe: .* percent-encode"),
     ({"unsubscribe": "https://example.org/>, <https://evil.example"}, "^unsubscribe: .* percent-encode"),
     ({"unsubscribe": "https://bücher.example/"}, "^unsubscribe: .* percent-encode"),
-    ({"unsubscribe": "https://example.org/" + "x" * 900}, "^unsubscribe: .* more than 900 octets"),
+    ({"unsubscribe": "https://example.org/" + "x" * 900}, "^unsubscribe: .* more than 900 bytes"),
     ({"unsubscribe": "mailto:off@example.org"}, "^unsubscribe has to hold one https link"),
     ({"unsubscribe": "mailto:off"}, "^unsubscribe: .* neither https"),
     ({"unsubscribe": ["https://a.example/", "https://b.example/"]}, "^unsubscribe has to hold one https link"),

@@ -70,8 +70,9 @@ CORE: list[set[str]] = [
     {"window"},
 ]
 MESSAGE: list[set[str]] = [
-    {"wire", "flatten"},
-    {"content", "addresses", "signing", "composing"},
+    {"addresses", "wire"},
+    {"flatten"},
+    {"content", "signing", "composing"},
     {"envelope"},
     {"prepared"},
 ]

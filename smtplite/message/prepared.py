@@ -21,7 +21,14 @@ import attrs
 
 from smtplite.errors import ExtensionRequired, MessageError, SMTPError
 from smtplite.message import flatten
-from smtplite.message.addresses import addresses_in, envelope_fields, recipients_of, sender_of
+from smtplite.message.addresses import (
+    addresses_in,
+    envelope_fields,
+    forward_path,
+    recipients_of,
+    reverse_path,
+    sender_of,
+)
 from smtplite.message.content import Body, Content, ContentReader, OctetBody, in_thread
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Recipient
 from smtplite.message.flatten import ADDRESS_FIELDS, LARGE_BYTES, unfold, wire_bytes
@@ -452,7 +459,7 @@ class _Reading:
     def of(cls, envelope: Envelope) -> Self:
         if not envelope.recipients:
             raise MessageError("message has no recipients")
-        sender = ReversePath.parse(envelope.sender)
+        sender = reverse_path(envelope.sender)
         # Validated now, all of them, although the server decides later which of them are sent (rule R20).
         if envelope.ret is not None or envelope.envid is not None or envelope.parameters:
             Parameters.mail(ret=envelope.ret, envid=envelope.envid)
@@ -462,7 +469,7 @@ class _Reading:
         index: dict[bytes, tuple[int, frozenset[bytes]]] = {}
         positions = []
         for recipient in envelope.recipients:
-            path = ForwardPath.parse(recipient.address)
+            path = forward_path(recipient.address)
             custom = Parameters.custom(recipient.parameters) if recipient.parameters else NO_PARAMETERS
             asked = _NOTHING_ASKED
             if recipient.notify is not None or recipient.orcpt is not None or custom.keywords:
@@ -531,7 +538,7 @@ def _field_with_utf8_address(message: Message[Any, Any]) -> str | None:
         lowered = name.lower()
         if lowered.removeprefix("resent-") in ADDRESS_FIELDS and not str(value).isascii():
             try:
-                addresses = addresses_in(lowered, value)
+                addresses = addresses_in(name, value)
             except MessageError:  # it names nobody that the envelope was taken from
                 continue
             if not all(address.rpartition("@")[0].isascii() for address in addresses):

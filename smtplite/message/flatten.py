@@ -527,7 +527,7 @@ def _a_label(name: str, address: Address) -> str:
     if address.domain.isascii():
         return address.domain
     try:
-        return Domain.parse(address.domain).wire.decode("ascii")
+        return Domain.of_mailbox(address.domain).wire.decode("ascii")
     except MessageError as error:
         raise MessageError(f"header {name}: {error}") from error
 

@@ -15,7 +15,7 @@ import attrs
 from smtplite.errors import MessageError
 from smtplite.protocol.grammar import AUTH_MECHANISM, TEXT_ARGUMENT, VERB
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
-from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
+from smtplite.protocol.paths import MAX_COMMAND_BYTES, Domain, ForwardPath, ReversePath
 
 __all__ = [
     "Auth",
@@ -74,6 +74,14 @@ def _forward_path(value: str | ForwardPath) -> ForwardPath:
 
 def _parameters(value: Parameters | Mapping[str, str | None]) -> Parameters:
     return value if isinstance(value, Parameters) else Parameters.custom(value)
+
+
+def _check_length(command: str, path: bytes, parameters: bytes) -> None:
+    if len(command) + len(path) + len(parameters) > MAX_COMMAND_BYTES:
+        raise MessageError(
+            f"{command}{path[:80].decode('utf-8', 'replace')} has more than {MAX_COMMAND_BYTES} octets "
+            "with its parameters: shorten them"
+        )
 
 
 def _text(value: str | None) -> str | None:
@@ -199,6 +207,9 @@ class Mail(Command):
     reverse_path: ReversePath = attrs.field(converter=_reverse_path)
     parameters: Parameters = attrs.field(default=NO_PARAMETERS, converter=_parameters)
 
+    def __attrs_post_init__(self) -> None:
+        _check_length("MAIL FROM:", self.reverse_path.wire, self.parameters.wire)
+
     def to_bytes(self) -> bytes:
         """Return the command as it is sent, with its CRLF."""
         return b"MAIL FROM:%b%b\r\n" % (self.reverse_path.wire, self.parameters.wire)
@@ -211,6 +222,9 @@ class Rcpt(Command):
     verb = "RCPT"
     forward_path: ForwardPath = attrs.field(converter=_forward_path)
     parameters: Parameters = attrs.field(default=NO_PARAMETERS, converter=_parameters)
+
+    def __attrs_post_init__(self) -> None:
+        _check_length("RCPT TO:", self.forward_path.wire, self.parameters.wire)
 
     def to_bytes(self) -> bytes:
         """Return the command as it is sent, with its CRLF."""

@@ -18,6 +18,7 @@ __all__ = [
     "EHLO_LINE",
     "ENHANCED_STATUS",
     "KEYWORD",
+    "MAILBOX_DOMAIN",
     "PLAIN_MAILBOX",
     "QUOTED_STRING",
     "QUOTED_STRING_UTF8",
@@ -62,6 +63,10 @@ AUTH_MECHANISM: Final = re.compile(r"[A-Z0-9_-]{1,20}")
 # A label is at most 63 octets (RFC 1035 2.3.4).
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# Behind the @ of a mailbox.
+# Deviation: "_" wherever a letter may stand (met: the networks of containers have such names, and mail goes there).
+_MAILBOX_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+MAILBOX_DOMAIN: Final = re.compile(rf"{_MAILBOX_LABEL}(?:\.{_MAILBOX_LABEL})*")
 
 # address-literal = "[" ( IPv4-address-literal / IPv6-address-literal / General-address-literal ) "]"
 # General-address-literal = Standardized-tag ":" 1*dcontent;  dcontent = %d33-90 / %d94-126       (RFC 5321 4.1.3)
@@ -82,4 +87,4 @@ QUOTED_STRING: Final = re.compile(r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7
 QUOTED_STRING_UTF8: Final = re.compile(r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\u0080-\U0010ffff]|\\[\x20-\x7e])*"')
 
 # What nearly every mailbox looks like, in one match: Dot-string "@" Domain. Lengths are checked behind it.
-PLAIN_MAILBOX: Final = re.compile(rf"({_ATEXT}+(?:\.{_ATEXT}+)*)@({_LABEL}(?:\.{_LABEL})*)")
+PLAIN_MAILBOX: Final = re.compile(rf"({_ATEXT}+(?:\.{_ATEXT}+)*)@({_MAILBOX_LABEL}(?:\.{_MAILBOX_LABEL})*)")

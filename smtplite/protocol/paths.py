@@ -8,6 +8,7 @@ caller's, and reported it as delivered.
 from __future__ import annotations
 
 import ipaddress
+import re
 import unicodedata
 from typing import Final, Self
 
@@ -20,25 +21,34 @@ from smtplite.protocol.grammar import (
     DOMAIN,
     DOT_STRING,
     DOT_STRING_UTF8,
+    MAILBOX_DOMAIN,
     PLAIN_MAILBOX,
     QUOTED_STRING,
     QUOTED_STRING_UTF8,
 )
 
 __all__ = [
+    "MAX_COMMAND_BYTES",
     "MAX_DOMAIN_BYTES",
     "MAX_LOCAL_PART_BYTES",
-    "MAX_PATH_BYTES",
+    "MAX_QUOTED_LOCAL_PART_BYTES",
     "Domain",
     "ForwardPath",
     "Path",
     "ReversePath",
 ]
 
-# RFC 5321 4.5.3.1.1 to 4.5.3.1.3, in octets; a path counts its angle brackets.
-MAX_LOCAL_PART_BYTES: Final = 64
+# A local part without quotes. RFC 5321 4.5.3.1.1 has 64; SRS, VERP and list tokens are longer, and servers take them.
+MAX_LOCAL_PART_BYTES: Final = 255
+# A local part with its quotes (RFC 5321 4.5.3.1.1).
+MAX_QUOTED_LOCAL_PART_BYTES: Final = 64
+# A domain, as it is sent (RFC 5321 4.5.3.1.2).
 MAX_DOMAIN_BYTES: Final = 255
-MAX_PATH_BYTES: Final = 256
+# MAIL or RCPT with its parameters, without CRLF: a server that cuts a longer line would read another mailbox.
+MAX_COMMAND_BYTES: Final = 998
+
+#: Above this an address has no chance, and is not looked at: characters may be more than the octets of their A-labels.
+_MAX_CHARACTERS: Final = 2048
 
 # Control, format and surrogate characters, and every kind of separator: none can be seen, all can mislead.
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
@@ -64,6 +74,15 @@ class Domain:
             raise MessageError(f"a domain is a str, not {type(domain).__name__}")
         return cls(_domain(domain, f"domain {domain[:80]!r}").encode("ascii"))
 
+    @classmethod
+    def of_mailbox(cls, domain: str) -> Domain:
+        """Return the validated domain of a mailbox, whose labels may hold an underscore.
+
+        Raises:
+            MessageError: it is neither a domain nor an address literal.
+        """
+        return cls(_domain(domain, f"domain {domain[:80]!r}", of_mailbox=True).encode("ascii"))
+
 
 @attrs.frozen(eq=False)
 class Path:
@@ -85,16 +104,19 @@ class Path:
                 return cls(address, b"<" + address.encode("ascii") + b">")
             local, domain = plain.groups()
         else:
+            if len(address) > _MAX_CHARACTERS:
+                raise MessageError(f"address {_shown(address)} has more than {_MAX_CHARACTERS} characters")
             local, domain = _split(address)
-            domain = _domain(domain, f"domain of {_shown(address)}")
+            domain = _domain(domain, f"domain of {_shown(address)}", of_mailbox=True)
         octets = local.encode("utf-8")
-        if len(octets) > MAX_LOCAL_PART_BYTES:
-            raise MessageError(f"local part of {_shown(address)} has more than {MAX_LOCAL_PART_BYTES} octets")
+        is_quoted = local.startswith('"')
+        limit = MAX_QUOTED_LOCAL_PART_BYTES if is_quoted else MAX_LOCAL_PART_BYTES
+        if len(octets) > limit:
+            kind = "quoted local part" if is_quoted else "local part"
+            raise MessageError(f"{kind} of {_shown(address)} has more than {limit} octets")
         if len(domain) > MAX_DOMAIN_BYTES:
             raise MessageError(f"domain of {_shown(address)} has more than {MAX_DOMAIN_BYTES} octets")
         wire = b"<" + octets + b"@" + domain.encode("ascii") + b">"
-        if len(wire) > MAX_PATH_BYTES:
-            raise MessageError(f"address {_shown(address)} has more than {MAX_PATH_BYTES - 2} octets")
         return cls(address, wire, len(octets) != len(local))
 
 
@@ -158,7 +180,13 @@ def _split(address: str) -> tuple[str, str]:
     local, at, domain = address.rpartition("@")
     if not at:
         raise MessageError(f"address {_shown(address)} has no @: give a full address, such as user@example.com")
-    if (DOT_STRING if local.isascii() else DOT_STRING_UTF8).fullmatch(local) is None:
+    dot_string = DOT_STRING if local.isascii() else DOT_STRING_UTF8
+    if dot_string.fullmatch(local) is None:
+        if dot_string.fullmatch(local.replace(".", "")) is not None:  # docomo's, of old: dots are all that is wrong
+            raise MessageError(
+                f"address {_shown(address)} has dots side by side or at an end of its local part, which takes quotes: "
+                f'write "{local[:80]}"@{domain[:80]}'
+            )
         raise MessageError(
             f"address {_shown(address)} has a local part that is neither a dot-string nor quoted; "
             "pass the bare address, without a display name or angle brackets"
@@ -173,24 +201,38 @@ def _refuse_invisible(text: str, name: str) -> None:
             raise MessageError(f"{name} contains {character!r}")
 
 
-def _domain(domain: str, name: str) -> str:
+#: What stands between labels: the full stops of other scripts too (UTS 46 2.3).
+_FULL_STOP: Final = re.compile("[.\u3002\uff0e\uff61]")
+
+
+def _domain(domain: str, name: str, *, of_mailbox: bool = False) -> str:
     """Return the domain as it is sent; `name` says in errors whose domain it is."""
     if domain.startswith("["):
         _check_address_literal(domain, name)
         return domain
     if not domain.isascii():
+        if len(domain) > _MAX_CHARACTERS:  # the codec takes more than linear time
+            raise MessageError(f"{name} has more than {_MAX_CHARACTERS} characters")
         _refuse_invisible(domain, name)  # the mapping to A-labels would drop some of them without a word
         try:
-            domain = idna.encode(domain, uts46=True, transitional=False).decode("ascii")
+            # Label by label: one that is ASCII stays as it is, and an underscore in it spoils no other.
+            domain = ".".join([label if label.isascii() else _a_label(label) for label in _FULL_STOP.split(domain)])
         except idna.IDNAError as error:
             raise MessageError(f"{name} is no internationalized domain name: {error}") from error
         except UnicodeError as error:  # lone surrogates, and labels beyond what the codec takes
             raise MessageError(f"{name} is no internationalized domain name") from error
-    if DOMAIN.fullmatch(domain) is None:
+    if (MAILBOX_DOMAIN if of_mailbox else DOMAIN).fullmatch(domain) is None:
         raise MessageError(f"{name} is neither a domain name nor an address literal such as [192.0.2.1]")
     if len(domain) > MAX_DOMAIN_BYTES:
         raise MessageError(f"{name} has more than {MAX_DOMAIN_BYTES} octets")
     return domain
+
+
+def _a_label(label: str) -> str:
+    encoded = idna.encode(label, uts46=True, transitional=False).decode("ascii")
+    if "." in encoded:  # a character that is mapped to a dot would end the label where nobody sees it
+        raise idna.IDNAError(f"label {label[:80]!r} would become {encoded[:80]!r}")
+    return encoded
 
 
 def _check_address_literal(literal: str, name: str) -> None:

@@ -894,9 +894,9 @@ def test_r19_octets_that_are_no_utf8_in_an_address_are_refused_not_replaced(poli
         b"From: a@x\nTo: b@caf\xe9.example\n\n",
         b"From: caf\xe9@x\nTo: b@y\n\n",
     ):
-        with pytest.raises(MessageError, match="does not stand there"):
+        with pytest.raises(MessageError, match="no UTF-8"):
             prepare(parsed(raw, policy))
-        with pytest.raises(MessageError, match="does not stand there"):
+        with pytest.raises(MessageError, match="no UTF-8"):
             prepare(raw)
     assert prepare(parsed(b"From: a@x\nTo: Caf\xe9 <b@y>\n\n", policy)).recipients == ("b@y",)
 
@@ -931,7 +931,10 @@ SMUGGLED = [
     "a@x> AUTH=<",
     "a@x>",
     "<a@x>",
-    "Me <a@x>",
+    "Me <<a@x>>",
+    "Me <a@x> (me)",
+    "Me <@r:a@x>",
+    "Me: a@x;",
     "a@x,b@y",
     "a@x b@y",
     "a\0@x",

@@ -41,7 +41,7 @@ from smtplite.protocol.commands import (
     Vrfy,
 )
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
-from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
+from smtplite.protocol.paths import MAX_COMMAND_BYTES, Domain, ForwardPath, ReversePath
 
 SECRET = b"\0me\0s3cr3t"
 
@@ -120,6 +120,19 @@ def test_a_command_is_frozen_and_equal_only_to_itself(command: Command) -> None:
     for field in attrs.fields(type(command)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(command, field.name, "x")
+
+
+@pytest.mark.parametrize(("command", "verb"), [(Mail, b"MAIL FROM:"), (Rcpt, b"RCPT TO:")])
+def test_no_mail_or_rcpt_is_longer_than_a_line_may_be(command: type[Mail] | type[Rcpt], verb: bytes) -> None:
+    """R18: a server that cuts a line must not be led to another mailbox."""
+    room = MAX_COMMAND_BYTES - len(verb + b"<a@b> X=")
+    longest = command("a@b", {"X": "x" * room}).to_bytes()
+    assert len(longest) == 998 + len(b"\r\n")
+    with pytest.raises(MessageError, match="more than 998 octets") as caught:
+        command("a@b", {"X": "x" * (room + 1)})
+    assert "<a@b>" in str(caught.value)
+    path = "l" * 255 + "@" + ".".join(["d" * 63] * 4)
+    assert len(command(path).to_bytes()) < 998
 
 
 def test_parameters_are_none_by_default() -> None:

@@ -25,6 +25,10 @@ TEXT: dict[str, tuple[list[str], list[str]]] = {
         ["a", "localhost", "a.b", "a-b.c-d.e1", "1.2.3.4", "a" * 63 + ".b"],
         ["", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "a_b", "a b", "a\n", "é", "a" * 64, "[1.2.3.4]"],
     ),
+    "MAILBOX_DOMAIN": (
+        ["a", "a_b.c", "_a._b", "a_", "a.b-c", "a" * 63 + ".b"],
+        ["", ".", "a_.", ".a_", "a..b", "-a_", "a_-", "a b", "a_\n", "é", "a" * 64],
+    ),
     "ADDRESS_LITERAL": (
         ["[1.2.3.4]", "[IPv6:::1]", "[Tag-1:x]", "[a:b:c]", "[!~]"],
         ["", "[]", "[a", "a]", "[a b]", "[a]b]", "[a[b]", "[a\\b]", "[a>b]", "[x:<a]", "[a]\n", "[é]", "[IPv6:]\n"],
@@ -40,8 +44,8 @@ TEXT: dict[str, tuple[list[str], list[str]]] = {
     ),
     "QUOTED_STRING_UTF8": (['"é"', '"a b"', '"用 户"'], ['"\\é"', '"\r"', '"é', '"é"é"', '"\x7f"']),
     "PLAIN_MAILBOX": (
-        ["a@b", "a.b@c.d", "o'neil+tag@a-b.example"],
-        ["", "a", "@b", "a@", "a@b@c", "a@[1.2.3.4]", '"a"@b', "a@b\n", "a@é", "é@b", "a @b", "<a@b>", "a@b_c"],
+        ["a@b", "a.b@c.d", "a@b_c", "o'neil+tag@a-b.example"],
+        ["", "a", "@b", "a@", "a@b@c", "a@[1.2.3.4]", '"a"@b', "a@b\n", "a@é", "é@b", "a @b", "<a@b>", "a@b_c-"],
     ),
 }
 OCTETS: dict[str, tuple[list[bytes], list[bytes]]] = {
@@ -125,6 +129,8 @@ def test_the_module_exports_each_of_its_patterns() -> None:
         ("REPLY_LINE", b"250 " + b"x" * 4000 + b"\n"),
         ("DOMAIN", "a-" * 2000),
         ("DOMAIN", "a." * 2000),
+        ("MAILBOX_DOMAIN", "_" * 4000 + "-"),
+        ("MAILBOX_DOMAIN", "a_." * 2000),
         ("PLAIN_MAILBOX", "a." * 2000 + "@"),
         ("DOT_STRING_UTF8", "é." * 2000),
         ("QUOTED_STRING", '"' + "\\a" * 2000),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from smtplite.errors import MessageError
 from smtplite.protocol.paths import (
     MAX_DOMAIN_BYTES,
     MAX_LOCAL_PART_BYTES,
-    MAX_PATH_BYTES,
+    MAX_QUOTED_LOCAL_PART_BYTES,
     Domain,
     ForwardPath,
     Path,
@@ -24,7 +25,7 @@ from smtplite.protocol.paths import (
 )
 
 _LABEL_63 = "d" * 63
-_DOMAIN_189 = ".".join(["d" * 63, "d" * 62, "d" * 62])
+_DOMAIN_255 = ".".join(["d" * 63] * 4)
 
 #: (address, its path on the wire or None if it is refused, why)
 ADDRESSES: list[tuple[str, bytes | None, str]] = [
@@ -47,7 +48,7 @@ ADDRESSES: list[tuple[str, bytes | None, str]] = [
     ("@example.com", None, "an empty local part"),
     ("@", None, "nothing on either side"),
     (".user@example.com", None, "a dot opens the local part"),
-    ("user.@example.com", None, "a dot ends the local part: met in the field, and not in the grammar"),
+    ("user.@example.com", None, "a dot ends the local part: met in the field; it takes quotes"),
     ("us..er@example.com", None, "two dots in a row"),
     ("us er@example.com", None, "a space outside of quotes"),
     (" user@example.com", None, "a space in front: nothing is stripped"),
@@ -60,7 +61,8 @@ ADDRESSES: list[tuple[str, bytes | None, str]] = [
     ("user@example.com.", None, "a root dot: RFC 5321 has none"),
     ("user@-example.com", None, "a hyphen opens a label"),
     ("user@example-.com", None, "a hyphen ends a label"),
-    ("user@exam_ple.com", None, "an underscore in a domain"),
+    ("user@exam_ple.com", b"<user@exam_ple.com>", "an underscore in a label: the networks of containers have it"),
+    ("user@_mail.example_", b"<user@_mail.example_>", "an underscore at either end of a label"),
     ("user@example.com:25", None, "a port is no part of a domain"),
     ("us(comment)er@example.com", None, "comments belong to headers"),
     ("user@example.com (comment)", None, "comments belong to headers"),
@@ -151,7 +153,10 @@ ADDRESSES: list[tuple[str, bytes | None, str]] = [
     ("user@bücher。example", b"<user@xn--bcher-kva.example>", "the ideographic full stop is a dot"),
     ("user@bücher.", None, "an A-label and an empty one"),
     ("user@.bücher", None, "an empty label and an A-label"),
-    ("user@bücher.exam_ple", None, "an underscore beside an A-label"),
+    ("user@bücher.exam_ple", b"<user@xn--bcher-kva.exam_ple>", "an underscore beside an A-label"),
+    ("user@Mail.BÜCHER.Example", b"<user@Mail.xn--bcher-kva.Example>", "A-labels are made label by label"),
+    ("user@bü_cher.example", None, "an underscore inside of what would be an A-label"),
+    ("user@-x.bücher.example", None, "a hyphen opens a label beside an A-label"),
     ("user@a℀b.example", None, "a symbol that maps to a/c"),
     ("user@a․example", None, "a one dot leader that would map to a dot"),
     ("user@﹤x﹥.example", None, "small brackets that would map to < and >"),
@@ -186,17 +191,27 @@ ADDRESSES: list[tuple[str, bytes | None, str]] = [
     ("us\u010der\u010a@example.com", "<us\u010der\u010a@example.com>".encode(), "narrowed to octets it would hold LF"),
     ("us\u560a\u560der@example.com", "<us\u560a\u560der@example.com>".encode(), "narrowed it would hold LF, CR"),
     # --- lengths, in octets (RFC 5321 4.5.3.1)
-    ("l" * 64 + "@example.com", b"<" + b"l" * 64 + b"@example.com>", "a local part of 64 octets"),
-    ("l" * 65 + "@example.com", None, "a local part of 65 octets"),
+    (
+        "SRS0=" + "h" * 80 + "=tt=example.org=user@example.com",
+        b"<SRS0=" + b"h" * 80 + b"=tt=example.org=user@example.com>",
+        "SRS: longer than RFC 5321's 64 octets, and servers take it",
+    ),
+    ("l" * 255 + "@example.com", b"<" + b"l" * 255 + b"@example.com>", "a local part of 255 octets"),
+    ("l" * 256 + "@example.com", None, "a local part of 256 octets"),
+    ("l" * 256 + "@bücher.example", None, "a local part of 256 octets, at an internationalized domain"),
     ('"' + "l" * 62 + '"@x', b'<"' + b"l" * 62 + b'"@x>', "quotes count"),
     ('"' + "l" * 63 + '"@x', None, "quotes count"),
-    ("ü" * 32 + "@x", b"<" + "ü".encode() * 32 + b"@x>", "octets count, not characters"),
-    ("ü" * 33 + "@x", None, "octets count, not characters"),
+    ('"' + "ü" * 31 + '"@x', b'<"' + "ü".encode() * 31 + b'"@x>', "octets count, not characters, inside of quotes"),
+    ('"' + "ü" * 32 + '"@x', None, "octets count, not characters, inside of quotes"),
+    ("ü" * 127 + "@x", b"<" + "ü".encode() * 127 + b"@x>", "octets count, not characters"),
+    ("ü" * 128 + "@x", None, "octets count, not characters"),
     ("u@" + _LABEL_63 + ".example", b"<u@" + _LABEL_63.encode() + b".example>", "a label of 63 octets"),
     ("u@" + _LABEL_63 + "d.example", None, "a label of 64 octets"),
-    ("l" * 64 + "@" + _DOMAIN_189, b"<" + b"l" * 64 + b"@" + _DOMAIN_189.encode() + b">", "a path of 256 octets"),
-    ("l" * 64 + "@" + _DOMAIN_189 + "d", None, "a path of 257 octets"),
-    ('"' + "l" * 62 + '"@' + _DOMAIN_189 + "d", None, "a path of 257 octets, quoted"),
+    (
+        "l" * 255 + "@" + _DOMAIN_255,
+        b"<" + b"l" * 255 + b"@" + _DOMAIN_255.encode() + b">",
+        "the longest of all: 255 octets on both sides",
+    ),
     ("u@" + "d." * 127 + "dd", None, "a domain of 256 octets"),
     ('"u"@' + "d." * 127 + "dd", None, "a domain of 256 octets, at a quoted local part"),
     ("u@" + "ü." * 60 + "example", None, "a domain over 255 octets as A-labels"),
@@ -270,7 +285,7 @@ def test_one_kind_of_path_is_not_taken_for_the_other() -> None:
 
 
 def test_the_named_limits() -> None:
-    assert (MAX_LOCAL_PART_BYTES, MAX_DOMAIN_BYTES, MAX_PATH_BYTES) == (64, 255, 256)
+    assert (MAX_LOCAL_PART_BYTES, MAX_QUOTED_LOCAL_PART_BYTES, MAX_DOMAIN_BYTES) == (255, 64, 255)
 
 
 @pytest.mark.parametrize(
@@ -315,6 +330,44 @@ def test_whatever_is_taken_is_one_path_of_one_line_and_is_the_address_itself(add
         unquoted = inner.removeprefix(local) if local.startswith('"') else inner
         assert not set(unquoted) & set(' <>"')
         assert all(character >= " " and character != "\x7f" for character in inner)
+
+
+@pytest.mark.parametrize("local", ["a..b", ".a", "a.", "a...b.", "ü..b"])
+@pytest.mark.parametrize("kind", [ReversePath, ForwardPath])
+def test_a_local_part_that_only_its_dots_spoil_is_refused_with_its_quoted_form(
+    kind: type[ReversePath] | type[ForwardPath], local: str
+) -> None:
+    """Docomo and others gave out such addresses: RFC 5321 has them in quotes alone."""
+    with pytest.raises(MessageError, match="takes quotes") as caught:
+        kind.parse(f"{local}@docomo.example")
+    remedy = str(caught.value).rpartition("write ")[2]
+    assert remedy == f'"{local}"@docomo.example'
+    assert kind.parse(remedy).wire == f'<"{local}"@docomo.example>'.encode()
+
+
+def test_a_domain_of_a_mailbox_may_hold_an_underscore_and_that_of_a_host_may_not() -> None:
+    assert Domain.of_mailbox("smtp_relay.bücher.example").wire == b"smtp_relay.xn--bcher-kva.example"
+    for refused in ("a b", "a..b", "a>b", "", "a_b.", "-a_b", "a_-", "exam\u00adple_", "l" * 64):
+        with pytest.raises(MessageError):
+            Domain.of_mailbox(refused)
+    with pytest.raises(MessageError, match="neither a domain name"):
+        Domain.parse("smtp_relay")
+
+
+@pytest.mark.parametrize("label", ["a\u2024b", "a\u2100b", "\u2488", "a\ufe52b"])
+def test_no_character_becomes_a_dot_behind_our_back(label: str) -> None:
+    for domain in (f"{label}.example", f"a_b.{label}"):
+        with pytest.raises(MessageError):
+            Domain.of_mailbox(domain)
+
+
+def test_an_over_long_address_costs_nothing() -> None:
+    """R27: the codec of A-labels takes more than linear time, and is not asked."""
+    began = time.perf_counter()
+    for address in ("ü" * 10**6 + "@x", "u@" + "ü." * 10**6, '"' + "\\" * 10**6 + '"@x', "a." * 10**6 + "@x"):
+        with pytest.raises(MessageError):
+            ForwardPath.parse(address)
+    assert time.perf_counter() - began < 1
 
 
 DOMAINS: list[tuple[str, bytes | None]] = [

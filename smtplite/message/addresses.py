@@ -712,22 +712,24 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
         if isinstance(defect, _FATAL_DEFECTS):
             raise MessageError(f"{what} is no list of addresses: {source[:80]!r}: {defect}")
     expected = [mailbox.identity for mailbox in mailboxes]
-    if [mailbox.identity for mailbox in mailboxes_of(text, what=what)] != expected:
+    read = mailboxes_of(text, what=what)
+    if [mailbox.identity for mailbox in read] != expected:
         raise MessageError(f"{what} does not read as the Address objects that it has: {text[:80]!r}: check their parts")
-    if source != text and not _reads_as(_without_words(tree), expected):
-        raise MessageError(f"{what} has an address that does not stand there as such: {source[:80]!r}")
-    return mailboxes
+    if source != text:
+        try:
+            read = mailboxes_of(_without_words(tree), what=what)
+        except MessageError:
+            read = ()
+        if [mailbox.identity for mailbox in read] != expected:
+            raise MessageError(f"{what} has an address that does not stand there as such: {source[:80]!r}")
+    # The names are the objects', the addresses as they stand.
+    return tuple(
+        attrs.evolve(mailbox, display_name=own.display_name) for mailbox, own in zip(read, mailboxes, strict=True)
+    )
 
 
 def _mailbox_of(address: Address) -> Mailbox:
     return Mailbox(address.display_name, _quoted_where_needed(address.username), address.domain)
-
-
-def _reads_as(text: str, expected: list[tuple[str, str]]) -> bool:
-    try:
-        return [mailbox.identity for mailbox in mailboxes_of(text)] == expected
-    except MessageError:
-        return False
 
 
 def _without_words(tree: Any) -> str:

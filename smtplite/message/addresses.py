@@ -326,7 +326,7 @@ class _Reader:
         at: how far it is read.
     """
 
-    __slots__ = ("at", "comments", "fast", "is_in_group", "start", "text", "what")
+    __slots__ = ("at", "comments", "fast", "group_start", "is_in_group", "start", "text", "what")
 
     def __init__(self, text: str, what: str, *, fast: bool = True) -> None:
         self.text = text
@@ -334,6 +334,7 @@ class _Reader:
         self.fast = fast
         self.at = 0
         self.is_in_group = False
+        self.group_start = 0
         #: Where the member begins that is being read, and the comments in it.
         self.start = 0
         self.comments: list[str] = []
@@ -400,8 +401,10 @@ class _Reader:
         if not name:
             self._refuse("a colon stands there without the name of a group")
         if self.is_in_group:  # here, and not where it ends: nesting would be recursion
+            self.start = self.group_start
             self._refuse("a group stands inside of a group: put a name that holds a colon in quotes")
         self.is_in_group = True
+        self.group_start = start
         self.at += 1
         mailboxes: list[Mailbox] = []
         text = self.text
@@ -823,7 +826,7 @@ def recipients_of(fields: EnvelopeFields) -> list[str]:
 #: but the address in the brackets.
 _NAMED: Final = re.compile(
     r'(?! )(?:[^\x00-\x1f\x7f"(),:;<>@\[\]\\]++|"(?:[^"\\\x00-\x1f\x7f]++|\\[ -~])*+")++'
-    r'<((?:"(?:[^"\\]++|\\.)*+"@)?+[^<>" \t]*+)>'
+    r'<((?:"(?:[^"\\]++|\\.)*+"|[^<>",:;@ \t]++)@[^<>"@ \t]++)>'
 )
 
 
@@ -854,7 +857,7 @@ def forward_path(address: str) -> ForwardPath:
 def _bare(address: str, argument: str, error: MessageError) -> str:
     """Return the address of ``Name <addr-spec>``, or raise the error, or one that says more."""
     named = _NAMED.fullmatch(address)
-    if named is not None and "@" in named[1]:
+    if named is not None:
         return named[1]
     try:
         mailboxes = mailboxes_of(address)

@@ -35,6 +35,7 @@ import smtplite.message.wire
 import smtplite.net
 import smtplite.protocol
 from smtplite import MessageError, Reply, SMTPError, Timeouts
+from smtplite.message.addresses import forward_path, mailboxes_of
 from smtplite.protocol import (
     REPLY_CODES,
     RULES,
@@ -66,6 +67,8 @@ ADDRESS_TABLE: Final = DOCS.parent / "tests" / "protocol" / "test_paths.py"
 LAYERS: Final = DOCS.parent / "tests" / "test_layers.py"
 #: The package whose rooms they are.
 PACKAGE: Final = DOCS.parent / "smtplite"
+#: Where the tables NAMED, FIELDS and REFUSED stand: what is read of names and of address fields.
+FIELD_TABLE: Final = DOCS.parent / "tests" / "message" / "test_addresses.py"
 #: A longer address is shown without its middle.
 MAX_LITERAL_CHARACTERS: Final = 72
 
@@ -564,6 +567,47 @@ def refused_addresses() -> str:
     return table(("Address, as a Python literal", "Why it is refused"), rows)
 
 
+def named_addresses() -> str:
+    """Return the table of what is read off an address that is passed with a name."""
+    rows = []
+    for given, address in _tables(FIELD_TABLE, "NAMED")["NAMED"]:
+        path = forward_path(given)
+        if path.wire != f"<{address}>".encode():
+            raise ValueError(f"{given!r} is sent as {path.wire!r}, and {FIELD_TABLE.name} says {address!r}")
+        rows.append((_literal(given), code(path.wire.decode())))
+    return table(("Address, as a Python literal", "Path as it is sent"), rows)
+
+
+def read_fields() -> str:
+    """Return the table of address fields that are read, each with what the code reads."""
+    rows = []
+    for text, expected in _tables(FIELD_TABLE, "FIELDS")["FIELDS"]:
+        read = [(mailbox.display_name, mailbox.addr_spec) for mailbox in mailboxes_of(text)]
+        if read != expected:
+            raise ValueError(f"{text!r} is read as {read!r}, and {FIELD_TABLE.name} says {expected!r}")
+        shown = ", ".join(f"{_literal(name)} {code(address)}" if name else code(address) for name, address in read)
+        rows.append((_literal(text), shown or "nobody"))
+    return table(("Value of the field, as a Python literal", "Names and addresses"), rows)
+
+
+def refused_fields() -> str:
+    """Return the table of address fields that are refused, each with what the error says."""
+    rows = []
+    for text, _ in _tables(FIELD_TABLE, "REFUSED")["REFUSED"]:
+        try:
+            read = mailboxes_of(text, what="it")
+        except MessageError as error:
+            problem = _SHOWN.sub("", str(error))
+            rows.append((_literal(text), _prose(problem)))
+        else:
+            raise ValueError(f"{text!r} is read as {read!r}, and {FIELD_TABLE.name} refuses it")
+    return table(("Value of the field, as a Python literal", "What the error says"), rows)
+
+
+#: What an error shows of the field, in front of what it says.
+_SHOWN: Final = re.compile(r"^it is no list of addresses: ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"): ")
+
+
 # Measurements
 
 #: The benchmarks' own page; `python -m benchmarks` writes it.
@@ -664,6 +708,9 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "limits": limits,
     "accepted-addresses": accepted_addresses,
     "refused-addresses": refused_addresses,
+    "named-addresses": named_addresses,
+    "read-fields": read_fields,
+    "refused-fields": refused_fields,
     "measured": measured,
     "examples": examples,
     "rooms": rooms,

@@ -351,7 +351,7 @@ class _Reader:
                 return
             elif text[self.at] == ";":
                 self.start = before
-                self._refuse("a semicolon ends no group: separate addresses by commas")
+                self._refuse("there is a semicolon without a group: separate addresses by commas")
 
     def _next(self) -> Mailbox | Group | None:
         """Return the next member; None in front of a semicolon, at the end, and for a member of comments alone."""
@@ -383,12 +383,12 @@ class _Reader:
         elif special == ":":
             return self._group(words)
         elif special == ">":
-            self._refuse("a > stands there without its <")
+            self._refuse("there is a > without a <")
         elif not words:
             return None
         elif special == ",":
             self._refuse(
-                "no address stands in front of the comma: put a name that holds a comma in quotes, "
+                "there is no address before the comma: put a name that holds a comma in quotes, "
                 'as in "Doe, Jane" <jane@example.com>, or pass an email.headerregistry.Address'
             )
         else:
@@ -399,10 +399,10 @@ class _Reader:
         start = self.start
         name = _phrase(words)
         if not name:
-            self._refuse("a colon stands there without the name of a group")
+            self._refuse("there is a colon without the name of a group")
         if self.is_in_group:  # here, and not where it ends: nesting would be recursion
             self.start = self.group_start
-            self._refuse("a group stands inside of a group: put a name that holds a colon in quotes")
+            self._refuse("there is a group inside a group: put a name that holds a colon in quotes")
         self.is_in_group = True
         self.group_start = start
         self.at += 1
@@ -427,7 +427,7 @@ class _Reader:
         self._skip()
         if self.at < len(text) and text[self.at] != ",":
             self.start = start
-            self._refuse("text stands behind the semicolon of a group: separate addresses by commas")
+            self._refuse("there is text after the semicolon of a group: separate addresses by commas")
         return Group(name, tuple(mailboxes))
 
     def _bare_address(self, words: list[_Word]) -> Mailbox:
@@ -436,12 +436,12 @@ class _Reader:
         special = self.text[self.at : self.at + 1]
         if special == "<":
             self._refuse(
-                'an @ stands in the name: put the name in quotes, as in "jane@home" <jane@example.com>, '
+                'the name holds an @: put the name in quotes, as in "jane@home" <jane@example.com>, '
                 "or pass an email.headerregistry.Address"
             )
         if words and not _joins(words):
             self._refuse(
-                "white space or quotes stand inside of the address: put the address in angle brackets behind the "
+                "there is white space or a quote inside the address: put the address in angle brackets after the "
                 "name, as in Name <user@example.com>"
             )
         if special and special not in ",;":
@@ -457,23 +457,23 @@ class _Reader:
             special = text[self.at : self.at + 1]
         if special != "@":
             if special == "<":
-                self._refuse("a second < stands there: an address has one pair of angle brackets")
+                self._refuse("there is a second <: an address has one pair of angle brackets")
             if special == "":
-                self._refuse("no > ends the address")
+                self._refuse("there is no > after the address")
             if special == ">":
-                self._refuse("no address with an @ stands between the angle brackets")
+                self._refuse("there is no address with an @ between the angle brackets")
             self._refuse(_unexpected(special))
         self.at += 1
         domain = self._words()
         special = text[self.at : self.at + 1]
         if special != ">":
             if special == "":
-                self._refuse("no > ends the address")
+                self._refuse("there is no > after the address")
             self._refuse(_SECOND_AT if special == "@" else _unexpected(special))
         self.at += 1
         self._skip()
         if self.at < len(text) and text[self.at] not in ",;":
-            self._refuse("text stands behind the >: separate addresses by commas")
+            self._refuse("there is text after the >: separate addresses by commas")
         return self._mailbox(name, words, domain)
 
     def _behind_route(self) -> list[_Word]:
@@ -487,36 +487,36 @@ class _Reader:
             self.at += 1
             if special == "@":
                 if not self._words():
-                    self._refuse("an @ stands in front of the address")
+                    self._refuse("there is an @ before the address")
                 if text[self.at : self.at + 1] not in (",", ":"):
-                    self._refuse("no address stands in front of the @")
+                    self._refuse("there is no address before the @")
             elif special == ",":
                 if self._words():
-                    self._refuse("a comma stands inside of the angle brackets")
+                    self._refuse("there is a comma inside the angle brackets")
                 if text[self.at : self.at + 1] not in (",", ":", "@"):
-                    self._refuse("no address with an @ stands between the angle brackets")
+                    self._refuse("there is no address with an @ between the angle brackets")
             else:  # the colon
                 return self._words()
 
     def _mailbox(self, name: str, words: list[_Word], domain_words: list[_Word]) -> Mailbox:
         if not words:
-            self._refuse("nothing stands in front of the @")
+            self._refuse("there is nothing before the @")
         if not domain_words:
-            self._refuse("nothing stands behind the @")
+            self._refuse("there is nothing after the @")
         if not _joins(words) or not _joins(domain_words):
-            self._refuse("white space or quotes stand inside of the address")
+            self._refuse("there is white space or a quote inside the address")
         local = words[0][1] if len(words) == 1 else "".join([word[1] for word in words])
         domain = domain_words[0][1] if len(domain_words) == 1 else "".join([word[1] for word in domain_words])
         kind = domain_words[0][0]
         if kind == _QUOTED:
-            self._refuse("quotes stand behind the @")
+            self._refuse("there are quotes after the @")
         if kind == _ATOM and not _is_dot_atom(domain):
             self._refuse("the domain has two dots in a row, or one at its end")
         if words[0][0] == _LITERAL:
-            self._refuse("brackets stand in front of the @")
+            self._refuse("there are brackets before the @")
         if words[0][0] == _ATOM and not _is_dot_atom(local):
             self._refuse(
-                "dots stand side by side or at an end of the local part, which takes quotes: "
+                "the local part has two dots in a row, or one at an end, and needs quotes: "
                 f'write "{local[:80]}"@{domain[:80]}'
             )
         if words[0][0] == _QUOTED and _UNCERTAIN_QUOTES.fullmatch(local) is not None:
@@ -531,7 +531,7 @@ class _Reader:
         if "=?" in local or "=?" in domain:
             for part in (local, domain):
                 if _ENCODED_WORD.search(part) is not None:
-                    self._refuse("an encoded word stands in the address: only names may be encoded")
+                    self._refuse("the address holds an encoded word: only names may be encoded")
         return Mailbox(name, local, domain, tuple(self.comments))
 
     def _words(self) -> list[_Word]:
@@ -604,22 +604,22 @@ def _end_of_nested(text: str, at: int) -> int:
     return -1
 
 
-_SECOND_AT: Final = "a second @ stands in the address: separate addresses by commas"
+_SECOND_AT: Final = "the address has a second @: separate addresses by commas"
 
 
 def _unexpected(character: str) -> str:
     return {
-        '"': "no second quote ends what the quote begins",
-        "(": "no ) ends the comment",
-        ")": "a ) stands there without its (",
-        "[": "no ] ends what the [ begins",
-        "]": "a ] stands there without its [",
-        "\\": "a backslash stands outside of quotes",
-        ">": "a > stands there without its <",
-        "<": "a second < stands there: an address has one pair of angle brackets",
-        ":": "a colon stands inside of the address",
-        ",": "a comma stands inside of the angle brackets",
-        ";": "a semicolon stands inside of the angle brackets",
+        '"': "a quote is never closed",
+        "(": "a comment is never closed: a ) is missing",
+        ")": "there is a ) without a (",
+        "[": "a [ is never closed",
+        "]": "there is a ] without a [",
+        "\\": "there is a backslash outside quotes",
+        ">": "there is a > without a <",
+        "<": "there is a second <: an address has one pair of angle brackets",
+        ":": "there is a colon inside the address",
+        ",": "there is a comma inside the angle brackets",
+        ";": "there is a semicolon inside the angle brackets",
     }[character]
 
 
@@ -724,7 +724,7 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
         except MessageError:
             read = ()
         if [mailbox.identity for mailbox in read] != expected:
-            raise MessageError(f"{what} has an address that does not stand there as such: {source[:80]!r}")
+            raise MessageError(f"{what} has an address that is not there as such: {source[:80]!r}")
     # The names are the objects', the addresses as they stand.
     return tuple(
         attrs.evolve(mailbox, display_name=own.display_name) for mailbox, own in zip(read, mailboxes, strict=True)

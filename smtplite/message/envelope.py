@@ -44,7 +44,8 @@ class Recipient:
     """One recipient with the parameters of its RCPT command.
 
     Attributes:
-        address: a bare address, such as ``user@example.com``.
+        address: an address, such as ``user@example.com``, or one with a name, as in ``Ada <ada@example.com>``: the name
+            is not sent.
         notify: "NEVER", or some of "SUCCESS", "FAILURE", "DELAY" (RFC 3461 4.1).
         orcpt: the original recipient's address (RFC 3461 4.2).
         parameters: any other parameters: keyword -> value, or None for a keyword without one.

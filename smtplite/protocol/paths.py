@@ -184,8 +184,8 @@ def _split(address: str) -> tuple[str, str]:
     if dot_string.fullmatch(local) is None:
         if dot_string.fullmatch(local.replace(".", "")) is not None:  # docomo's, of old: dots are all that is wrong
             raise MessageError(
-                f"address {_shown(address)} has dots side by side or at an end of its local part, which takes quotes: "
-                f'write "{local[:80]}"@{domain[:80]}'
+                f"address {_shown(address)} has two dots in a row, or one at an end, in its local part, which needs "
+                f'quotes: write "{local[:80]}"@{domain[:80]}'
             )
         raise MessageError(
             f"address {_shown(address)} has a local part that is neither a dot-string nor quoted; "

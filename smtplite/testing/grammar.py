@@ -60,12 +60,15 @@ def _is_address_literal(text: str) -> bool:
     return True
 
 
-def is_domain(text: str) -> bool:
-    """Say whether `text` is a Domain or an address-literal.
+def is_domain(text: str, *, of_mailbox: bool = False) -> bool:
+    """Say whether `text` is a Domain or an address-literal; that of a mailbox may hold underscores, as servers take it.
 
     RFC 5321 sections 4.1.2 and 4.1.3.
     """
-    return _is_address_literal(text) or all(_is_label(label) for label in text.split("."))
+    if _is_address_literal(text):
+        return True
+    labels = text.replace("_", "x") if of_mailbox else text
+    return all(_is_label(label) for label in labels.split("."))
 
 
 def _end_of_local_part(text: str, start: int) -> int:
@@ -121,7 +124,7 @@ def read_path(text: str, *, may_be_null: bool = False) -> tuple[str, str]:
     close = text.find(">", end)
     if close < 0:
         raise BadSyntax("a path without its closing bracket")
-    if not is_domain(text[end + 1 : close]):
+    if not is_domain(text[end + 1 : close], of_mailbox=True):
         raise BadSyntax("a path whose domain is none")
     return text[1:close], text[close + 1 :]
 

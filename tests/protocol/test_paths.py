@@ -48,7 +48,7 @@ ADDRESSES: list[tuple[str, bytes | None, str]] = [
     ("@example.com", None, "an empty local part"),
     ("@", None, "nothing on either side"),
     (".user@example.com", None, "a dot opens the local part"),
-    ("user.@example.com", None, "a dot ends the local part: met in the field; it takes quotes"),
+    ("user.@example.com", None, "a dot ends the local part: met in the field; it needs quotes"),
     ("us..er@example.com", None, "two dots in a row"),
     ("us er@example.com", None, "a space outside of quotes"),
     (" user@example.com", None, "a space in front: nothing is stripped"),
@@ -76,8 +76,8 @@ ADDRESSES: list[tuple[str, bytes | None, str]] = [
     ("mailto:user@example.com", None, "a URL is no address"),
     # --- what mail clients show, and RFC 5321 does not know
     ("<user@example.com>", None, "angle brackets are put on by us, once"),
-    ("User <user@example.com>", None, "a display name: parsing it out has sent mail to another mailbox"),
-    ('"User" <user@example.com>', None, "a display name"),
+    ("User <user@example.com>", None, "a name and an address: `send` takes it, and a command has the address alone"),
+    ('"User" <user@example.com>', None, "a name and an address, as above"),
     ("@relay.example:user@example.com", None, "a source route is never generated (RFC 5321 3.6.1)"),
     # --- quoted local parts
     ('"user"@example.com', b'<"user"@example.com>', "quoted without need: sent as it is given"),
@@ -338,7 +338,7 @@ def test_a_local_part_that_only_its_dots_spoil_is_refused_with_its_quoted_form(
     kind: type[ReversePath] | type[ForwardPath], local: str
 ) -> None:
     """Docomo and others gave out such addresses: RFC 5321 has them in quotes alone."""
-    with pytest.raises(MessageError, match="takes quotes") as caught:
+    with pytest.raises(MessageError, match="needs quotes") as caught:
         kind.parse(f"{local}@docomo.example")
     remedy = str(caught.value).rpartition("write ")[2]
     assert remedy == f'"{local}"@docomo.example'

@@ -299,6 +299,7 @@ def test_the_null_reverse_path_and_postmaster() -> None:
         "a@[x-tag:content]",
         "a.b@xn--bcher-kva.example",
         "a@localhost",
+        "a@web_app.local_net",
     ],
 )
 def test_paths_that_are_some(path: str) -> None:
@@ -320,6 +321,7 @@ def test_paths_that_are_some(path: str) -> None:
         ("FROM:<a@example.org", "a path without its closing bracket"),
         ("FROM:<a@>", "a path whose domain is none"),
         ("FROM:<a@-example.org>", "a path whose domain is none"),
+        ("FROM:<a@_-.example.org>", "a path whose domain is none"),
         ("FROM:<a@example..org>", "a path whose domain is none"),
         ("FROM:<a@[300.1.1.1]>", "a path whose domain is none"),
         ("FROM:<a@[tag:]>", "a path whose domain is none"),

@@ -398,7 +398,7 @@ class _Reader:
     def _group(self, words: list[_Word]) -> Group:
         start = self.start
         name = _phrase(words)
-        if not name:
+        if not words:
             self._refuse("there is a colon without the name of a group")
         if self.is_in_group:  # here, and not where it ends: nesting would be recursion
             self.start = self.group_start

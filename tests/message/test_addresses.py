@@ -635,6 +635,7 @@ HOSTILE = st.text('ab.@,;:<>()[]"\\ \tä', max_size=14) | st.lists(
 @settings(max_examples=3000, deadline=None)
 @given(HOSTILE)
 @example('"\\"')
+@example('"":')
 @example("<@a,,@b:c@d>")
 @example("a@b (x) , (y)")
 def test_another_reader_reads_the_same_or_both_refuse(text: str) -> None:

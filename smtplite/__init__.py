@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from smtplite.results import Delivery, Receipt, ServerInfo
     from smtplite.sending.raw import RawSession
     from smtplite.sending.stream import Deliveries
+    from smtplite.sync import SyncClient, SyncDeliveries, SyncSession
 
 __version__ = "0.1.0.dev0"
 
@@ -86,6 +87,7 @@ _HOME = {
     "smtplite.protocol.reply": ("EnhancedStatusCode", "Reply"),
     "smtplite.sending.raw": ("RawSession",),
     "smtplite.options": ("Timeouts",),
+    "smtplite.sync": ("SyncClient", "SyncDeliveries", "SyncSession"),
 }
 #: Modules that work after ``import smtplite`` alone.
 _MODULES = ("errors", "message", "protocol", "sasl", "testing", "trace", "types")
@@ -93,6 +95,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_exports.py holds it to _HOME)
     "Client",
+    "SyncClient",
     "send",
     "compose",
     "Attachment",
@@ -104,6 +107,8 @@ __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_export
     "Delivery",
     "Deliveries",
     "RawSession",
+    "SyncDeliveries",
+    "SyncSession",
     "Reply",
     "EnhancedStatusCode",
     "Timeouts",

@@ -52,7 +52,8 @@ ARROWS: dict[str, set[str]] = {
 #: Rooms above the client, and what they may import of each other; of all that is below, they may import anything.
 ABOVE: dict[str, set[str]] = {
     "smtplite.testing": set(),
-    "smtplite.contrib": {"smtplite.testing"},
+    "smtplite.sync": set(),
+    "smtplite.contrib": {"smtplite.testing", "smtplite.sync"},
     "smtplite.cli": {"smtplite.testing"},
     "smtplite.__main__": {"smtplite.cli"},
 }

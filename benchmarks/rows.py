@@ -210,9 +210,20 @@ def trips(*, quick: bool) -> Group:
         settle_ms=SETTLE_MS,
         rounds=1 if quick else 3,
         warms_up=False,
-        runs=runs_to(1, "") + [run for run in runs_to(50, to_50) if "send_many" not in run.who],
+        runs=[
+            *runs_to(1, ""),
+            *(run for run in runs_to(50, to_50) if "send_many" not in run.who),
+            Run(who="SyncClient", peer="sync", request=Work(way="sequence", count=4 if quick else 20, warm=3)),
+        ],
         rows=[
             row("send", "`send`", 2),
+            Row(
+                title="`SyncClient.send`",
+                ours="SyncClient",
+                metric=TRIPS,
+                goals=[Goal(limit=0.5, against="smtplib")],
+                peers={"smtplib": "smtplib"},
+            ),
             row("send", "`send` to 50 recipients", 2, to_50),
             row("send, chunking", "`send` with `chunking=True`", 1),
             row("send, chunking", "the same to 50 recipients", 1, to_50),
@@ -530,6 +541,45 @@ def watching(*, quick: bool) -> Group:
     )
 
 
+def blocking(*, quick: bool) -> Group:
+    def work(count: int, **how: Any) -> Work:
+        return Work(way="sequence", count=count // (10 if quick else 1), warm=50 // (10 if quick else 1), **how)
+
+    objects = work(1_000, form="objects")
+    runs = [
+        Run(who="SyncClient, of objects", peer="sync", request=objects),
+        Run(who="smtplib, of objects", peer="smtplib", request=objects),
+        Run(who="smtplite, of objects", peer="smtplite", request=objects),
+        Run(who="SyncClient, of octets", peer="sync", request=work(2_000)),
+        Run(who="smtplib, of octets", peer="smtplib", request=work(2_000)),
+        Run(who="smtplite, of octets", peer="smtplite", request=work(2_000)),
+    ]
+    return Group(
+        name="blocking",
+        title="CPU for a message of 1 KiB by a client that blocks, on one warm connection",
+        metric=CPU,
+        reference="smtplib, of objects",
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=runs,
+        rows=[
+            Row(
+                title="`SyncClient.send` of an `EmailMessage`: CPU",
+                ours="SyncClient, of objects",
+                metric=CPU,
+                goals=[Goal(limit=1.4, against="smtplib, of objects", name="smtplib's `send_message`")],
+                peers={"smtplib": "smtplib, of objects"},
+            ),
+            Row(
+                title="`SyncClient.send` of octets: CPU",
+                ours="SyncClient, of octets",
+                metric=CPU,
+                peers={"smtplib": "smtplib, of octets"},
+            ),
+        ],
+        note="CPU of the whole process: the caller's thread and that of the event loop. smtplite: `await Client.send`.",
+    )
+
+
 def replies(*, quick: bool) -> Group:
     repeat = 1 if quick else 4
     runs, rows = [], []
@@ -673,6 +723,7 @@ GROUPS: Final[dict[str, Callable[..., Group]]] = {
         large,
         core,
         watching,
+        blocking,
         replies,
         transparency,
         flattening,

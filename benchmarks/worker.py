@@ -28,6 +28,7 @@ PEERS: Final = {
     "untraceable": "peers.by_untraceable",
     "aiosmtplib": "peers.by_aiosmtplib",
     "smtpproto": "peers.by_smtpproto",
+    "sync": "peers.by_sync",
     "smtplib": "peers.by_smtplib",
     "raw": "peers.by_raw_bytes",
     "handshake": "handshake",

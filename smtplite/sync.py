@@ -339,8 +339,11 @@ if hasattr(os, "register_at_fork"):
 atexit.register(_exit)
 
 
+# What stands above may use the next three, too: smtplite.contrib.django does.
+
+
 def run(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:
-    """Have an action done by the client in the loop, and wait for it, whatever this thread does beside.
+    """Have an action done by the client in the loop, and wait for it, even in the thread of another event loop.
 
     Raises:
         LocalProtocolError: the thread is the loop's own, which would wait for itself.
@@ -353,16 +356,19 @@ def run(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:
         loop.hand_over(call)
         done.acquire()
     except BaseException:  # a signal's handler raised: KeyboardInterrupt, SystemExit, a time limit
-        _interrupt(loop, call, done)
+        if not call.is_done:
+            loop.soon(call.cancel)
+            done.acquire(timeout=INTERRUPT_SECONDS)
         raise
     return call.outcome()
 
 
-def _interrupt(loop: _Loop, call: Call[Any], done: threading.Lock) -> None:
-    """Cancel a call, and wait for that, but not for long."""
-    if not call.is_done:
-        loop.soon(call.cancel)
-        done.acquire(timeout=INTERRUPT_SECONDS)
+def begin(client: SyncClient, action: Callable[[Client], Awaitable[object]]) -> Callable[[], object]:
+    """Have an action done by the client in the loop, and return what waits for it."""
+    done = threading.Lock()
+    done.acquire()
+    client.loop().hand_over(Call(partial(action, client.asynchronous), done.release))
+    return done.acquire
 
 
 async def run_from_loop(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:

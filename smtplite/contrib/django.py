@@ -1,18 +1,16 @@
-"""Django's mail over one shared `smtplite.Client`: connections survive between requests, and between threads.
+"""Django's mail over one shared `smtplite.SyncClient`: connections survive between requests, and between threads.
 
 ::
 
     EMAIL_BACKEND = "smtplite.contrib.django.EmailBackend"
 
 Django makes a backend for nearly every message. The connections are therefore not the backend's: all backends of a
-process that are configured alike share one Client, and all Clients of a process one event loop, in a thread of its own.
-Thread and loop begin with the first message, so that a server may fork its workers before.
+process that are configured alike share one SyncClient. Its event loop begins with the first message, so that a server
+may fork its workers before; `smtplite.sync` sees to that, and to the end of the process.
 """
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import inspect
 import logging
 import os
@@ -20,8 +18,6 @@ import ssl
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from email import message_from_bytes
 from email.headerregistry import AddressHeader
@@ -29,10 +25,8 @@ from email.message import Message
 from email.policy import SMTP
 from typing import Any, ClassVar, Final, TypeVar
 
-import anyio
 import attrs
 import django  # type: ignore[import-untyped]
-from anyio.from_thread import BlockingPortal
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core import mail  # type: ignore[import-untyped]
 from django.core.exceptions import ImproperlyConfigured  # type: ignore[import-untyped]
@@ -43,7 +37,6 @@ from smtplite.errors import (
     AuthenticationError,
     ConfigurationError,
     ConnectError,
-    LocalProtocolError,
     MessageError,
     ServiceUnavailable,
     SMTPError,
@@ -52,6 +45,7 @@ from smtplite.errors import (
 )
 from smtplite.options import Timeouts
 from smtplite.results import Receipt
+from smtplite.sync import SyncClient, begin, run, run_from_loop
 
 __all__ = ["EmailBackend", "ImproperMailer", "close_connections"]
 
@@ -59,8 +53,6 @@ _T = TypeVar("_T")
 
 #: Configurations whose connections are kept: each user of a site may have a password of their own.
 MAX_CONFIGURATIONS: Final = 64
-#: How long the end of the interpreter waits for the servers to say goodbye.
-_EXIT_SECONDS: Final = 3.0
 
 #: Until Django 6.1 there are no mailers.
 _BaseError: Any = getattr(mail, "InvalidMailer", ImproperlyConfigured)
@@ -81,74 +73,31 @@ class ImproperMailer(ConfigurationError, _BaseError):  # type: ignore[misc]
 
 @attrs.define(eq=False)
 class _Shared:
-    """A Client, and how many calls use it now."""
+    """A SyncClient, and how many calls use it now."""
 
-    client: Client
+    client: SyncClient
     users: int = 0
     is_dropped: bool = False
 
 
-class _Loop:
-    """An event loop in a thread of its own, for as long as the process lives."""
-
-    def __init__(self) -> None:
-        started: Future[BlockingPortal] = Future()
-        # A daemon: nothing of ours may keep the interpreter from its end.
-        self.thread = threading.Thread(target=self._run, args=(started,), name="smtplite", daemon=True)
-        self.thread.start()
-        self.portal = started.result()
-
-    @staticmethod
-    def _run(started: Future[BlockingPortal]) -> None:
-        async def serve() -> None:
-            async with BlockingPortal() as portal:
-                started.set_result(portal)
-                await portal.sleep_until_stopped()
-
-        try:
-            anyio.run(serve)
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
-
-    def stop(self, seconds: float) -> None:
-        """Cancel what is under way, and end the thread, unless that takes too long."""
-        self.portal.start_task_soon(self.portal.stop, True)
-        self.thread.join(seconds)
-
-
-class _Process:
-    """The Clients of this process by their configurations, and the loop in which they run."""
+class _Clients:
+    """The SyncClients of this process by their configurations."""
 
     def __init__(self, inherited: Mapping[Hashable, _Shared] | None = None) -> None:
         self._lock = threading.Lock()
-        self._loop: _Loop | None = None
-        # A Client that was forked lets go of its parent's connections itself, when it is used first.
+        # A client that was forked lets go of its parent's connections itself, when it is used first.
         self._shared: OrderedDict[Hashable, _Shared] = OrderedDict(
             (key, _Shared(shared.client)) for key, shared in (inherited or {}).items()
         )
 
-    def after_fork(self) -> _Process:
-        """Return what the child has; the parent's lock may be held, and its thread is not here."""
-        return _Process(self._shared)
+    def after_fork(self) -> _Clients:
+        """Return what the child has: the parent's lock may be held, and its calls are not the child's."""
+        return _Clients(self._shared)
 
     @contextmanager
-    def lent(self, key: Hashable, make: Callable[[], Client]) -> Iterator[tuple[BlockingPortal, Client]]:
-        """Lend the Client for a configuration, and the portal to its loop, for the block.
-
-        Raises:
-            LocalProtocolError: the thread is the loop's own.
-        """
+    def lent(self, key: Hashable, make: Callable[[], SyncClient]) -> Iterator[SyncClient]:
+        """Lend the client for a configuration, for the block."""
         with self._lock:
-            if self._loop is None or not self._loop.thread.is_alive():
-                self._loop = _Loop()
-            loop = self._loop
-            if loop.thread is threading.current_thread():
-                raise LocalProtocolError(
-                    "mail is sent from within a callback of the mail backend, which would wait for itself: "
-                    "send it from another thread"
-                )
             shared = self._shared.get(key)
             if shared is None:
                 shared = self._shared[key] = _Shared(make())
@@ -156,18 +105,18 @@ class _Process:
             shared.users += 1
             surplus = self._drop(len(self._shared) - MAX_CONFIGURATIONS)
         for client in surplus:
-            loop.portal.start_task_soon(client.aclose)
+            begin(client, Client.aclose)
         try:
-            yield loop.portal, shared.client
+            yield shared.client
         finally:
             with self._lock:
                 shared.users -= 1
                 is_over = shared.is_dropped and not shared.users
             if is_over:
-                loop.portal.start_task_soon(shared.client.aclose)
+                begin(shared.client, Client.aclose)
 
-    def _drop(self, count: int) -> list[Client]:
-        """Forget the configurations that were used least recently; return the Clients that nobody uses."""
+    def _drop(self, count: int) -> list[SyncClient]:
+        """Forget the configurations that were used least recently; return the clients that nobody uses."""
         unused = []
         for _ in range(count):
             _, shared = self._shared.popitem(last=False)
@@ -176,47 +125,24 @@ class _Process:
                 unused.append(shared.client)
         return unused
 
-    def close(self, timeout: float | None) -> None:
+    def close(self) -> None:
         """End the connections that nobody uses now, and the others when their calls are done."""
         with self._lock:
-            loop = self._loop
             clients = self._drop(len(self._shared))
-        if loop is None or not loop.thread.is_alive() or not clients:
-            return
-
-        async def close_all() -> None:
-            async with anyio.create_task_group() as tasks:
-                for client in clients:
-                    tasks.start_soon(client.aclose)
-
-        try:
-            loop.portal.start_task_soon(close_all).result(timeout)
-        except FutureTimeoutError:
-            _logger.warning("connections did not end within %s s", timeout)
-
-    def exit(self) -> None:
-        """End everything, in bounded time; what sends nevertheless later begins anew."""
-        self.close(_EXIT_SECONDS)
-        with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None and loop.thread.is_alive():
-            loop.stop(_EXIT_SECONDS)
+        for wait in [begin(client, Client.aclose) for client in clients]:
+            wait()
 
 
-_process = _Process()
+_clients = _Clients()
 
 
 def _begin_child() -> None:
-    global _process
-    _process = _process.after_fork()
+    global _clients
+    _clients = _clients.after_fork()
 
 
-def _exit() -> None:
-    _process.exit()
-
-
-os.register_at_fork(after_in_child=_begin_child)
-atexit.register(_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_child)
 
 
 def close_connections() -> None:
@@ -224,14 +150,14 @@ def close_connections() -> None:
 
     Nothing has to call it: servers close what is idle for long, and the end of the interpreter closes the rest.
     """
-    _process.close(None)
+    _clients.close()
 
 
 # The backend
 
 
 class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
-    """Sends Django's messages by a Client that all backends with the same configuration share.
+    """Sends Django's messages by a SyncClient that all backends with the same configuration share.
 
     The arguments are those of Django's own SMTP backend. Without `alias`, what is None comes from the settings
     ``EMAIL_HOST``, ``EMAIL_PORT`` and so on; with it, from defaults.
@@ -450,18 +376,12 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
             raise error
 
     def _call(self, action: Callable[[Client], Awaitable[_T]]) -> _T:
-        with _process.lent(self._key(), self._make_client) as (portal, client):
-            future: Future[_T] = portal.start_task_soon(action, client)
-            try:
-                return future.result()
-            except BaseException:
-                future.cancel()  # the thread was interrupted: nobody waits any more
-                raise
+        with _clients.lent(self._key(), self._make_client) as client:
+            return run(client, action)
 
     async def _acall(self, action: Callable[[Client], Awaitable[_T]]) -> _T:
-        with _process.lent(self._key(), self._make_client) as (portal, client):
-            future: Future[_T] = portal.start_task_soon(action, client)
-            return await asyncio.wrap_future(future)  # cancelled, it cancels the other
+        with _clients.lent(self._key(), self._make_client) as client:
+            return await run_from_loop(client, action)
 
     def _key(self) -> Hashable:
         key = (
@@ -481,7 +401,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         hash(key)
         return key
 
-    def _make_client(self) -> Client:
+    def _make_client(self) -> SyncClient:
         options = dict(self._options)
         if self.username and self.password:  # one without the other: as Django's own, no authentication
             options.update(username=self.username, password=self.password)
@@ -492,7 +412,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
                 raise self._improper("tls_context and ssl_certfile are given: load the certificate into tls_context")
             options["tls_context"] = self._client_certificate()
         try:
-            return Client(
+            return SyncClient(
                 None if self.host is None else str(self.host),
                 self.port,
                 tls="implicit" if self.use_ssl else "starttls" if self.use_tls else "none",

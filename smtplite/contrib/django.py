@@ -45,7 +45,7 @@ from smtplite.errors import (
 )
 from smtplite.options import Timeouts
 from smtplite.results import Receipt
-from smtplite.sync import SyncClient, begin, run, run_from_loop
+from smtplite.sync.client import SyncClient, begin, run, run_from_loop
 
 __all__ = ["EmailBackend", "ImproperMailer", "close_connections"]
 

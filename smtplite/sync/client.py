@@ -1,0 +1,379 @@
+"""SyncClient: what a program without an event loop holds."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+import threading
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from email.headerregistry import Address
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
+
+from smtplite import Client, Envelope, LocalProtocolError, Outgoing, RawSession, Receipt, Reply, ServerInfo
+from smtplite.sync.deliveries import SyncDeliveries
+from smtplite.sync.loop import Call, Loop, shared_loop
+
+if TYPE_CHECKING:  # names for annotations alone
+    from smtplite.message.envelope import AnyMessage, AnyRecipients
+    from smtplite.protocol import Command, Extensions
+
+__all__ = ["SyncClient", "SyncSession", "begin", "run", "run_from_loop"]
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+#: How long a call that was interrupted, by Ctrl-C or by whatever a signal handler raises, waits for its cancellation.
+INTERRUPT_SECONDS: Final = 1.0
+
+
+def _takes_what_client_takes(
+    original: Callable[Concatenate[Client, _P], None],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[SyncClient, _P], None]]:
+    """Give `__init__` the arguments of Client's: there is one list of them, not two."""
+
+    def decorate(function: Callable[..., None]) -> Callable[Concatenate[SyncClient, _P], None]:
+        function.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # what inspect looks for
+        return cast("Callable[Concatenate[SyncClient, _P], None]", function)
+
+    return decorate
+
+
+class SyncClient:
+    """Sends messages through a server: `Client` without ``await``, for any number of threads.
+
+    A SyncClient may be made anywhere, also at import time and before a fork; ``with`` opens no connection, and closes
+    those that were opened. It can be used from any thread, but not where an event loop runs: there use `Client`.
+
+    What it is given to call runs in the thread of the event loop that all SyncClients of the process share: `trace`,
+    `connect`, `sign`, the token functions of `auth`, and `rate_limit`. Such a function must not block for long, and
+    must not use a SyncClient.
+
+    Args:
+        *args: see `Client`.
+        **kwargs: see `Client`; all of its arguments, with the same meaning.
+
+    Raises:
+        ConfigurationError: an option is wrong; says which.
+    """
+
+    @_takes_what_client_takes(Client.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._hold(Client(*args, **kwargs))
+
+    @classmethod
+    def from_url(cls, url: str, **overrides: Any) -> Self:
+        """Make a SyncClient from a URL, as `Client.from_url` does.
+
+        Args:
+            url: ``smtp://me:p%40ss@host:587?max_connections=4``; see `Client.from_url`.
+            overrides: any of Client's arguments; they win over the URL.
+
+        Raises:
+            ConfigurationError: the URL or an option is wrong; shows nothing of the URL that could hold a password.
+        """
+        client = cls.__new__(cls)
+        client._hold(Client.from_url(url, **overrides))
+        return client
+
+    def _hold(self, client: Client) -> None:
+        self.asynchronous = client
+        self._loop: Loop | None = None  # which knows the client
+        self._streams: set[SyncDeliveries] = set()  # under way
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"Sync{self.asynchronous!r}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def loop(self) -> Loop:
+        """Return the loop of this process, to which this client is known; for this module and what builds on it.
+
+        Raises:
+            LocalProtocolError: the thread is the loop's own; or the interpreter ends.
+        """
+        loop = shared_loop()
+        if loop.thread is threading.current_thread():
+            raise LocalProtocolError(
+                "SyncClient is used from within a callback, in the thread of its event loop, which would wait for "
+                "itself: use another thread"
+            )
+        if loop is not self._loop:
+            loop.know(self.asynchronous)
+            self._loop = loop
+        return loop
+
+    def _check(self) -> None:
+        _refuse_event_loop()
+        if self._is_closed:
+            raise LocalProtocolError("client is closed: make a new one")
+
+    def _run(self, action: Callable[[Client], Awaitable[_T]]) -> _T:
+        self._check()
+        return run(self, action)
+
+    def close(self) -> None:
+        """End the idle connections, and each busy one when its message is done; nothing can be sent any more.
+
+        Idempotent, from any thread. A stream of `send_many` that was not ended is left, as its block would be.
+        """
+        if self._is_closed:
+            return
+        if self._loop is None:  # never used: there is nothing to end
+            self._is_closed = True
+            return
+        _refuse_event_loop()
+        self._is_closed = True
+        try:
+            for stream in list(self._streams):
+                stream._leave(None, why=LocalProtocolError("client was closed before its stream was at its end"))
+        finally:
+            run(self, Client.aclose)
+
+    def send(
+        self,
+        message: AnyMessage,
+        *,
+        sender: str | Address | None = None,
+        recipients: AnyRecipients | None = None,
+        envelope: Envelope | None = None,
+        require_all: bool = False,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Send one message, and say what became of it for each recipient.
+
+        Interrupted, by Ctrl-C or by whatever a signal's handler raises, the call cancels the message and goes on with
+        that exception, after a second at the latest. If the message was handed over by then, its outcome is unknown,
+        and a warning says so in the log.
+
+        Args:
+            message: a message object of `email`, or the message as octets.
+            sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
+            recipients: one address, or several; None: from To, Cc and Bcc. Bcc itself is never sent.
+            envelope: in place of sender and recipients, with more to say.
+            require_all: send to nobody unless every recipient is accepted.
+            timeout: seconds for the whole call.
+
+        Returns:
+            The receipt: somebody was certainly delivered. ``receipt.complete`` if everybody was.
+
+        Raises:
+            SMTPError: as `Client.send`.
+            LocalProtocolError: an event loop runs in this thread: use `Client`; or the client is closed.
+        """
+        return self._run(
+            lambda client: client.send(
+                message,
+                sender=sender,
+                recipients=recipients,
+                envelope=envelope,
+                require_all=require_all,
+                timeout=timeout,
+            )
+        )
+
+    def send_many(
+        self,
+        messages: Iterable[AnyMessage | Outgoing] | AsyncIterable[AnyMessage | Outgoing],
+        *,
+        connections: int | None = None,
+        in_flight: int = 32,
+        require_all: bool = False,
+        timeout: float | None = None,
+        drain: float = 30.0,
+    ) -> SyncDeliveries:
+        """Send many messages over a few connections, and say what became of each, in order of completion.
+
+        ::
+
+            for delivery in client.send_many(messages):
+                ...  # delivery.item, and delivery.receipt or delivery.error
+
+        The messages are read in the thread that asks for the outcomes, lazily: a few ahead of what is sent. If you may
+        leave the loop early, put it into a block:
+
+        ::
+
+            with client.send_many(messages) as deliveries:
+                for delivery in deliveries:
+                    if enough:
+                        break
+            deliveries.rest  # what the loop did not hand out
+
+        Args:
+            messages: what `send` takes, or `Outgoing`; any iterable. An asynchronous one is read in the loop's thread.
+            connections: the most to use at the same time; None: all that the client may have but one, at least one.
+            in_flight: with `chunking`, messages whose verdicts are outstanding on one connection.
+            require_all: for each message, send to nobody unless every recipient is accepted.
+            timeout: seconds for each message, from its first octet to its verdict; None: the client's.
+            drain: seconds to wait for outstanding outcomes when the block is left early.
+
+        Raises:
+            ConfigurationError: an argument is wrong.
+            SMTPError: (the loop) no connection could be opened; what one message could not do is in its delivery.
+        """
+        return SyncDeliveries(
+            self,
+            messages,
+            {
+                "connections": connections,
+                "in_flight": in_flight,
+                "require_all": require_all,
+                "timeout": timeout,
+                "drain": drain,
+            },
+        )
+
+    @contextmanager
+    def session(self) -> Iterator[SyncSession]:
+        """Open a connection of its own, for commands that `send` does not know; see `Client.session`.
+
+        ::
+
+            with client.session() as session:
+                reply = session.command(Vrfy("postmaster"))
+
+        Raises:
+            SMTPError: what `send` would raise before its first message.
+        """
+        manager = self.asynchronous.session()
+        session = SyncSession(self, self._run(lambda _: manager.__aenter__()))
+        try:
+            yield session
+        except BaseException as error:
+            failure = error
+            if session.is_ours:
+                self._run(lambda _: manager.__aexit__(type(failure), failure, failure.__traceback__))
+            raise
+        else:
+            if session.is_ours:
+                self._run(lambda _: manager.__aexit__(None, None, None))
+
+    def check(self) -> ServerInfo:
+        """Connect, say hello, begin TLS, authenticate, and say what the server offers. Sends no message.
+
+        Raises:
+            SMTPError: what `send` would raise before its first message.
+        """
+        return self._run(Client.check)
+
+
+class SyncSession:
+    """What `SyncClient.session` gives: `RawSession` without ``await``."""
+
+    def __init__(self, client: SyncClient, session: RawSession) -> None:
+        self._client = client
+        self._session = session
+        self._process = os.getpid()
+
+    @property
+    def is_ours(self) -> bool:
+        """False after a fork: the connection is the parent's."""
+        return self._process == os.getpid()
+
+    @property
+    def extensions(self) -> Extensions:
+        """What the server offers."""
+        return self._session.extensions
+
+    @property
+    def info(self) -> ServerInfo:
+        """What is known of the server."""
+        return self._session.info
+
+    @property
+    def transcript(self) -> tuple[str, ...]:
+        """The last commands and replies, secrets left out."""
+        return self._session.transcript
+
+    def command(self, command: Command) -> Reply:
+        """Send a command and return its reply, whatever it says; see `RawSession.command`.
+
+        Args:
+            command: of `smtplite.protocol`, such as ``Vrfy("x")`` or ``Custom("XFOO", "bar")``.
+
+        Raises:
+            LocalProtocolError: the command is illegal now, or not one for a raw session; nothing was sent.
+            SMTPError: as `RawSession.command`; the connection is of no further use.
+        """
+        if not self.is_ours:
+            raise LocalProtocolError("session belongs to the process that this one was forked from: open another one")
+        return self._client._run(lambda _: self._session.command(command))
+
+
+# In the loop
+
+
+def run(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:
+    """Have an action done by the client in the loop, and wait for it, even in the thread of another event loop.
+
+    Raises:
+        LocalProtocolError: the thread is the loop's own, which would wait for itself.
+    """
+    loop = client.loop()
+    done = threading.Lock()
+    done.acquire()
+    call = Call(partial(action, client.asynchronous), done.release)
+    try:
+        loop.hand_over(call)
+        done.acquire()
+    except BaseException:  # a signal's handler raised: KeyboardInterrupt, SystemExit, a time limit
+        if not call.is_done:
+            loop.soon(call.cancel)
+            done.acquire(timeout=INTERRUPT_SECONDS)
+        raise
+    return call.outcome()
+
+
+def begin(client: SyncClient, action: Callable[[Client], Awaitable[object]]) -> Callable[[], object]:
+    """Have an action done by the client in the loop, and return what waits for it."""
+    done = threading.Lock()
+    done.acquire()
+    client.loop().hand_over(Call(partial(action, client.asynchronous), done.release))
+    return done.acquire
+
+
+async def run_from_loop(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:
+    """Do what `run` does, from an asyncio event loop, which goes on meanwhile. Cancelled, it cancels the action."""
+    loop = client.loop()
+    here = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def notify() -> None:
+        try:
+            here.call_soon_threadsafe(done.set)
+        except RuntimeError:
+            if not here.is_closed():  # else nobody waits any more
+                raise
+
+    call = Call(partial(action, client.asynchronous), notify)
+    loop.hand_over(call)
+    try:
+        await done.wait()
+    except asyncio.CancelledError:
+        loop.soon(call.cancel)
+        raise
+    return call.outcome()
+
+
+def _refuse_event_loop() -> None:
+    """Raise an error if this thread is that of a running event loop, which would stand still meanwhile."""
+    trio = sys.modules.get("trio")
+    if asyncio.events._get_running_loop() is not None or (trio is not None and trio.lowlevel.in_trio_run()):
+        raise LocalProtocolError(
+            "SyncClient would stop the event loop that runs in this thread: use smtplite.Client with await here"
+        )

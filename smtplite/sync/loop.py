@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -16,6 +18,11 @@ import anyio
 from smtplite import Client, LocalProtocolError
 
 __all__ = ["Call", "Loop", "shared_loop"]
+
+# What anyio would load in the loop's thread at its first use; the name is its own affair. In a process that is forked in
+# the middle of an import, that import is locked for ever.
+with suppress(ImportError):
+    importlib.import_module("anyio._backends._asyncio")
 
 _T = TypeVar("_T")
 
@@ -72,10 +79,18 @@ class Call(Generic[_T]):
         if self._task is not None:
             self._task.cancel()
 
+    def give_up(self) -> None:
+        """Cancel it, and tell nobody: the interpreter ends, and with it the daemon thread that waits."""
+        self._notify = _nobody
+        self.cancel()
+
     def abandon(self, error: BaseException) -> None:
-        """End the wait for it: nobody does it any more."""
+        """End the wait for it, unless that was ended: nobody does it any more."""
         self._error = error
-        self._finish()
+        try:
+            self._finish()
+        except RuntimeError:  # whoever waits was told before, and the lock is free
+            pass
 
     def _finish(self) -> None:
         self._task = None
@@ -91,6 +106,10 @@ class Call(Generic[_T]):
             raise error
         finally:
             del error  # or it would hold this frame, and this frame it
+
+
+def _nobody() -> None:
+    pass
 
 
 class _Resolver(ThreadPoolExecutor):
@@ -205,7 +224,7 @@ class Loop:
                         tasks.start_soon(client.aclose)
                     tasks.start_soon(self._empty)
             for call in list(self._calls):
-                call.cancel()
+                call.give_up()
             with anyio.move_on_after(EXIT_CANCEL_SECONDS):
                 await self._empty()
         finally:
@@ -220,7 +239,7 @@ class Loop:
 # The process
 
 
-_ENDING: Final = "the interpreter is ending, and no thread can send any more: send before its end"
+_ENDING: Final = "the interpreter is ending, and nothing can be sent any more: send before its end"
 
 
 class _Process:
@@ -229,6 +248,7 @@ class _Process:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal's handler may send, too
         self._loop: Loop | None = None
+        self._is_ending = False
 
     def loop(self) -> Loop:
         """Return the loop; start it, if there is none in this process.
@@ -240,6 +260,8 @@ class _Process:
         if loop is not None and loop.process == os.getpid():
             return loop
         with self._lock:
+            if self._is_ending:
+                raise LocalProtocolError(_ENDING)
             if self._loop is None or self._loop.process != os.getpid():
                 self.leave_to_parent(self._loop)
                 try:
@@ -262,14 +284,15 @@ class _Process:
 
     def after_fork(self) -> _Process:
         """Return what the child has; the parent's lock may be held, and its thread is not here."""
-        self.leave_to_parent(self._loop)
         if self._loop is not None:
+            self.leave_to_parent(self._loop)
             self._loop.forked()
         return _Process()
 
     def exit(self) -> None:
-        """End the loop; what sends nevertheless later begins anew, if it can."""
+        """End the loop. Nothing can be sent any more: nobody would end its connections, or begin a thread for it."""
         with self._lock:
+            self._is_ending = True
             loop, self._loop = self._loop, None
         if loop is not None and loop.process == os.getpid():
             loop.exit()

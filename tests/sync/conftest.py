@@ -15,7 +15,7 @@ from smtplite.testing import SMTPServer, ThreadedServer
 
 PATIENCE_SECONDS = 30
 
-#: What every program begins with. `held` is the number of the test's, printed when the program is where it shall be.
+#: What every program begins with.
 PREFACE = """
 import atexit, os, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,13 +32,26 @@ client = SyncClient("127.0.0.1", int(sys.argv[1]), tls="none")
 """
 
 
+#: From Python 3.12 on os.fork warns where there are threads; what follows from that is what is tested.
+WARNINGS = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+
+
 class Program:
     """A program in a process of its own."""
 
     def __init__(self, source: str, server: ThreadedServer) -> None:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", source, str(server.port)],
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-W",
+                "ignore:This process:DeprecationWarning",
+                "-c",
+                source,
+                str(server.port),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

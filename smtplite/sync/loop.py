@@ -19,8 +19,8 @@ from smtplite import Client, LocalProtocolError
 
 __all__ = ["Call", "Loop", "shared_loop"]
 
-# What anyio would load in the loop's thread at its first use; the name is its own affair. In a process that is forked in
-# the middle of an import, that import is locked for ever.
+# What anyio would load in the loop's thread at its first use; the name is its own affair. If a process is forked in the
+# middle of an import, that import is locked for ever in the child.
 with suppress(ImportError):
     importlib.import_module("anyio._backends._asyncio")
 

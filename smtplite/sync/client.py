@@ -195,6 +195,8 @@ class SyncClient:
         require_all: bool = False,
         timeout: float | None = None,
         drain: float = 30.0,
+        reconnect: float = 30.0,
+        on_begin: Callable[[list[Any]], None] | None = None,
     ) -> SyncDeliveries:
         """Send many messages over a few connections, and say what became of each, in order of completion.
 
@@ -221,6 +223,8 @@ class SyncClient:
             require_all: for each message, send to nobody unless every recipient is accepted.
             timeout: seconds for each message, from its first octet to its verdict; None: the client's.
             drain: seconds to wait for outstanding outcomes when the block is left early.
+            reconnect: seconds to go on trying for a connection after all were lost.
+            on_begin: is called in the loop's thread with the items of a write, before it; see `Client.send_many`.
 
         Raises:
             ConfigurationError: an argument is wrong.
@@ -235,6 +239,8 @@ class SyncClient:
                 "require_all": require_all,
                 "timeout": timeout,
                 "drain": drain,
+                "reconnect": reconnect,
+                "on_begin": on_begin,
             },
         )
 

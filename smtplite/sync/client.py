@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import sys
 import threading
@@ -12,11 +13,11 @@ from contextlib import contextmanager
 from email.headerregistry import Address
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from smtplite import Client, Envelope, LocalProtocolError, Outgoing, RawSession, Receipt, Reply, ServerInfo
 from smtplite.sync.deliveries import SyncDeliveries
-from smtplite.sync.loop import Call, Loop, shared_loop
+from smtplite.sync.loop import INTERRUPT_SECONDS, Call, Loop, shared_loop
 
 if TYPE_CHECKING:  # names for annotations alone
     from smtplite.message.envelope import AnyMessage, AnyRecipients
@@ -27,8 +28,7 @@ __all__ = ["SyncClient", "SyncSession", "begin", "run", "run_from_loop"]
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
-#: How long a call that was interrupted, by Ctrl-C or by whatever a signal handler raises, waits for its cancellation.
-INTERRUPT_SECONDS: Final = 1.0
+_logger = logging.getLogger("smtplite.sync")
 
 
 def _takes_what_client_takes(
@@ -81,13 +81,13 @@ class SyncClient:
         return client
 
     def _hold(self, client: Client) -> None:
-        self.asynchronous = client
+        self._client = client
         self._loop: Loop | None = None  # which knows the client
         self._streams: set[SyncDeliveries] = set()  # under way
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"Sync{self.asynchronous!r}"
+        return f"Sync{self._client!r}"
 
     def __enter__(self) -> Self:
         return self
@@ -100,8 +100,8 @@ class SyncClient:
     ) -> None:
         self.close()
 
-    def loop(self) -> Loop:
-        """Return the loop of this process, to which this client is known; for this module and what builds on it.
+    def _known_loop(self) -> Loop:
+        """Return the loop of this process, to which this client is known.
 
         Raises:
             LocalProtocolError: the thread is the loop's own; or the interpreter ends.
@@ -113,7 +113,7 @@ class SyncClient:
                 "itself: use another thread"
             )
         if loop is not self._loop:
-            loop.know(self.asynchronous)
+            loop.know(self._client)
             self._loop = loop
         return loop
 
@@ -256,17 +256,17 @@ class SyncClient:
         Raises:
             SMTPError: what `send` would raise before its first message.
         """
-        manager = self.asynchronous.session()
+        manager = self._client.session()
         session = SyncSession(self, self._run(lambda _: manager.__aenter__()))
         try:
             yield session
         except BaseException as error:
             failure = error
-            if session.is_ours:
+            if session._is_ours:
                 self._run(lambda _: manager.__aexit__(type(failure), failure, failure.__traceback__))
             raise
         else:
-            if session.is_ours:
+            if session._is_ours:
                 self._run(lambda _: manager.__aexit__(None, None, None))
 
     def check(self) -> ServerInfo:
@@ -282,12 +282,12 @@ class SyncSession:
     """What `SyncClient.session` gives: `RawSession` without ``await``."""
 
     def __init__(self, client: SyncClient, session: RawSession) -> None:
-        self._client = client
+        self._owner = client
         self._session = session
         self._process = os.getpid()
 
     @property
-    def is_ours(self) -> bool:
+    def _is_ours(self) -> bool:
         """False after a fork: the connection is the parent's."""
         return self._process == os.getpid()
 
@@ -316,9 +316,9 @@ class SyncSession:
             LocalProtocolError: the command is illegal now, or not one for a raw session; nothing was sent.
             SMTPError: as `RawSession.command`; the connection is of no further use.
         """
-        if not self.is_ours:
+        if not self._is_ours:
             raise LocalProtocolError("session belongs to the process that this one was forked from: open another one")
-        return self._client._run(lambda _: self._session.command(command))
+        return self._owner._run(lambda _: self._session.command(command))
 
 
 # In the loop
@@ -330,17 +330,19 @@ def run(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:
     Raises:
         LocalProtocolError: the thread is the loop's own, which would wait for itself.
     """
-    loop = client.loop()
+    loop = client._known_loop()
     done = threading.Lock()
     done.acquire()
-    call = Call(partial(action, client.asynchronous), done.release)
+    call = Call(partial(action, client._client), done.release)
     try:
         loop.hand_over(call)
         done.acquire()
-    except BaseException:  # a signal's handler raised: KeyboardInterrupt, SystemExit, a time limit
+    except BaseException as interrupt:  # a signal's handler raised: KeyboardInterrupt, SystemExit, a time limit
         if not call.is_done:
             loop.soon(call.cancel)
             done.acquire(timeout=INTERRUPT_SECONDS)
+        if call.has_result:  # Client, which logs what became unknown, knows nothing of this
+            _logger.warning("%s came when all was done: nobody gets %r", type(interrupt).__name__, call.outcome())
         raise
     return call.outcome()
 
@@ -349,13 +351,13 @@ def begin(client: SyncClient, action: Callable[[Client], Awaitable[object]]) -> 
     """Have an action done by the client in the loop, and return what waits for it."""
     done = threading.Lock()
     done.acquire()
-    client.loop().hand_over(Call(partial(action, client.asynchronous), done.release))
+    client._known_loop().hand_over(Call(partial(action, client._client), done.release))
     return done.acquire
 
 
 async def run_from_loop(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:
     """Do what `run` does, from an asyncio event loop, which goes on meanwhile. Cancelled, it cancels the action."""
-    loop = client.loop()
+    loop = client._known_loop()
     here = asyncio.get_running_loop()
     done = asyncio.Event()
 
@@ -366,7 +368,7 @@ async def run_from_loop(client: SyncClient, action: Callable[[Client], Awaitable
             if not here.is_closed():  # else nobody waits any more
                 raise
 
-    call = Call(partial(action, client.asynchronous), notify)
+    call = Call(partial(action, client._client), notify)
     loop.hand_over(call)
     try:
         await done.wait()
@@ -378,8 +380,8 @@ async def run_from_loop(client: SyncClient, action: Callable[[Client], Awaitable
 
 def _refuse_event_loop() -> None:
     """Raise an error if this thread is that of a running event loop, which would stand still meanwhile."""
-    trio = sys.modules.get("trio")
-    if asyncio.events._get_running_loop() is not None or (trio is not None and trio.lowlevel.in_trio_run()):
+    in_trio_run = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+    if asyncio.events._get_running_loop() is not None or (in_trio_run is not None and in_trio_run()):
         raise LocalProtocolError(
             "SyncClient would stop the event loop that runs in this thread: use smtplite.Client with await here"
         )

@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import anyio
 
 from smtplite import ConnectionLost, Deliveries, Delivery, LocalProtocolError, Outgoing, SMTPError
-from smtplite.sync.loop import Call, Loop
+from smtplite.sync.loop import INTERRUPT_SECONDS, Call, Loop
 
 if TYPE_CHECKING:
     from smtplite.sync.client import SyncClient
 
 __all__ = ["SyncDeliveries"]
 
-#: How long a stream that was interrupted, by Ctrl-C or by whatever a signal handler raises, waits for its end.
-INTERRUPT_SECONDS: Final = 1.0
 #: Messages that are taken from the caller's iterable before the loop asked for them.
 _ITEMS_AHEAD: Final = 16
 #: Outcomes that the caller may leave lying, beside those of Client itself, before no more is sent.
@@ -139,7 +137,7 @@ class SyncDeliveries:
         ):
             source = self._feed = _Feed(iter(messages), self._ask)
         # Which says what is wrong with the arguments, and sends nothing before it is entered.
-        self._stream: AbstractAsyncContextManager[Deliveries] = client.asynchronous.send_many(source, **options)
+        self._stream: AbstractAsyncContextManager[Deliveries] = client._client.send_many(source, **options)
         self._turn = threading.Lock()  # held by the consumer whose turn it is
         self._consumer: int | None = None  # that thread
         self._loop: Loop | None = None  # once it began
@@ -246,7 +244,7 @@ class SyncDeliveries:
         if self._call is not None:
             return
         self._client._check()
-        self._loop = self._client.loop()
+        self._loop = self._client._known_loop()
         self._done.acquire()
         self._call = Call(self._drive, self._ended, self._leave_in_loop)
         self._client._streams.add(self)

@@ -17,7 +17,7 @@ import anyio
 
 from smtplite import Client, LocalProtocolError
 
-__all__ = ["Call", "Loop", "shared_loop"]
+__all__ = ["INTERRUPT_SECONDS", "Call", "Loop", "shared_loop"]
 
 # What anyio would load in the loop's thread at its first use; the name is its own affair. If a process is forked in the
 # middle of an import, that import is locked for ever in the child.
@@ -26,6 +26,8 @@ with suppress(ImportError):
 
 _T = TypeVar("_T")
 
+#: How long a call that was interrupted, by Ctrl-C or by whatever a signal handler raises, waits for its cancellation.
+INTERRUPT_SECONDS: Final = 1.0
 #: How long the end of the interpreter waits for what is under way, and for the servers to say goodbye.
 EXIT_SECONDS: Final = 2.0
 #: ... and then for what it cancelled.
@@ -97,6 +99,11 @@ class Call(Generic[_T]):
         self.is_done = True
         self._notify()
 
+    @property
+    def has_result(self) -> bool:
+        """True if it is done, and returned."""
+        return self.is_done and self._error is None
+
     def outcome(self) -> _T:
         """Return what it returned, or raise what it raised."""
         error, self._error = self._error, None
@@ -125,7 +132,10 @@ class _Resolver(ThreadPoolExecutor):
                 except BaseException as error:  # noqa: BLE001 (goes to whoever asked)
                     future.set_exception(error)
 
-        threading.Thread(target=run, name="smtplite resolver", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="smtplite resolver", daemon=True).start()
+        except RuntimeError:  # behind the end of the main thread, from Python 3.12 on
+            run()
         return future
 
 

@@ -47,14 +47,9 @@ def test_every_method_of_client_is_there() -> None:
     def public(cls: type) -> set[str]:
         return {name for name in vars(cls) if not name.startswith("_")}
 
-    assert {name.replace("aclose", "close") for name in public(Client)} <= public(SyncClient)
-    assert public(RawSession) <= public(SyncSession)
-    assert public(smtplite.Deliveries) - {"running"} <= public(SyncDeliveries) | _of_the_stream()
-
-
-def _of_the_stream() -> set[str]:
-    """What Deliveries offers to the rest of its own room, and to nobody else."""
-    return {name for name, value in vars(smtplite.Deliveries).items() if name != "rest" and not name.startswith("_")}
+    assert {name.replace("aclose", "close") for name in public(Client)} == public(SyncClient)
+    assert public(RawSession) == public(SyncSession)
+    assert public(SyncDeliveries) == {"rest", "close"}
 
 
 def test_it_is_exported_and_named_by_its_server(server: ThreadedServer) -> None:
@@ -310,6 +305,36 @@ def test_what_a_signals_handler_raises_cancels_the_send(
         held.release()
         assert client.send(RAW).complete
     assert len(server.messages) == 1 + len(unknown)
+
+
+def test_an_interrupt_that_comes_when_all_is_done_says_in_the_log_what_nobody_gets(
+    server: ThreadedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    finished = threading.Event()
+
+    def trace(event: TraceEvent) -> None:
+        if isinstance(event, MessageFinished):
+            finished.set()
+
+    def handler(_: int, __: object) -> None:
+        held.release()
+        finished.wait()
+        raise TimeLimit
+
+    def interrupt() -> None:
+        held.wait()
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    held = server.hold("END_OF_DATA")
+    before = signal.signal(signal.SIGUSR1, handler)
+    with SyncClient(server.host, server.port, tls="none", trace=trace) as client:
+        waiting = threading.Thread(target=interrupt)
+        waiting.start()
+        with caplog.at_level(logging.WARNING), pytest.raises(TimeLimit):
+            client.send(RAW)
+        waiting.join()
+    signal.signal(signal.SIGUSR1, before)
+    assert "TimeLimit came when all was done: nobody gets Receipt(" in caplog.text
 
 
 def test_an_interrupted_stream_is_given_up_and_says_what_became_of_all(

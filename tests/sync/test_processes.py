@@ -193,6 +193,25 @@ threading.Thread(target=work).start()
     assert connection.received.endswith(b"QUIT\r\n")
 
 
+def test_a_thread_that_is_no_daemon_connects_by_name_behind_the_end_of_main(
+    server: ThreadedServer, program: Start
+) -> None:
+    child = program(
+        """
+other = SyncClient("localhost", int(sys.argv[1]), tls="none")
+
+def work():
+    threading.main_thread().join()
+    other.send(RAW % b"late")
+
+client.send(RAW % b"first")  # or the loop could not begin any more, from Python 3.12 on
+threading.Thread(target=work).start()
+"""
+    )
+    assert child.end() == (0, "", "")
+    assert arrived(server) == ["<first@x>", "<late@x>"]
+
+
 def test_a_name_server_that_does_not_answer_does_not_keep_the_interpreter(
     server: ThreadedServer, program: Start
 ) -> None:

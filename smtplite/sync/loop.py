@@ -19,10 +19,11 @@ from smtplite import Client, LocalProtocolError
 
 __all__ = ["INTERRUPT_SECONDS", "Call", "Loop", "shared_loop"]
 
-# What anyio would load in the loop's thread at its first use; the name is its own affair. If a process is forked in the
-# middle of an import, that import is locked for ever in the child.
-with suppress(ImportError):
-    importlib.import_module("anyio._backends._asyncio")
+# What else would be loaded in the loop's thread at its first use: by anyio, under a name of its own affair, and when
+# it connects. If a process is forked in the middle of an import, that import is locked for ever in the child.
+for _name in ("anyio._backends._asyncio", "encodings.idna"):
+    with suppress(ImportError):
+        importlib.import_module(_name)
 
 _T = TypeVar("_T")
 

@@ -282,6 +282,22 @@ client.send(RAW % b"parent-again")
     assert [connection.received.count(b"QUIT\r\n") for connection in server.connections] == [1, 1]
 
 
+def test_a_fork_that_python_was_not_told_of_is_seen_by_the_process_id(server: ThreadedServer, program: Start) -> None:
+    child = program(
+        """
+client.send(RAW % b"parent")
+here = os.getpid()
+os.getpid = lambda: here + 1
+client.send(RAW % b"child")
+os.getpid = lambda: here
+say(sum(thread.name == "smtplite" for thread in threading.enumerate()))
+"""
+    )
+    assert child.end() == (0, "2\n", "")
+    assert arrived(server) == ["<parent@x>", "<child@x>"]
+    assert len(server.connections) == 2
+
+
 @pytest.mark.parametrize("verb", ["GREETING", "MAIL", "END_OF_DATA"])
 @pytest.mark.parametrize("sends", [True, False])
 def test_a_fork_in_the_middle_of_a_send_leaves_it_to_the_parent(
@@ -386,6 +402,19 @@ for thread in threads:
     ids = arrived(server)
     assert len(ids) == len(set(ids))
     assert {f"<child-{number}@x>" for number in range(10)} <= set(ids)
+
+
+def test_the_loops_thread_imports_nothing_when_it_first_sends(server: ThreadedServer, program: Start) -> None:
+    """A process that is forked in the middle of an import has that import locked for ever."""
+    child = program(
+        """
+before = set(sys.modules)
+client.send(RAW % b"1")
+list(client.send_many([RAW % b"2", RAW % b"3" + b"line\\r\\n" * 100_000]))
+say(*sorted(set(sys.modules) - before))
+"""
+    )
+    assert child.end() == (0, "\n", "")
 
 
 def test_streams_and_sessions_stay_with_the_parent(server: ThreadedServer, program: Start) -> None:

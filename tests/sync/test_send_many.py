@@ -220,6 +220,23 @@ def test_an_asynchronous_iterable_is_read_in_the_loop(server: ThreadedServer, cl
     assert len([one.result() for one in client.send_many(messages())]) == 10
 
 
+def test_a_consumer_that_stops_stops_the_reading_of_an_asynchronous_iterable(server: ThreadedServer) -> None:
+    taken: list[int] = []
+
+    async def messages() -> AsyncIterator[bytes]:
+        for number in range(4_000):
+            taken.append(number)
+            yield RAW
+
+    with SyncClient(server.host, server.port, tls="none", max_connections=2) as client:
+        with client.send_many(messages(), connections=1) as stream:
+            next(stream)
+            for _ in range(400):  # as many round trips as it takes to read a thousand messages
+                client.check()
+        assert len(taken) <= AHEAD
+        assert len(stream.rest) == len(taken) - 1
+
+
 @pytest.mark.parametrize("messages", [RAW, Outgoing(RAW), "text", 3, None], ids=lambda m: type(m).__name__)
 def test_what_is_no_stream_is_refused_at_once(client: SyncClient, messages: Any) -> None:
     with pytest.raises(smtplite.ConfigurationError, match="iterable of messages"):

@@ -74,7 +74,7 @@ class _Feed:
             self._items.append(next(self._iterator))
         except StopIteration:
             self._is_exhausted = True
-        except Exception as error:  # noqa: BLE001 (the caller's own: raised by Client, behind the outcomes)
+        except Exception as error:  # noqa: BLE001 (the caller's own: raised by Client, after the outcomes)
             self._error = error
             self._is_exhausted = True
         if self._is_starving:

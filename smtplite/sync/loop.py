@@ -135,7 +135,7 @@ class _Resolver(ThreadPoolExecutor):
 
         try:
             threading.Thread(target=run, name="smtplite resolver", daemon=True).start()
-        except RuntimeError:  # behind the end of the main thread, from Python 3.12 on
+        except RuntimeError:  # after the end of the main thread, from Python 3.12 on
             run()
         return future
 

@@ -46,7 +46,7 @@ def test_ctrl_c_cancels_what_was_not_handed_over(server: ThreadedServer, program
     assert server.messages == []
 
 
-def test_ctrl_c_behind_the_hand_over_logs_that_the_outcome_is_unknown(server: ThreadedServer, program: Start) -> None:
+def test_ctrl_c_after_the_hand_over_logs_that_the_outcome_is_unknown(server: ThreadedServer, program: Start) -> None:
     held = server.hold("END_OF_DATA")
     child = program(INTERRUPTED)
     held.wait()
@@ -144,7 +144,7 @@ def test_a_send_under_way_does_not_keep_the_interpreter(server: ThreadedServer, 
     assert server.messages == []
 
 
-def test_a_send_cut_off_behind_the_hand_over_logs_that_the_outcome_is_unknown(
+def test_a_send_cut_off_after_the_hand_over_logs_that_the_outcome_is_unknown(
     server: ThreadedServer, program: Start
 ) -> None:
     held = server.hold("END_OF_DATA")
@@ -173,7 +173,7 @@ def test_a_send_under_way_is_given_time_to_end(server: ThreadedServer, program: 
     assert connection.received.endswith(b"QUIT\r\n")
 
 
-def test_a_thread_that_is_no_daemon_goes_on_sending_behind_the_end_of_main(
+def test_a_thread_that_is_no_daemon_goes_on_sending_after_the_end_of_main(
     server: ThreadedServer, program: Start
 ) -> None:
     child = program(
@@ -193,7 +193,7 @@ threading.Thread(target=work).start()
     assert connection.received.endswith(b"QUIT\r\n")
 
 
-def test_a_thread_that_is_no_daemon_connects_by_name_behind_the_end_of_main(
+def test_a_thread_that_is_no_daemon_connects_by_name_after_the_end_of_main(
     server: ThreadedServer, program: Start
 ) -> None:
     child = program(
@@ -240,10 +240,10 @@ def test_a_stream_that_was_never_ended_does_not_keep_the_interpreter(server: Thr
     assert child.end() == (0, "", "")
 
 
-def test_what_is_sent_at_exit_is_sent_before_smtplites_own_and_refused_behind(
+def test_what_is_sent_at_exit_is_sent_before_smtplites_own_and_refused_after_it(
     server: ThreadedServer, program: Start
 ) -> None:
-    """Functions of atexit run in reverse order: one that is older than smtplite runs behind smtplite's."""
+    """Functions of atexit run in reverse order: one that is older than smtplite runs after smtplite's."""
     before = """
 def late():
     for one in client, SyncClient("127.0.0.1", int(sys.argv[1]), tls="none"):

@@ -146,7 +146,7 @@ def test_an_exception_in_the_block_gives_up_what_is_under_way_and_leaves_as_itse
 
 
 @pytest.mark.parametrize("error", [KeyError("mine"), ValueError("mine")])
-def test_an_error_of_the_callers_iterable_is_raised_behind_the_outcomes(
+def test_an_error_of_the_callers_iterable_is_raised_after_the_outcomes(
     server: ThreadedServer, client: SyncClient, error: Exception
 ) -> None:
     messages = Messages(20, error)

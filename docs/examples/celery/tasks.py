@@ -26,7 +26,7 @@ FIRST_RETRY_SECONDS = float(os.environ.get("MAIL_FIRST_RETRY_SECONDS", "30"))
 LONGEST_RETRY_SECONDS = 3600.0
 RETRIES = 10
 
-# One for each process, which opens its connections when it sends first: behind the fork.
+# One for each process, which opens its connections when it first sends: after the fork.
 mail = SyncClient.from_url(os.environ.get("SMTP_URL", "smtp://localhost:1025?tls=none"), max_connections=1, timeout=120)
 
 

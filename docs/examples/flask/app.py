@@ -34,7 +34,7 @@ def invite() -> ResponseReturnValue:
     if not isinstance(body, dict) or not isinstance(body.get("address"), str):
         return jsonify(outcome='the body is a JSON object with an "address"'), 422
     receipt = mail.send(invitation(body["address"]))
-    return jsonify(outcome="taken", message_id=receipt.message_id, process=os.getpid())
+    return jsonify(outcome="accepted", message_id=receipt.message_id, process=os.getpid())
 
 
 def invitation(address: str) -> EmailMessage:

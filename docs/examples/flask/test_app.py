@@ -56,7 +56,7 @@ def app(server: ThreadedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mod
     module.mail.close()
 
 
-def test_taken_is_200_over_one_connection(server: ThreadedServer, app: ModuleType) -> None:
+def test_accepted_is_200_over_one_connection(server: ThreadedServer, app: ModuleType) -> None:
     http = app.app.test_client()
     responses = [http.post("/invitations", json={"address": GRACE}) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 200]

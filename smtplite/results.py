@@ -7,10 +7,7 @@ from typing import Any
 
 import attrs
 
-from smtplite.errors import (
-    RecipientsRefused,
-    SMTPError,
-)
+from smtplite.errors import LocalProtocolError, RecipientsRefused, SMTPError
 from smtplite.message.envelope import AnyMessage, Outgoing
 from smtplite.protocol.extensions import Extensions, Limits
 from smtplite.protocol.reply import Reply
@@ -86,7 +83,8 @@ class Delivery:
         """Return the receipt, or raise the error: as `Client.send` would have done."""
         if self.error is not None:
             raise self.error
-        assert self.receipt is not None
+        if self.receipt is None:
+            raise LocalProtocolError("this delivery holds neither a receipt nor an error: there is no result to return")
         return self.receipt
 
 

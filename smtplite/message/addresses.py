@@ -1,5 +1,6 @@
 """Sender and recipients out of header fields: a reader of mailbox lists that is ours, and linear.
 
+One job, although long: the grammar of one kind of field, in one pass, with what each mistake is called and its remedy.
 `read_address_list` reads what RFC 5322 3.4 describes, and the old forms that still occur. It is tolerant where the
 mailbox is certain (odd spacing, comments, routes, doubled commas, dots in names), and refuses where it is not (an
 unquoted comma or at sign in a name, two at signs, text behind the bracket): mail to another mailbox than the one that

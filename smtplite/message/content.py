@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 
-from smtplite.errors import MessageError, SMTPError
+from smtplite.errors import LocalProtocolError, MessageError, SMTPError
 from smtplite.message.wire import ContentChecker, Octets, cut
 
 __all__ = ["WHOLE_BYTES", "Body", "Content", "ContentBody", "ContentReader", "OctetBody", "in_thread"]
@@ -470,7 +470,8 @@ class ContentReader:
             eight_bit_error: what to raise at an octet above 127, if the transaction is one for 7-bit content.
             limit: how many octets the server takes, and what to raise where they are more.
         """
-        assert self.is_checked
+        if not self.is_checked:
+            raise LocalProtocolError("content must be checked before it is sent: await check()")
         if self._octets is not None:
             return OctetBody(self._octets, is_binary=self._is_binary)
         return ContentBody(self, eight_bit_error, limit, is_binary=self._is_binary)

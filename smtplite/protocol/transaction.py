@@ -1,6 +1,6 @@
 """Transaction: what to write next for one message, and what each reply means for its recipients.
 
-One job, though it is long: every step, from RSET to the verdict, moves the same stage. Which replies mean which outcome
+One job, although long: every step, from RSET to the verdict, moves the same stage. Which replies mean which outcome
 is the table in `outcomes`; which of them were given, and whether the rest is unknown, is decided here, without I/O.
 `window` has several transactions under way on one connection; alone, one is driven like this::
 

@@ -299,7 +299,8 @@ def reply_of(event: Event) -> Reply:
         return event.reply
     if isinstance(event, ServiceClosing):
         raise ServiceUnavailable(f"server closes the connection: {event.reply}", reply=event.reply)
-    assert isinstance(event, Disconnected)
+    if not isinstance(event, Disconnected):
+        raise RemoteProtocolError(f"server refused content that nobody sent: {event.reply}", reply=event.reply)
     if not event.unanswered:
         raise ConnectionLost("server closed the connection", phase="hello")
     rule = RULES[type(event.unanswered[0])]

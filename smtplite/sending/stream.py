@@ -176,8 +176,8 @@ class Deliveries:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        assert self._block is not None
-        return await self._block.__aexit__(exc_type, exc_value, traceback)
+        block = self._block
+        return None if block is None else await block.__aexit__(exc_type, exc_value, traceback)
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
         if self._block is None:

@@ -119,6 +119,7 @@ class _Feed:
 class SyncDeliveries:
     """What `SyncClient.send_many` gives: iterate it for the outcomes, in order of completion.
 
+    One job, although long: the hand-over between threads and a loop, and each attribute is what one side tells another.
     The stream begins with its block, or with the first step of the loop. Several threads may take outcomes from it.
 
     Args:

@@ -20,8 +20,8 @@ from smtplite.sync.deliveries import SyncDeliveries
 from smtplite.sync.loop import INTERRUPT_SECONDS, Call, Loop, shared_loop
 
 if TYPE_CHECKING:  # names for annotations alone
-    from smtplite.message.envelope import AnyMessage, AnyRecipients
     from smtplite.protocol import Command, Extensions
+    from smtplite.types import AnyMessage, AnyRecipients
 
 __all__ = ["SyncClient", "SyncSession", "begin", "run", "run_from_loop"]
 

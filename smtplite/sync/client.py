@@ -169,7 +169,7 @@ class SyncClient:
             timeout: seconds for the whole call.
 
         Returns:
-            The receipt: somebody was certainly delivered. ``receipt.complete`` if everybody was.
+            The receipt. Somebody was certainly delivered; ``receipt.complete`` if everybody was.
 
         Raises:
             SMTPError: as `Client.send`.

@@ -71,7 +71,7 @@ CORE: list[set[str]] = [
     {"window"},
 ]
 MESSAGE: list[set[str]] = [
-    {"addresses", "wire"},
+    {"addresses", "headers", "wire"},
     {"flatten"},
     {"content", "signing", "composing"},
     {"envelope"},

@@ -79,6 +79,8 @@ class Envelope:
         body: "7BIT" or "8BITMIME"; None: what the content needs. "BINARYMIME": content that is given as octets goes
             octet for octet (RFC 3030), through a client with chunking=True.
         smtputf8: True or False to decide it; None: when an address or a header needs it.
+        long_lines: "send": lines of more than 998 octets are sent where they cannot be encoded, and the server may
+            fold them, refuse them, or pass them on; None: they are refused.
         parameters: any other parameters of MAIL: keyword -> value, or None for a keyword without one.
     """
 
@@ -90,6 +92,7 @@ class Envelope:
     require_tls: bool = attrs.field(default=False, kw_only=True)
     body: str | None = attrs.field(default=None, kw_only=True)
     smtputf8: bool | None = attrs.field(default=None, kw_only=True)
+    long_lines: Literal["send"] | None = attrs.field(default=None, kw_only=True)
     parameters: Mapping[str, str | None] = attrs.field(factory=dict, kw_only=True, converter=_frozen_mapping)
 
     def __attrs_post_init__(self) -> None:
@@ -97,6 +100,8 @@ class Envelope:
             raise MessageError(f"dsn is 'require' or 'drop', not {self.dsn!r}")
         if self.body not in (None, "7BIT", "8BITMIME", "BINARYMIME"):
             raise MessageError(f"body is '7BIT', '8BITMIME', 'BINARYMIME' or None, not {self.body!r}")
+        if self.long_lines not in (None, "send"):
+            raise MessageError(f"long_lines is 'send' or None, not {self.long_lines!r}")
 
 
 def _any_recipients(value: AnyRecipients | None) -> AnyRecipients | None:

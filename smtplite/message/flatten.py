@@ -1,12 +1,8 @@
 """Flattening: from a message object of `email` to its octets on the wire (RFC 5322, RFC 2045).
 
-What comes out is what ``message.as_bytes(policy=email.policy.SMTP)`` gives, octet for octet. What people really send
-(headers in ASCII that need no folding, bodies that are already encoded) is written straight from the message's own
-strings; whatever is not certain to come out the same goes through the stdlib's generator: a single field, or a part.
-
-Two things differ from the stdlib on purpose. Bcc and Resent-Bcc do not leave. And an address with an internationalized
-domain is written with its A-label, for the stdlib writes an encoded word into the middle of the address, which nobody
-can answer to.
+What a receiver reads is what the caller built (rule R32): a field that was parsed, or that fits its line, goes octet
+for octet; what must be folded or encoded is written by `headers`; and each address field is read before and after, for
+a mailbox must not become another one on its way. A body is touched only where no server could take it as it is.
 
 Nothing here touches the message, or the parts in it: it may be flattened in a worker thread while others send it. Every
 single step of the work is a small one, so that a large message in a worker thread leaves the event loop its turns.
@@ -14,73 +10,66 @@ single step of the work is a small one, so that a large message in a worker thre
 
 from __future__ import annotations
 
+import binascii
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from email import _header_value_parser
+from email import charset as email_charset
 from email import headerregistry as registry
 from email import policy as email_policy
 from email._header_value_parser import TokenList
-from email.generator import BytesGenerator
+from email.errors import FirstHeaderLineIsContinuationDefect, InvalidHeaderDefect, MissingHeaderBodySeparatorDefect
+from email.header import Header
 from email.headerregistry import Address, BaseHeader, Group
 from email.message import Message
-from email.policy import Policy
+from email.mime.base import MIMEBase
 from enum import Enum
-from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
+import attrs
+
 from smtplite.errors import MessageError, SMTPError
+from smtplite.message.addresses import mailboxes_of
+from smtplite.message.headers import (
+    LINE_CHARACTERS,
+    MAX_LINE_BYTES,
+    FieldNeedsUtf8,
+    Kind,
+    check_field,
+    encoded_words,
+    field,
+    is_field_name,
+    kind_of,
+    mailbox_source,
+    parameters_of,
+    phrase_source,
+    unfold,
+)
 from smtplite.protocol.paths import Domain
-from smtplite.protocol.transparency import Normalizer, normalize
 
-__all__ = ["ADDRESS_FIELDS", "LARGE_BYTES", "check_field", "is_large", "unfold", "wire_bytes"]
+__all__ = ["LARGE_BYTES", "flattened", "is_dkim_signed", "is_large", "signed_names", "wire_bytes"]
 
-#: Fields that hold addresses, of those that leave; each may have "Resent-" in front.
-ADDRESS_FIELDS: Final = frozenset({"from", "sender", "reply-to", "to", "cc"})
 #: A message of at least this size is better flattened in a worker thread: a millisecond of work, ten for the slowest.
 LARGE_BYTES: Final = 524_288
 
-# A field of the header section, after folding: every CRLF but the last is followed by white space (RFC 5322 2.2.3).
-_FOLDED_FIELD: Final = re.compile(rb"([\x21-\x39\x3b-\x7e]+):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
-# A value may come to us folded; then each line break is followed by white space. Anything else is an injection.
-_FOLDED_VALUE: Final = re.compile(r"[^\r\n]*(?:\r?\n[ \t][^\r\n]*)*")
-_FIELD_NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+")
-
 _DROPPED: Final = frozenset({"bcc", "resent-bcc"})
-#: A header line as the stdlib's policies fold it.
-_LINE_CHARACTERS: Final = 78
-#: Deeper, the generator may judge it.
-_MAX_DEPTH: Final = 50
 #: What one step may take of a large body: well below a millisecond.
 _STEP_CHARACTERS: Final = 131_072
 #: Parts that are counted to tell a large message; one with more is large.
 _MAX_PARTS: Final = 1000
-#: A header that must be folded takes the stdlib so many times as long as a body of the same length takes us, or more.
+#: A header that must be folded takes so many times as long as a body of the same length, or more.
 _HEADER_WEIGHT: Final = 512
 
-_POLICIES: Final[dict[tuple[bool, bool], Policy[Any]]] = {
-    (False, False): email_policy.SMTP,
-    (True, False): email_policy.SMTPUTF8,
-    (False, True): email_policy.SMTP.clone(cte_type="7bit"),
-    (True, True): email_policy.SMTPUTF8.clone(cte_type="7bit"),
-}
-_COMPAT32: Final = email_policy.compat32.clone(linesep="\r\n")
 
+def wire_bytes(message: Message[Any, Any], *, utf8: bool = False, seven_bit: bool = False) -> bytes:
+    r"""Flatten a message for the wire: what a receiver reads is what was built.
 
-def wire_bytes(
-    message: Message[Any, Any],
-    *,
-    utf8: bool = False,
-    seven_bit: bool = False,
-    _added: Sequence[tuple[str, str]] = (),
-) -> bytes:
-    r"""Flatten a message for the wire: as ``message.as_bytes(policy=email.policy.SMTP)``, without Bcc and Resent-Bcc.
-
-    Line endings are CRLF; dots are not doubled. The message is not changed. An internationalized domain in an address
-    field becomes its A-label, unless `utf8`.
+    Line endings are CRLF; dots are not doubled; Bcc and Resent-Bcc are left out. The message is not changed. Header
+    fields go as they are wherever they can; else they are folded and encoded by their grammar. Bodies go as they are,
+    but for lines of more than 998 octets, which are encoded.
 
     Args:
         message: what `email` made or parsed.
@@ -88,15 +77,47 @@ def wire_bytes(
         seven_bit: 8-bit bodies re-encoded, for a server without 8BITMIME.
 
     Raises:
-        MessageError: a header name or value holds a line break, or the stdlib cannot flatten the message.
+        MessageError: the message cannot be sent so; says which field or part, and why.
+    """
+    try:
+        return flattened(message, utf8=utf8, seven_bit=seven_bit)
+    except FieldNeedsUtf8 as error:
+        raise MessageError(f"{error}: only SMTPUTF8 can send it") from error
+
+
+def flattened(
+    message: Message[Any, Any],
+    *,
+    utf8: bool = False,
+    seven_bit: bool = False,
+    sends_long_lines: bool = False,
+    added: Sequence[tuple[str, str]] = (),
+) -> bytes:
+    """Flatten a message, as `wire_bytes` does.
+
+    Args:
+        message: what `email` made or parsed.
+        utf8: headers may be UTF-8.
+        seven_bit: 8-bit bodies re-encoded.
+        sends_long_lines: lines of more than 998 octets stay where they cannot be encoded.
+        added: fields that are put behind the message's own.
+
+    Raises:
+        FieldNeedsUtf8: it can be sent only with `utf8`.
+        MessageError: it cannot be sent.
     """
     pieces: list[str] = []
     try:
-        _write_part(pieces, message, _POLICIES[utf8, seven_bit], _added, is_top=True, depth=0)
+        if message.defects:
+            _check_defects(message)
+        form = _Form(utf8=utf8, seven_bit=seven_bit, sends_long_lines=sends_long_lines)
+        if is_dkim_signed(message):
+            form = attrs.evolve(form, frozen="a DKIM-Signature", policy=message.policy.clone(linesep="\r\n"))
+        _write_part(pieces, message, form, added, is_top=True)
         return _joined(pieces)
     except (SMTPError, MemoryError):
         raise
-    except Exception as error:  # whatever the stdlib meets: IndexError, RecursionError, email.errors.MessageError
+    except Exception as error:  # whatever is in the message that never ought to be, and what the stdlib makes of it
         raise MessageError(f"message cannot be flattened: {error}") from error
 
 
@@ -119,19 +140,80 @@ def is_large(message: Message[Any, Any]) -> bool:
             waiting += payload
         for _, value in part._headers:  # type: ignore[attr-defined]
             length = len(value if isinstance(value, str) else str(value))
-            if length > _LINE_CHARACTERS:
+            if length > LINE_CHARACTERS:
                 estimate += _HEADER_WEIGHT * length
         if estimate >= LARGE_BYTES or count > _MAX_PARTS:
             return True
     return False
 
 
+def is_dkim_signed(message: Message[Any, Any]) -> bool:
+    """Return True if the message has a DKIM-Signature, which any change could break (RFC 6376)."""
+    for name, _ in message._headers:  # type: ignore[attr-defined]  # noqa: SIM110 (any() takes twice as long)
+        if len(name) == 14 and name.lower() == "dkim-signature":
+            return True
+    return False
+
+
+_SIGNED_NAMES: Final = re.compile(r"(?:^|;)\s*h\s*=([^;]*)")
+
+
+def signed_names(message: Message[Any, Any]) -> frozenset[str]:
+    """Return the names of the fields that the message's DKIM-Signatures cover, those that are not there too."""
+    names: set[str] = set()
+    for name, value in message.raw_items():
+        if name.lower() == "dkim-signature":
+            for match in _SIGNED_NAMES.finditer(str(value)):
+                names.update(signed.strip().lower() for signed in match[1].split(":"))
+    return frozenset(names)
+
+
+@attrs.frozen
+class _Form:
+    """How it is written.
+
+    Attributes:
+        utf8: headers may be UTF-8.
+        seven_bit: bodies must be ASCII.
+        sends_long_lines: lines over 998 octets may stay where they cannot be encoded.
+        frozen: what forbids any change, for people; None: nothing does.
+        policy: how the stdlib writes what is frozen; None: the message's own, without folding.
+    """
+
+    utf8: bool
+    seven_bit: bool
+    sends_long_lines: bool = False
+    frozen: str | None = None
+    policy: Any = None
+
+
+def _check_defects(message: Message[Any, Any]) -> None:
+    """Refuse a message that was read with a header section that is none."""
+    for defect in message.defects:
+        if isinstance(defect, FirstHeaderLineIsContinuationDefect):
+            line = str(defect.line)  # type: ignore[attr-defined]
+            raise MessageError(f"message has something in front of its first header: line 1, {line[:80]!r}")
+        if isinstance(defect, MissingHeaderBodySeparatorDefect):
+            lines = sum(1 + str(value).count("\n") for _, value in message.raw_items())
+            payload = message._payload  # type: ignore[attr-defined]
+            text = payload.partition("\n")[0].rstrip("\r") if isinstance(payload, str) else ""
+            hint = ": no white space may stand in front of the colon" if _SPACE_BEFORE_COLON.match(text) else ""
+            raise MessageError(
+                f"message has a line among its headers that is none: line {lines + 1}, {text[:80]!r}{hint}"
+            )
+        if isinstance(defect, InvalidHeaderDefect):
+            raise MessageError(f"message has a line among its headers that is none: {str(defect)[:80]}")
+
+
+_SPACE_BEFORE_COLON: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+[ \t]+:")
+
+
 def _joined(pieces: list[str]) -> bytes:
     if sum(map(len, pieces)) <= _STEP_CHARACTERS:
-        return "".join(pieces).encode("ascii", "surrogateescape")
+        return "".join(pieces).encode("utf-8", "surrogateescape")
     buffer = BytesIO()
     for piece in pieces:
-        buffer.write(piece.encode("ascii", "surrogateescape"))
+        buffer.write(piece.encode("utf-8", "surrogateescape"))
     return buffer.getvalue()
 
 
@@ -161,135 +243,81 @@ def _write_text(pieces: list[str], text: str) -> None:
 
 def _write_part(
     pieces: list[str],
-    message: Message[Any, Any],
-    policy: Policy[Any],
-    added: Sequence[tuple[str, str]],
+    message: Any,
+    form: _Form,
+    added: Sequence[tuple[str, str]] = (),
     *,
-    is_top: bool,
-    depth: int,
+    is_top: bool = False,
+    is_message: bool = True,
 ) -> None:
     """Write a message, or a part of one, and all that is in it."""
-    begun = len(pieces)
-    if depth > _MAX_DEPTH or not _write_plain(pieces, message, policy, added, is_top=is_top, depth=depth):
-        del pieces[begun:]
-        written = _generated(message, policy, added, is_top=is_top)
-        view = memoryview(written)
-        starts = range(0, len(view), _STEP_CHARACTERS)
-        pieces += [str(view[start : start + _STEP_CHARACTERS], "ascii", "surrogateescape") for start in starts]
-
-
-#: What the stdlib's generator asks of a message. A class that answers differently goes through the generator.
-_ASKED: Final = (
-    "__contains__",
-    "_get_params_preserve",
-    "get",
-    "get_boundary",
-    "get_content_maintype",
-    "get_content_subtype",
-    "get_content_type",
-    "get_default_type",
-    "get_param",
-    "get_params",
-    "get_payload",
-    "is_multipart",
-    "raw_items",
-    "set_boundary",
-)
-
-
-@lru_cache(maxsize=64)
-def _is_plain(cls: type) -> bool:
-    return (
-        issubclass(cls, Message)
-        and all(getattr(cls, name) is getattr(Message, name) for name in _ASKED)
-        and not hasattr(cls, "_write_headers")
-    )
-
-
-#: Types whose handler in the stdlib's generator is the one that writes a str.
-_LEAVES: Final = frozenset({"text", "application", "image", "audio", "video", "font", "model"})
-
-# A Content-Type that can be read in only one way: no comments, quoted pairs, encoded words or RFC 2231 encoding.
-_PLAIN_TYPE: Final = re.compile(
-    r"([A-Za-z]+)/([A-Za-z0-9.+-]+)"
-    r"((?:;[ \t]*[A-Za-z][A-Za-z0-9-]*=(?:\"[0-9A-Za-z+_,./:=@<>-]+\"|[0-9A-Za-z+_.-]+))*)"
-)
-_PLAIN_PARAMETER: Final = re.compile(r";[ \t]*([A-Za-z][A-Za-z0-9-]*)=\"?([0-9A-Za-z+_,./:=@<>-]+)")
-
-
-def _write_plain(
-    pieces: list[str],
-    message: Any,
-    policy: Policy[Any],
-    added: Sequence[tuple[str, str]],
-    *,
-    is_top: bool,
-    depth: int,
-) -> bool:
-    """Write a part without the generator; False if it cannot be certain that the result would be the same."""
-    if not _is_plain(message.__class__):
-        return False
     payload = message._payload
-    fields = message._headers
-    types = [value for name, value in fields if len(name) == 12 and name.lower() == "content-type"]
-    content_type = types[0] if types else message._default_type
-    if not isinstance(content_type, str):
-        return False
-    main = content_type[: content_type.find("/")].lower()
+    fields = list(message.raw_items())
+    if added:
+        fields += added
+    content_type = _content_type(message, fields)
+    main, _, sub = content_type.partition("/")
+    header = _Header(fields, form, is_top=is_top, is_built=isinstance(message, MIMEBase))
+    if payload is None or isinstance(payload, str):
+        if not (payload is None and main == "multipart"):
+            _write_leaf(pieces, payload or "", header, content_type, is_message=is_message)
+            return
+        payload = []
+    if main == "multipart":
+        parts = payload if isinstance(payload, list) else [payload]
+        _write_multipart(pieces, message, parts, header, content_type)
+        return
+    if main != "message" or not isinstance(payload, list) or not payload:
+        raise MessageError(f"part {content_type} has a payload of {type(payload).__name__}: a str is expected")
+    header.relabel_as_seven_bit()
+    header.write(pieces)
+    if sub == "delivery-status":
+        _write_blocks(pieces, payload, form)
+        return
+    _require_part(payload[0], content_type)
+    _write_part(pieces, payload[0], form)
 
-    if main in _LEAVES:
-        if payload is None:
-            payload = ""
-        elif payload.__class__ is not str or (policy.cte_type == "7bit" and not payload.isascii()):
-            return False
-        _write_header(pieces, fields, policy, added, is_top=is_top)
-        if payload.isascii():
-            _write_text(pieces, payload)
-            return True
-        try:  # 8-bit octets stand there as lone surrogates; anything else beyond ASCII the generator may judge
-            for step in _steps(payload):
-                step.encode("ascii", "surrogateescape")
-        except UnicodeEncodeError:
-            return False
-        _write_text(pieces, payload)
-        return True
 
-    match = _PLAIN_TYPE.fullmatch(unfold(content_type))
-    if match is None or payload.__class__ is not list:
-        return False
-    sub = match[2].lower()
-    if main == "message":
-        if sub == "delivery-status" or not payload or not isinstance(payload[0], Message):
-            return False
-        _write_header(pieces, fields, policy, added, is_top=is_top)
-        _write_part(pieces, payload[0], policy, (), is_top=False, depth=depth + 1)
-        return True
-    if main != "multipart" or not all(isinstance(part, Message) for part in payload):
-        return False
-    parameters = [(name.lower(), value) for name, value in _PLAIN_PARAMETER.findall(match[3])]
-    boundaries = [value for name, value in parameters if name == "boundary"]
-    if len(boundaries) > 1 or (not boundaries and parameters):
-        return False
-    for text in (message.preamble, message.epilogue):
-        if text is not None and not (text.__class__ is str and text.isascii()):
-            return False
-    # What is signed has to stay as it is, so that the stdlib folds none of its headers.
-    inner = policy.clone(max_line_length=0) if sub == "signed" else policy
+def _require_part(part: object, content_type: str) -> None:
+    if not isinstance(part, Message):
+        raise MessageError(f"message cannot be flattened: part {content_type} has a {type(part).__name__} in it")
+
+
+def _write_blocks(pieces: list[str], blocks: list[Any], form: _Form) -> None:
+    """Write a delivery status: blocks of fields, with an empty line between (RFC 3464 2.1)."""
+    for number, block in enumerate(blocks):
+        _require_part(block, "message/delivery-status")
+        written: list[str] = []
+        _write_part(written, block, form)
+        text = "".join(written)
+        if number:
+            pieces.append("\r\n")
+        pieces.append(text.removesuffix("\r\n"))
+
+
+#: What is in these is written octet for octet: it is signed, or a hash is taken of it (RFC 1847).
+_FROZEN_PARTS: Final = frozenset({"multipart/signed", "multipart/encrypted"})
+
+
+def _write_multipart(pieces: list[str], message: Any, parts: list[Any], header: _Header, content_type: str) -> None:
+    form = header.form
+    inner = form
+    if form.frozen is None and content_type in _FROZEN_PARTS:
+        inner = attrs.evolve(form, frozen=content_type, policy=None)
     bodies: list[list[str]] = []
-    for part in payload:
+    for part in parts:
+        _require_part(part, content_type)
         body: list[str] = []
-        _write_part(body, part, inner, (), is_top=False, depth=depth + 1)
+        _write_part(body, part, inner, is_message=False)
         bodies.append(body)
-    if boundaries:
-        boundary = boundaries[0]
-        _write_header(pieces, fields, policy, added, is_top=is_top)
-    else:
-        if len(types) != 1 or not content_type.isprintable():
-            return False
+    boundary = header.boundary()
+    if not boundary:
         boundary = _new_boundary(bodies)
-        _write_header(pieces, fields, policy, added, is_top=is_top, boundary=boundary)
+        header.add_boundary(boundary)
+    header.relabel_as_seven_bit()
+    header.write(pieces)
     if message.preamble is not None:
-        _write_text(pieces, message.preamble)
+        _write_around(pieces, message.preamble, form, content_type)
         pieces.append("\r\n")
     pieces.append(f"--{boundary}\r\n")
     for number, body in enumerate(bodies):
@@ -298,8 +326,45 @@ def _write_plain(
         pieces += body
     pieces.append(f"\r\n--{boundary}--\r\n")
     if message.epilogue is not None:
-        _write_text(pieces, message.epilogue)
-    return True
+        _write_around(pieces, message.epilogue, form, content_type)
+
+
+def _write_around(pieces: list[str], text: str, form: _Form, content_type: str) -> None:
+    """Write what stands before the first part, or behind the last one; nobody reads it, and nothing can encode it."""
+    _check_unencoded(text, form, f"the text around the parts of {content_type}")
+    _write_text(pieces, text)
+
+
+def _check_unencoded(text: str, form: _Form, what: str) -> None:
+    """Refuse a text that cannot be encoded where it would have to be."""
+    if not form.sends_long_lines and (found := _long_line(text)) is not None:
+        line, length = found
+        raise MessageError(
+            f"{what} has a line of {length} octets, line {line} of it, and cannot be encoded: a line has at most "
+            f"{MAX_LINE_BYTES} (long_lines='send' sends it all the same)"
+        )
+    if form.seven_bit and not text.isascii():
+        raise MessageError(f"{what} holds 8-bit octets, and cannot be encoded")
+
+
+def _long_line(text: str) -> tuple[int, int] | None:
+    """Return number and octets of the first line that is too long; None if none is."""
+    if not text.isascii() and not _has_octets(text):
+        text = text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+    start, length = 0, len(text)
+    while length - start > MAX_LINE_BYTES:
+        # Every line that ends inside this window is short enough: one look for each thousand octets.
+        end = text.rfind("\n", start, start + MAX_LINE_BYTES + 1)
+        if end < 0 and text[start + MAX_LINE_BYTES : start + MAX_LINE_BYTES + 2] == "\r\n":
+            end = start + MAX_LINE_BYTES + 1
+        if end < 0:
+            end = text.rfind("\r", start, start + MAX_LINE_BYTES + 1)
+        if end < 0:
+            ends = [at for at in (text.find("\n", start), text.find("\r", start)) if at >= 0]
+            before = _normalized(text[:start])
+            return before.count("\n") + 1, min(ends, default=length) - start
+        start = end + 1
+    return None
 
 
 def _new_boundary(bodies: list[list[str]]) -> str:
@@ -310,282 +375,565 @@ def _new_boundary(bodies: list[list[str]]) -> str:
             return boundary
 
 
-# Header fields
+# Leaves
 
 
-class _NameKind(Enum):
-    SENT = "the name of a field that leaves"
-    DROPPED = "... of one that does not, if it is the message's own"
-    INVALID = "no name of a field"
+def _write_leaf(pieces: list[str], text: str, header: _Header, content_type: str, *, is_message: bool) -> None:
+    """Write a part that has no parts, encoded if it must be."""
+    form = header.form
+    is_ascii = text.isascii()
+    if is_ascii and (len(text) <= MAX_LINE_BYTES or _long_line(text) is None):
+        header.write(pieces)
+        _write_text(pieces, text)
+        return
+    if not is_ascii:
+        text = _as_octets(text, header, content_type)
+    must_be_encoded = _long_line(text) is not None or (form.seven_bit and not is_ascii)
+    if not must_be_encoded:
+        header.write(pieces)
+        _write_text(pieces, text)
+        return
+    is_composite = content_type.startswith(("multipart/", "message/"))
+    if form.frozen is not None or is_composite:
+        what = f"part {content_type}"
+        _check_unencoded(text, form, what if form.frozen is None else f"{what}, which {form.frozen} leaves as it is,")
+        header.write(pieces)
+        _write_text(pieces, text)
+        return
+    encoding, body = _encoded_body(text, header.transfer_encoding(), content_type)
+    header.set_transfer_encoding(encoding, is_message=is_message)
+    header.write(pieces)
+    pieces += body
 
 
-@lru_cache(maxsize=512)
-def _name_kind(name: str) -> _NameKind:
-    if _FIELD_NAME.fullmatch(name) is None:
-        return _NameKind.INVALID
-    return _NameKind.DROPPED if name.lower() in _DROPPED else _NameKind.SENT
+def _as_octets(text: str, header: _Header, content_type: str) -> str:
+    """Return a body whose octets beyond ASCII are surrogates, as a parser has them."""
+    if _has_octets(text):
+        return text
+    charset = parameters_of(header.content_type() or "").get("charset")
+    if charset is None:
+        raise MessageError(
+            f"part {content_type} cannot be flattened: it is text that is not ASCII, in no charset: "
+            "give it one, as with set_payload(text, 'utf-8')"
+        )
+    try:
+        octets = text.encode(email_charset.Charset(charset).output_codec or charset, "surrogateescape")
+    except (LookupError, UnicodeError) as error:
+        raise MessageError(
+            f"part {content_type} cannot be flattened: it is no text in {charset[:40]!r}: {error}"
+        ) from error
+    return octets.decode("ascii", "surrogateescape")
 
 
-def check_field(name: str, value: object) -> None:
-    """Refuse a field that would become more than one, or none.
+def _encoded_body(text: str, encoding: str, content_type: str) -> tuple[str, list[str]]:
+    """Return the encoding of a body that must be encoded, and the body in it."""
+    if encoding == "base64":
+        if not text.isascii():
+            raise MessageError(f"part {content_type} is no base64: it holds 8-bit octets")
+        digits = "".join(text.split())
+        return encoding, _rows(digits)
+    if encoding == "quoted-printable":
+        octets = binascii.a2b_qp(_normalized(text).encode("ascii", "surrogateescape"))
+    elif encoding in ("", "7bit", "8bit", "binary"):
+        octets = text.encode("ascii", "surrogateescape")
+    else:
+        raise MessageError(
+            f"part {content_type} in {encoding[:40]!r} has a line of more than {MAX_LINE_BYTES} octets, or 8-bit ones"
+        )
+    if not content_type.startswith("text/"):
+        return "base64", _base64(octets)
+    octets = re.sub(rb"\r\n?|\n", b"\r\n", octets)
+    escaped = len(octets.translate(None, _QP_SAFE))
+    if (len(octets) + 2 * escaped) * 77 // 75 <= len(octets) * 4 // 3 * 78 // 76:
+        return "quoted-printable", _quoted_printable(octets)
+    return "base64", _base64(octets)
 
-    Raises:
-        MessageError: the name is no field name, or the value holds a line break that is no folding.
+
+_QP_SAFE: Final = bytes(octet for octet in (9, 10, 13, *range(32, 127)) if octet != 0x3D)
+#: Octets that make a row of base64, and characters of it (RFC 2045 6.8).
+_ROW_BYTES: Final = 57
+_ROW_CHARACTERS: Final = 76
+
+
+def _normalized(text: str) -> str:
+    return (
+        text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n") if "\r" in text or "\n" in text else text
+    )
+
+
+def _rows(digits: str) -> list[str]:
+    rows = (digits[at : at + _ROW_CHARACTERS] for at in range(0, len(digits), _ROW_CHARACTERS))
+    return [f"{row}\r\n" for row in rows]
+
+
+def _base64(octets: bytes) -> list[str]:
+    view = memoryview(octets)
+    rows = range(0, len(view), _ROW_BYTES)
+    return [str(binascii.b2a_base64(view[at : at + _ROW_BYTES], newline=False), "ascii") + "\r\n" for at in rows]
+
+
+def _quoted_printable(octets: bytes) -> list[str]:
+    pieces: list[str] = []
+    at = 0
+    while at < len(octets):
+        end = at + _STEP_CHARACTERS
+        if end < len(octets):
+            line_end = octets.rfind(b"\n", at, end)
+            is_cut = line_end < 0
+            end = end if is_cut else line_end + 1
+            while is_cut and octets[end - 1] in b" \t\r":  # white space at a line's end, or half of a line end
+                end -= 1
+                if end == at:
+                    raise MessageError("message has a line of white space too long to be encoded")
+        else:
+            end, is_cut = len(octets), False
+        pieces.append(binascii.b2a_qp(octets[at:end], istext=True).decode("ascii"))
+        if is_cut:
+            pieces.append("=\r\n")
+        at = end
+    return pieces
+
+
+# Header sections
+
+_PLAIN_TYPE: Final = re.compile(r"[ \t]*([A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+)[ \t]*")
+
+
+def _content_type(message: Any, fields: Iterable[tuple[str, Any]]) -> str:
+    for name, value in fields:
+        if len(name) == 12 and name.lower() == "content-type":
+            found = _reading(value).partition(";")[0].strip().lower()
+            return found if found.count("/") == 1 else "text/plain"
+    return str(message.get_default_type())
+
+
+class _Header:
+    """The header section of one part, and the few changes that its body may need.
+
+    Args:
+        fields: names and values.
+        form: how it is written.
+        is_top: it is the message's own: Bcc is dropped.
+        is_built: its text was set, not parsed, for parsers do not make this class.
     """
-    if _name_kind(name) is _NameKind.INVALID:
-        raise MessageError(f"header name {name[:80]!r} is not printable ASCII without space and colon")
-    text = value if isinstance(value, str) else str(value)
-    if ("\n" in text or "\r" in text) and _FOLDED_VALUE.fullmatch(text) is None:
-        raise MessageError(f"header {name} holds a line break: {text[:80]!r}")
+
+    def __init__(self, fields: list[tuple[str, Any]], form: _Form, *, is_top: bool, is_built: bool) -> None:
+        self._fields = fields
+        self._is_top = is_top
+        self._is_built = is_built
+        self.form = form
+
+    def _first(self, name: str) -> int:
+        for number, (known, _) in enumerate(self._fields):
+            if len(known) == len(name) and known.lower() == name:
+                return number
+        return -1
+
+    def content_type(self) -> str | None:
+        """Return the source of Content-Type."""
+        at = self._first("content-type")
+        return None if at < 0 else unfold(source_of(self._fields[at][1]))
+
+    def boundary(self) -> str | None:
+        """Return the boundary that stands there.
+
+        Raises:
+            MessageError: it cannot be one.
+        """
+        value = self.content_type()
+        if value is None:
+            return None
+        boundary = parameters_of(value).get("boundary")
+        if boundary is not None:
+            boundary = boundary.rstrip()
+            if "\r" in boundary or "\n" in boundary:  # RFC 2231 can encode them; they would stand in the body
+                raise MessageError(f"boundary holds a line break: {boundary[:80]!r}")
+            if len(boundary) > MAX_LINE_BYTES - 4 or not boundary.isascii():
+                raise MessageError(f"boundary is not ASCII of at most 70 characters: {boundary[:80]!r}")
+        return boundary
+
+    def add_boundary(self, boundary: str) -> None:
+        """Put a boundary where there is none."""
+        at = self._first("content-type")
+        name, value = ("Content-Type", "multipart/mixed") if at < 0 else self._fields[at]
+        source = source_of(value)
+        check_field(name, source)
+        line = f'{source}; boundary="{boundary}"'
+        if len(name) + 2 + len(line) > LINE_CHARACTERS:
+            line = f'{source};\r\n boundary="{boundary}"'
+        if at < 0:
+            self._fields.append((name, line))
+        else:
+            self._fields[at] = name, line
+
+    def transfer_encoding(self) -> str:
+        """Return Content-Transfer-Encoding, in small letters; "" where there is none."""
+        at = self._first("content-transfer-encoding")
+        return "" if at < 0 else unfold(_reading(self._fields[at][1])).partition("(")[0].strip().lower()
+
+    def set_transfer_encoding(self, encoding: str, *, is_message: bool) -> None:
+        """Say how the body is encoded."""
+        at = self._first("content-transfer-encoding")
+        if at < 0:
+            if is_message and self._first("mime-version") < 0:
+                self._fields.append(("MIME-Version", "1.0"))
+            self._fields.append(("Content-Transfer-Encoding", encoding))
+        else:
+            self._fields[at] = self._fields[at][0], encoding
+
+    def relabel_as_seven_bit(self) -> None:
+        """Say that what has 8-bit parts no longer has, where they are made 7-bit (RFC 2045 6.4)."""
+        if self.form.seven_bit and self.form.frozen is None and self.transfer_encoding() in ("8bit", "binary"):
+            self.set_transfer_encoding("7bit", is_message=False)
+
+    def write(self, pieces: list[str]) -> None:
+        """Write it, and the empty line behind it."""
+        form = self.form
+        is_parsed = not self._is_built
+        limit = MAX_LINE_BYTES if is_parsed else LINE_CHARACTERS
+        for name, value in self._fields:
+            if self._is_top and len(name) in (3, 10) and name.lower() in _DROPPED:
+                continue
+            if form.frozen is not None:
+                pieces.append(_frozen_field(name, value, form))
+            elif type(value) is str:
+                # One line of printable ASCII cannot be anything but this field.
+                if (
+                    value.isascii()
+                    and value.isprintable()
+                    and len(name) + 2 + len(value) <= limit
+                    and is_field_name(name)
+                ):
+                    pieces.append(f"{name}: {value}\r\n")
+                else:
+                    pieces.append(_text_field(name, value, form, is_parsed=is_parsed))
+            else:
+                pieces.append(_object_field(name, value, form))
+        pieces.append("\r\n")
 
 
-def unfold(value: str) -> str:
-    """Return a value without the line breaks that it was folded with."""
-    return value.replace("\r\n", "").replace("\n", "") if "\n" in value else value
+def _text_field(name: str, value: str, form: _Form, *, is_parsed: bool, is_literal: bool = False) -> str:
+    """Write a field of which we have the source, and compare its mailboxes before and after (rule R32)."""
+    if not isinstance(name, str):
+        raise MessageError(f"a header name is a str, not {type(name).__name__}")
+    written = field(name, value, utf8=form.utf8, is_parsed=is_parsed, is_literal=is_literal)
+    if not value.isascii() and kind_of(name) is Kind.ADDRESSES:
+        _compare(name, _mailboxes(name, value), written)
+    return written
 
 
-#: The classes whose value reads as what they were parsed from does: what fits a line is written as it reads.
-_READS_AS_WRITTEN: Final = frozenset(
-    (cls, BaseHeader)
-    for cls in (
-        registry.UnstructuredHeader,
-        registry.UniqueUnstructuredHeader,
-        registry.MIMEVersionHeader,
-        registry.ContentTypeHeader,
-        registry.ContentDispositionHeader,
-        registry.ContentTransferEncodingHeader,
-        registry.MessageIDHeader,
-        registry.DateHeader,
-        registry.UniqueDateHeader,
+def _mailboxes(name: str, value: str) -> list[tuple[str, str]]:
+    return [_mailbox(found.local_part, found.domain) for found in mailboxes_of(value, what=f"header {name}")]
+
+
+def _mailbox(local: str, domain: str) -> tuple[str, str]:
+    """Return what tells a mailbox from others."""
+    if local.startswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL)
+    if not domain.isascii():
+        try:
+            domain = Domain.parse(domain).wire.decode("ascii")
+        except MessageError:  # it stays as it is, with SMTPUTF8
+            return local, domain
+    return local, domain.lower()
+
+
+def _compare(name: str, expected: list[tuple[str, str]], written: str) -> None:
+    """Refuse a field that names others than it should."""
+    found = _mailboxes(name, unfold(written[len(name) + 1 : -2]))
+    if found != expected:
+        raise MessageError(
+            f"header {name} would name other mailboxes than it should: {_shown(found)} instead of {_shown(expected)}"
+        )
+
+
+def _shown(mailboxes: list[tuple[str, str]]) -> str:
+    return repr(", ".join("@".join(mailbox) for mailbox in mailboxes)[:80])
+
+
+# Header objects
+
+
+class _Object(Enum):
+    """What is known of the registry's header objects."""
+
+    ADDRESSES = "what it reads as is nicer than what it was made of"
+    TEXT = "it reads as it was made, but for encoded words"
+    PARAMETERS = "it leaves out what could not be read, and quotes the rest anew"
+    TOKENS = "it reads as it was made, unless that has defects"
+
+
+_OBJECTS: Final[dict[tuple[type, ...], _Object]] = {
+    (cls, BaseHeader): kind
+    for cls, kind in (
+        (registry.AddressHeader, _Object.ADDRESSES),
+        (registry.UniqueAddressHeader, _Object.ADDRESSES),
+        (registry.SingleAddressHeader, _Object.ADDRESSES),
+        (registry.UniqueSingleAddressHeader, _Object.ADDRESSES),
+        (registry.UnstructuredHeader, _Object.TEXT),
+        (registry.UniqueUnstructuredHeader, _Object.TEXT),
+        (registry.ContentTypeHeader, _Object.PARAMETERS),
+        (registry.ContentDispositionHeader, _Object.PARAMETERS),
+        (registry.ContentTransferEncodingHeader, _Object.TOKENS),
+        (registry.MIMEVersionHeader, _Object.TOKENS),
+        (registry.MessageIDHeader, _Object.TOKENS),
+        (registry.DateHeader, _Object.TOKENS),
+        (registry.UniqueDateHeader, _Object.TOKENS),
     )
-)
-#: Of these, the value reads nicer than what they were parsed from.
-_ADDRESSES: Final = frozenset(
-    (cls, BaseHeader)
-    for cls in (
-        registry.AddressHeader,
-        registry.UniqueAddressHeader,
-        registry.SingleAddressHeader,
-        registry.UniqueSingleAddressHeader,
-    )
-)
-_REGISTRY: Final = registry.__name__
+}
 #: The tokens of a parse tree that read as what is in them does, and as nothing else.
 _PLAIN_TOKENS: Final = frozenset(
     cls
     for cls in vars(_header_value_parser).values()
-    if isinstance(cls, type) and issubclass(cls, TokenList) and cls.__str__ is TokenList.__str__
+    if isinstance(cls, type)
+    and issubclass(cls, TokenList)
+    and (cls.__str__ is TokenList.__str__ or cls is _header_value_parser.MimeParameters)
+    and cls is not _header_value_parser.EncodedWord
+)
+_TERMINALS: Final = frozenset(
+    cls
+    for cls in vars(_header_value_parser).values()
+    if isinstance(cls, type) and issubclass(cls, _header_value_parser.Terminal)
 )
 # Each header object has a class of its own, made by the registry: looking anything up in it is slow at first, and the
 # first time is all there is.
 _attributes_of: Final[Callable[[Any], dict[str, Any]]] = BaseHeader.__dict__["__dict__"].__get__
+_ENCODED_WORD_TOKEN: Final = _header_value_parser.EncodedWord
 
 
-def _write_header(
-    pieces: list[str],
-    fields: Sequence[tuple[str, Any]],
-    policy: Any,
-    added: Sequence[tuple[str, str]],
-    *,
-    is_top: bool,
-    boundary: str | None = None,
-) -> None:
-    """Write a header section, and the empty line behind it; with a `boundary`, Content-Type gets it."""
-    line_characters = policy.max_line_length or sys.maxsize
-    if added:
-        fields = [*fields, *added]
-    for name, value in fields:
-        kind = _name_kind(name)
-        if is_top and kind is _NameKind.DROPPED:
-            continue
-        if boundary is not None and name.lower() == "content-type":
-            pieces.append(_type_with_boundary(policy, name, value, boundary))
-            boundary = None
-            continue
-        text = value if type(value) is str else _text_of(name, value)
-        # One line of printable ASCII cannot be anything but this field.
-        if (
-            text is not None
-            and text.isascii()
-            and text.isprintable()
-            and len(name) + 2 + len(text) <= line_characters
-            and kind is not _NameKind.INVALID
-        ):
-            pieces.append(f"{name}: {text}\r\n")
-        else:
-            pieces.append(folded_field(policy, name, value).decode("ascii", "surrogateescape"))
-    pieces.append("\r\n")
+def _reading(value: Any) -> str:
+    """Return what a header value reads as."""
+    if type(value) is str:
+        return value
+    return str.__str__(value) if type(value).__bases__ in _OBJECTS else str(value)
 
 
-def _text_of(name: str, value: Any) -> str | None:
-    """Return what the stdlib writes of a header object, if that is ASCII and fits a line; None if only it can tell."""
-    cls = type(value)
-    if cls.__module__ != _REGISTRY:
-        return None
-    is_address = cls.__bases__ in _ADDRESSES
-    if not is_address and cls.__bases__ not in _READS_AS_WRITTEN:
-        return None
-    attributes = _attributes_of(value)
-    tree = attributes["_parse_tree"]
-    if not tree or attributes["_name"] != name:
-        return None
-    if not is_address:
-        return str.__str__(value)
-    if not str.isascii(value):
-        return None
-    texts: list[str] = []
-    _read(tree, texts)
-    return "".join(texts)
+def source_of(value: Any) -> str:
+    """Return what a header value was made of, so far as it still tells."""
+    if type(value) is str:
+        return value
+    if type(value).__bases__ in _OBJECTS and _attributes_of(value).get("_parse_tree"):
+        texts: list[str] = []
+        _read(_attributes_of(value)["_parse_tree"], texts)
+        return "".join(texts)
+    if isinstance(value, Header):
+        return _source_of_header(value)
+    return str(value)
 
 
 def _read(tokens: Any, texts: list[str]) -> None:
     """Add what these tokens of a parse tree were made of."""
     for token in tokens:
-        while type(token) in _PLAIN_TOKENS:
+        kind = type(token)
+        while kind in _PLAIN_TOKENS:
             if len(token) != 1:
                 _read(token, texts)
                 break
             token = token[0]
+            kind = type(token)
         else:
-            texts.append(str(token))
+            texts.append(token if kind in _TERMINALS else _token_source(token))
 
 
-def _type_with_boundary(policy: Any, name: str, value: str, boundary: str) -> str:
-    """Return Content-Type, of which `value` is all but the boundary, as the stdlib writes it with one."""
+def _token_source(token: Any) -> str:
+    if isinstance(token, _ENCODED_WORD_TOKEN):
+        return _encoded_word_source(token)
+    if isinstance(token, TokenList) and any(type(inner) is _ENCODED_WORD_TOKEN for inner in token):
+        texts: list[str] = []
+        _read(token, texts)
+        mark = "()" if isinstance(token, _header_value_parser.Comment) else '""'
+        return f"{mark[0]}{''.join(texts)}{mark[1]}"
+    return str(token)
+
+
+def _encoded_word_source(token: Any) -> str:
+    """Return an encoded word as it stood: its token keeps all of the value from there on."""
+    rest = getattr(token, "cte", None)
+    match = _ENCODED_WORD.match(rest) if isinstance(rest, str) else None
+    if match is None:
+        return encoded_words(str(token))
+    return match[0]
+
+
+# As the stdlib finds its end: an escape may stand at once behind the "?" of the encoding.
+_ENCODED_WORD: Final = re.compile(r"=\?[^?]*\?[^?]?\?(?:=[0-9a-fA-F]{2})?.*?\?=", re.DOTALL)
+
+
+def _object_field(name: str, value: Any, form: _Form) -> str:
+    """Write a field whose value is an object."""
+    kind = _OBJECTS.get(type(value).__bases__)
+    if kind is None:
+        return _foreign_field(name, value, form)
+    attributes = _attributes_of(value)
+    known = attributes["_name"]
+    if known != name and known.lower() != name.lower():
+        raise MessageError(f"header {name} would be written as {known[:80]!r}")
+    if kind is _Object.ADDRESSES:
+        return _address_field(name, value, attributes, form)
+    text = str.__str__(value)
+    if kind is _Object.PARAMETERS:
+        texts: list[str] = []
+        _read(attributes["_parse_tree"], texts)
+        text = "".join(texts)
+    elif kind is _Object.TOKENS:
+        if attributes["_defects"]:
+            text = source_of(value)
+    elif "\ufffd" in text or _has_encoded_word(attributes["_parse_tree"]):
+        text = source_of(value)
+    if text.isascii() and text.isprintable() and len(name) + 2 + len(text) <= LINE_CHARACTERS and is_field_name(name):
+        return f"{name}: {text}\r\n"
+    return _text_field(name, text, form, is_parsed=False)
+
+
+def _has_encoded_word(tokens: Any) -> bool:
+    for token in tokens:  # noqa: SIM110 (any() takes twice as long)
+        if type(token) is _ENCODED_WORD_TOKEN:
+            return True
+    return False
+
+
+_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+#: One mailbox, and nothing that could be read in two ways.
+_PLAIN_MAILBOX: Final = re.compile(
+    rf"(?:{_ATOM}++ )*+(?:(?P<angle><))?+({_ATOM}++(?:\.{_ATOM}++)*+)@([A-Za-z0-9.-]++)(?(angle)>)"
+)
+
+
+def _address_field(name: str, value: Any, attributes: dict[str, Any], form: _Form) -> str:
+    """Write an address field that was set: of Address objects, or of text.
+
+    Which of the two, the object does not tell. Where the text says something else than the objects, or has defects, it
+    was text. Otherwise the objects decide who is named.
+    """
+    decoded = str.__str__(value)
+    texts: list[str] = []
+    _read(attributes["_parse_tree"], texts)
+    source = "".join(texts)
+    groups: Sequence[Any] = attributes["_groups"]
+    if source != decoded or attributes["_defects"]:
+        return _text_field(name, source, form, is_parsed=False)
+    if len(groups) == 1 and (match := _PLAIN_MAILBOX.fullmatch(source)) is not None and "=?" not in source:
+        addresses = groups[0]._addresses
+        if (
+            len(name) + 2 + len(source) <= LINE_CHARACTERS
+            and len(addresses) == 1
+            and match[2] == addresses[0]._username
+            and match[3] == addresses[0]._domain
+            and is_field_name(name)
+        ):
+            return f"{name}: {source}\r\n"
+    expected = [(address._username, address._domain) for group in groups for address in group._addresses]
+    if source.isascii() and "=?" not in source and "  " not in source:
+        written = field(name, source, utf8=form.utf8)
+        _compare(name, [_mailbox(*mailbox) for mailbox in expected], written)
+        return written
+    written = field(name, _groups_source(groups), utf8=form.utf8, is_literal=True)
+    _compare(name, [_mailbox(*mailbox) for mailbox in expected], written)
+    return written
+
+
+def _groups_source(groups: Iterable[Group]) -> str:
+    members = []
+    for group in groups:
+        mailboxes = ", ".join(_address_source(address) for address in group.addresses)
+        if group.display_name is None:
+            members.append(mailboxes)
+        else:
+            members.append(f"{phrase_source(group.display_name)}: {mailboxes};")
+    return ", ".join(members)
+
+
+def _address_source(address: Address) -> str:
+    spec = address.addr_spec
+    return mailbox_source(address.display_name, spec) if spec != "<>" else f"{phrase_source(address.display_name)} <>"
+
+
+def _source_of_header(value: Header, *, is_text: bool = False) -> str:
+    """Return the source of a Header object: of text all of it; else what it encodes stays one encoded thing."""
+    texts: list[str] = []
+    was_ascii: bool | None = None
+    for text, charset in value._chunks:  # type: ignore[attr-defined]
+        is_ascii = charset in (None, "us-ascii")
+        # As it reads: between what is encoded and what is not there is white space.
+        if texts and text and is_ascii != was_ascii and not (texts[-1][-1:].isspace() or text[:1].isspace()):
+            texts.append(" ")
+        if is_text or is_ascii or "<" in text or "@" in text:
+            texts.append(text)
+        elif text:
+            texts.append(encoded_words(text))
+        was_ascii = is_ascii
+    return "".join(texts)
+
+
+def _foreign_field(name: str, value: Any, form: _Form) -> str:
+    """Write a field whose value is none of the registry's."""
+    if isinstance(value, Header):
+        is_text = kind_of(name) is Kind.TEXT
+        return _text_field(name, _source_of_header(value, is_text=is_text), form, is_parsed=False, is_literal=is_text)
     check_field(name, value)
-    line = f'{name}: {value}; boundary="{boundary}"'
-    if len(line) > (policy.max_line_length or sys.maxsize):
-        line = f'{name}: {value};\r\n boundary="{boundary}"'
-    return line + "\r\n"
+    if not hasattr(value, "fold"):
+        if isinstance(value, str):
+            return _text_field(name, str.__str__(value), form, is_parsed=False)
+        raise MessageError(f"message cannot be flattened: header {name} has a value of {type(value).__name__}")
+    folded = str(value.fold(policy=email_policy.SMTPUTF8.clone(max_line_length=0)))
+    return _text_field(name, _value_of(name, folded), form, is_parsed=False)
 
 
-def folded_field(policy: Any, name: str, value: Any) -> bytes:
-    """Return a field as the policy writes it, after we have looked at it.
+# A field of the header section, after folding: every CRLF but the last is followed by white space (RFC 5322 2.2.3).
+_FOLDED_FIELD: Final = re.compile(r"([\x21-\x39\x3b-\x7e]+):[ \t]?([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n")
+
+
+def _value_of(name: str, folded: str) -> str:
+    """Return the value of a field that the stdlib wrote.
 
     Raises:
-        MessageError: it would become more than one field, or another one.
+        MessageError: it is more than one field, or another one.
     """
-    check_field(name, value)
-    folded = _fold(policy, name, value)
     match = _FOLDED_FIELD.fullmatch(folded)
     if match is None:
         raise MessageError(f"header {name} holds a line break: {folded[:80]!r}")
-    if len(match[1]) != len(name) or match[1].lower() != name.lower().encode("ascii"):
+    if match[1].lower() != name.lower():
         raise MessageError(f"header {name} would be written as {folded[:80]!r}")
-    return folded
+    return match[2]
 
 
-def _fold(policy: Any, name: str, value: Any) -> bytes:
-    """Return a field as the policy writes it; and what older code puts into messages, which it may not be able to."""
-    if not isinstance(value, str):  # email.header.Header
-        older = _COMPAT32.clone(cte_type=policy.cte_type, max_line_length=policy.max_line_length)
-        return older.fold_binary(name, value)
-    if not policy.utf8 and not value.isascii():
-        if name.lower().removeprefix("resent-") in (*ADDRESS_FIELDS, "bcc"):  # a Bcc of a message inside the message
-            value = _with_a_labels(policy, name, value)
-        if not (value.isascii() or hasattr(value, "fold")):
-            try:  # octets that the parser met come as lone surrogates; those the policy can write
-                value.encode("ascii", "surrogateescape")
-            except UnicodeEncodeError:  # before 3.13 it could not write plain text beyond ASCII
-                value = policy.header_factory(name, unfold(value))
-    folded: bytes = policy.fold_binary(name, value)
-    return folded
+# What may not be changed
+
+_UNFOLDED: Final = email_policy.SMTP.clone(max_line_length=0)
+_UNFOLDED_COMPAT32: Final = email_policy.compat32.clone(linesep="\r\n", max_line_length=0)
 
 
-def _with_a_labels(policy: Any, name: str, value: Any) -> Any:
-    """Return an address field whose internationalized domains are A-labels; as it was, if it has none."""
-    header = value
-    try:
-        if not hasattr(header, "groups"):
-            text = unfold(value).encode("utf-8", "surrogateescape").decode("utf-8")
-            header = policy.header_factory(name, text)
-        groups = header.groups
-    except Exception:  # noqa: BLE001 (the stdlib's parser has raised even UnboundLocalError)
-        return value  # no list of addresses: as it is
-    addresses = [address for group in groups for address in group.addresses]
-    if all(address.domain.isascii() for address in addresses):
-        return value
-    if not all(address.username.isascii() and address.domain.isprintable() for address in addresses):
-        return value  # of use only with SMTPUTF8, or not at all, whatever is done here
-    relabelled = [
-        Group(
-            group.display_name,
-            [Address(address.display_name, address.username, _a_label(name, address)) for address in group.addresses],
+def _frozen_field(name: str, value: Any, form: _Form) -> str:
+    """Write a field below a signature: as the stdlib does, for that was signed; octets as they are."""
+    check_field(name, value)
+    if type(value) is str and (value.isascii() or _has_octets(value)):
+        folded = f"{name}: " if value[:1] not in ("\r", "\n") else f"{name}:"
+        folded += value.replace("\r\n", "\n").replace("\n", "\r\n") + "\r\n"
+    else:
+        policy = form.policy or (_UNFOLDED if hasattr(value, "fold") else _UNFOLDED_COMPAT32)
+        if not hasattr(value, "fold"):
+            policy = _UNFOLDED_COMPAT32.clone(max_line_length=policy.max_line_length)
+        folded = policy.fold(name, value)
+    _value_of(name, folded)
+    if not folded.isascii() and not form.utf8:
+        raise FieldNeedsUtf8(name, f"is not ASCII, and {form.frozen} leaves it as it is")
+    if not form.sends_long_lines and _long_line(folded) is not None:
+        raise MessageError(
+            f"header {name} has a line of more than {MAX_LINE_BYTES} octets, and {form.frozen} leaves it as it is"
         )
-        for group in groups
-    ]
-    wanted = [address for group in relabelled for address in group.addresses]
-    header = policy.header_factory(name, relabelled)
-    # Read back as others will: what stands in a display name must not have become an address.
-    again = policy.header_factory(name, unfold(header.fold(policy=policy)).partition(":")[2].strip()).addresses
-    if [address.addr_spec for address in again] != [address.addr_spec for address in wanted]:
-        raise MessageError(f"header {name} cannot be written with A-labels: {str(value)[:80]!r}")
-    return header
+    if kind_of(name) is Kind.ADDRESSES and isinstance(value, BaseHeader):
+        addresses = getattr(value, "addresses", ())
+        expected = [_mailbox(address.username, address.domain) for address in addresses]
+        if not value.defects:
+            _compare(name, expected, folded)
+    return folded
 
 
-def _a_label(name: str, address: Address) -> str:
-    if address.domain.isascii():
-        return address.domain
+def _has_octets(value: str) -> bool:
+    """Return True if all that is not ASCII are octets, which stand there as surrogates."""
     try:
-        return Domain.of_mailbox(address.domain).wire.decode("ascii")
-    except MessageError as error:
-        raise MessageError(f"header {name}: {error}") from error
-
-
-# The stdlib's generator
-
-
-class _Flattener(BytesGenerator):
-    """The stdlib's generator, with our own eye on every header field that it writes.
-
-    On several Pythons it writes a line break from inside an encoded word as it stands: a header injection. The check
-    stands where the octets are, so that it holds for every part of the message and whatever the stdlib does.
-    """
-
-    is_top = False  # parts are flattened by clones of us, which are not
-    added: Sequence[tuple[str, str]] = ()  # fields for the header section of the message itself
-
-    def flatten(self, msg: Message[Any, Any], unixfrom: bool = False, linesep: str | None = None) -> None:
-        # It sets `msg.policy`, and makes up a boundary: on an object of our own, that shares all but these.
-        super().flatten(copy(msg), unixfrom, linesep)
-
-    def _write(self, msg: Message[Any, Any]) -> None:
-        # A str is written as it stands, without a boundary; parts may also be None, for none.
-        if not isinstance(msg._payload, str) and msg.get_content_maintype() == "multipart":  # type: ignore[attr-defined]
-            boundary = msg.get_boundary()
-            if boundary and (
-                "\r" in boundary or "\n" in boundary
-            ):  # RFC 2231 can encode them; they would stand in the body
-                raise MessageError(f"boundary holds a line break: {boundary[:80]!r}")
-            if not boundary:  # it reads the field and writes another one, which hides what was wrong with it
-                for name, value in msg.raw_items():
-                    check_field(name, value)
-        super()._write(msg)  # type: ignore[misc]
-
-    def _write_headers(self, msg: Message[Any, Any]) -> None:
-        fields = list(msg.raw_items())
-        if self.is_top:
-            fields = [(name, value) for name, value in fields if name.lower() not in _DROPPED]
-            fields += self.added
-        write = self._fp.write  # type: ignore[attr-defined]
-        for name, value in fields:
-            write(folded_field(self.policy, name, value))
-        write(b"\r\n")
-
-    def _write_lines(self, lines: str) -> None:
-        # As its own, in steps, and faster.
-        normalizer = Normalizer()
-        for step in _steps(lines):
-            self._fp.write(normalizer.encode(step.encode("ascii", "surrogateescape")))  # type: ignore[attr-defined]
-
-
-def _generated(
-    message: Message[Any, Any], policy: Policy[Any], added: Sequence[tuple[str, str]], *, is_top: bool
-) -> bytes:
-    buffer = BytesIO()
-    flattener = _Flattener(buffer, mangle_from_=False, policy=policy)
-    flattener.is_top = is_top
-    flattener.added = added
-    flattener.flatten(message)
-    # A payload that is a str where the stdlib expects parts is written with the line endings it has.
-    return normalize(buffer.getvalue())
+        for step in _steps(value):
+            step.encode("ascii", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

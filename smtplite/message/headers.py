@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from smtplite.errors import MessageError
 from smtplite.protocol.paths import Domain
@@ -26,13 +26,14 @@ __all__ = [
     "FieldNeedsUtf8",
     "Kind",
     "check_field",
+    "encoded_words",
     "field",
+    "is_field_name",
     "kind_of",
     "mailbox_source",
+    "parameters_of",
     "phrase_source",
     "unfold",
-    "utf8_of",
-    "words_of",
 ]
 
 #: A line of a header section as it should be (RFC 5322 2.1.1).
@@ -44,7 +45,15 @@ MAX_ENCODED_WORD_CHARACTERS: Final = 75
 
 
 class FieldNeedsUtf8(MessageError):
-    """A field can be written only with SMTPUTF8 (RFC 6531): what is not ASCII in it cannot be encoded."""
+    """A field can be written only with SMTPUTF8 (RFC 6531): what is not ASCII in it cannot be encoded.
+
+    Attributes:
+        field: names it, for people.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"header {name} {problem}")
+        self.field = f"header {name}"
 
 
 class Kind(Enum):
@@ -130,7 +139,7 @@ def unfold(value: str) -> str:
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-def utf8_of(name: str, value: str) -> str:
+def _utf8_of(name: str, value: str) -> str:
     """Return a value with its octets read as UTF-8 (RFC 6532); those that are not stay surrogates, as `email` has them.
 
     Raises:
@@ -333,7 +342,7 @@ _ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++")
 _ATOM_UTF8: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]++")
 
 
-def words_of(
+def _write_words(
     lines: _Lines, text: str, *, space: str = "", utf8: bool = False, keeps_words: bool = False, is_phrase: bool = False
 ) -> str:
     """Write text, with whatever cannot stay as it is in encoded words; return the white space left at its end.
@@ -409,6 +418,13 @@ def words_of(
     return rest
 
 
+def encoded_words(text: str) -> str:
+    """Return text as encoded words, separated by white space."""
+    lines = _Lines("")
+    lines.add_run("", [(_UTF8 if _SURROGATE.search(text) is None else _UNKNOWN, text)])
+    return unfold(lines.finish()[1:-2]).strip(" \t")
+
+
 def _joined(run: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Join stretches of one charset; white space goes with what stands in front of it."""
     joined: list[tuple[str, list[str]]] = []
@@ -438,7 +454,7 @@ def field(name: str, value: str, *, utf8: bool = False, is_parsed: bool = False,
         MessageError: it cannot be written.
     """
     check_field(name, value)
-    text = utf8_of(name, value)
+    text = _utf8_of(name, value)
     written = _as_it_is(name, text, utf8=utf8, is_parsed=is_parsed, is_literal=is_literal)
     if written is not None:
         return written
@@ -447,7 +463,7 @@ def field(name: str, value: str, *, utf8: bool = False, is_parsed: bool = False,
     is_clean = text.isascii() or (utf8 and _SURROGATE.search(text) is None)
     lines = _Lines(name)
     if kind is Kind.TEXT:
-        rest = words_of(lines, text, utf8=utf8, keeps_words=is_parsed or (text.isascii() and not is_literal))
+        rest = _write_words(lines, text, utf8=utf8, keeps_words=is_parsed or (text.isascii() and not is_literal))
         if len(rest) > LINE_CHARACTERS:
             lines.add_run(rest[0], [(_UTF8, rest[1:])])
             rest = ""
@@ -595,7 +611,7 @@ def _write_phrase(
         (space if number else "") + (_QUOTED_PAIR.sub(r"\1", part[1:-1]) if form == "quoted" else part)
         for number, (space, form, part) in enumerate(pending)
     )
-    words_of(lines, text, space=pending[0][0], utf8=utf8, keeps_words=keeps_words, is_phrase=True)
+    _write_words(lines, text, space=pending[0][0], utf8=utf8, keeps_words=keeps_words, is_phrase=True)
     return True
 
 
@@ -615,7 +631,7 @@ def _require_ascii(name: str, text: str, *, utf8: bool) -> None:
     if _SURROGATE.search(text) is not None:
         raise MessageError(f"header {name} holds octets that are neither ASCII nor UTF-8: {text[:80]!r}")
     if not utf8:
-        raise FieldNeedsUtf8(f"header {name} is not ASCII where it cannot be encoded: {text[:80]!r}")
+        raise FieldNeedsUtf8(name, f"is not ASCII where it cannot be encoded: {text[:80]!r}")
 
 
 def _angle(name: str, part: str) -> str:
@@ -651,7 +667,7 @@ def _write_comment(lines: _Lines, space: str, part: str, *, utf8: bool, is_parse
         text = part[begun : match.start()]
         if text.strip(" \t"):
             text = _QUOTED_PAIR.sub(r"\1", text)
-            space = words_of(lines, text, space=space, utf8=utf8, keeps_words=is_parsed, is_phrase=True)
+            space = _write_words(lines, text, space=space, utf8=utf8, keeps_words=is_parsed, is_phrase=True)
         else:
             space += text
         lines.add(space, match[0])
@@ -755,3 +771,35 @@ def _rfc2231(name: str, known: str, value: str, extended: set[str]) -> list[str]
         begun += written
     pieces.append(begun)
     return pieces
+
+
+def parameters_of(value: str) -> dict[str, str]:
+    """Read the parameters of a MIME field, tolerantly: the first of each name, in small letters."""
+    found: dict[str, str] = {}
+    pieces: dict[str, dict[int, str]] = {}
+    at = value.find(";")
+    while 0 <= at < len(value):
+        segment = _SEGMENT.match(value, at + 1)
+        end = at + 1 if segment is None else segment.end()
+        match = _PARAMETER.fullmatch(value, at + 1, end)
+        if match is not None:
+            name, star, number = match[1].lower().partition("*")
+            text = match[2].strip(" \t")
+            quoted = _QUOTED.match(text)
+            text = text if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted[1])
+            number = number.rstrip("*")
+            if not star:
+                found.setdefault(name, text)
+            elif number.isdecimal() or not number:
+                pieces.setdefault(name, {})[int(number[:6] or 0)] = text
+        at = value.find(";", end)
+    for name, parts in pieces.items():
+        text = "".join(parts[number] for number in sorted(parts))
+        charset, mark, encoded = text.partition("'")
+        if mark:
+            try:
+                text = unquote_to_bytes(encoded.partition("'")[2]).decode(charset or "ascii")
+            except (LookupError, UnicodeError):
+                continue
+        found.setdefault(name, text)
+    return found

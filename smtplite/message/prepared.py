@@ -22,7 +22,6 @@ import attrs
 from smtplite.errors import ExtensionRequired, MessageError, SMTPError
 from smtplite.message import flatten
 from smtplite.message.addresses import (
-    addresses_in,
     envelope_fields,
     forward_path,
     recipients_of,
@@ -31,7 +30,8 @@ from smtplite.message.addresses import (
 )
 from smtplite.message.content import Body, Content, ContentReader, OctetBody, in_thread
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Recipient
-from smtplite.message.flatten import ADDRESS_FIELDS, LARGE_BYTES, unfold, wire_bytes
+from smtplite.message.flatten import LARGE_BYTES, flattened, is_dkim_signed, signed_names
+from smtplite.message.headers import FieldNeedsUtf8, unfold
 from smtplite.message.signing import Sign, Signing
 from smtplite.message.wire import (
     check_header_section,
@@ -158,12 +158,19 @@ class Prepared:
     def narrow(self) -> bytes:
         """Return the content in its 7-bit form, which is made once (RFC 6152 3).
 
-        Where that cannot be, for a text has no charset that the standard library could encode, it is the 8-bit one.
+        Where that cannot be, for what is signed stays as it is, it is the 8-bit one.
         """
         if not self._narrowed:
             assert self.message is not None
             try:
-                self._narrowed.append(wire_bytes(self.message, seven_bit=True, _added=self.added))
+                self._narrowed.append(
+                    flattened(
+                        self.message,
+                        seven_bit=True,
+                        sends_long_lines=self.envelope.long_lines == "send",
+                        added=self.added,
+                    )
+                )
             except MessageError:
                 self._narrowed.append(self.content)
             if self.signing is not None:
@@ -344,25 +351,34 @@ def _prepare_object(
         raise MessageError("body='BINARYMIME' is for octets: a message object is written as text")
     reading = _Reading.of(envelope)
     needs_smtputf8 = reading.needs_smtputf8
-    if needs_smtputf8 is None and envelope.smtputf8 is None:
-        needs_smtputf8 = _field_with_utf8_address(message)
     added = []
-    if "Date" not in message:  # `in`: its value is not parsed, which may fail
+    forbidden = signed_names(message) if is_dkim_signed(message) else frozenset()
+    if "Date" not in message and "date" not in forbidden:  # `in`: its value is not parsed, which may fail
         added.append(("Date", formatdate(localtime=True)))
     message_id = _message_id(message)
-    if "Message-ID" not in message:
+    if "Message-ID" not in message and "message-id" not in forbidden:
         # The domain is given, or make_msgid would look this host's name up, and block.
         domain = reading.sender.wire[1:-1].rpartition(b"@")[2].decode("ascii") or "localhost"
         message_id = make_msgid(domain=domain)
         added.append(("Message-ID", message_id))
     is_seven_bit = envelope.body == "7BIT"
-    content = wire_bytes(message, utf8=needs_smtputf8 is not None, seven_bit=is_seven_bit, _added=added)
-    is_eight_bit = not check_text(content)
-    if is_eight_bit:
-        if is_seven_bit:
-            raise _not_seven_bit()
-        if needs_smtputf8 is None and envelope.smtputf8 is None:
-            needs_smtputf8 = eight_bit_field(content[: content.index(b"\r\n\r\n")])
+    long_lines = envelope.long_lines == "send"
+    try:
+        content = flattened(
+            message,
+            utf8=needs_smtputf8 is not None,
+            seven_bit=is_seven_bit,
+            sends_long_lines=long_lines,
+            added=added,
+        )
+    except FieldNeedsUtf8 as error:
+        if envelope.smtputf8 is False:
+            raise MessageError(f"{error}: only SMTPUTF8 could send it, and smtputf8=False forbids that") from error
+        needs_smtputf8 = error.field
+        content = flattened(message, utf8=True, seven_bit=is_seven_bit, sends_long_lines=long_lines, added=added)
+    is_eight_bit = not check_text(content, allows_long_lines=long_lines)
+    if is_eight_bit and is_seven_bit:
+        raise _not_seven_bit()
     return reading.prepared(
         envelope,
         content=content,
@@ -529,18 +545,4 @@ def _message_id(message: Message[Any, Any]) -> str | None:
     for name, value in message.raw_items():
         if name.lower() == "message-id":
             return unfold(str(value)).strip() or None
-    return None
-
-
-def _field_with_utf8_address(message: Message[Any, Any]) -> str | None:
-    """Return the address field with a local part beyond ASCII, which cannot be written without SMTPUTF8."""
-    for name, value in message.raw_items():
-        lowered = name.lower()
-        if lowered.removeprefix("resent-") in ADDRESS_FIELDS and not str(value).isascii():
-            try:
-                addresses = addresses_in(name, value)
-            except MessageError:  # it names nobody that the envelope was taken from
-                continue
-            if not all(address.rpartition("@")[0].isascii() for address in addresses):
-                return f"header {name}"
     return None

@@ -124,23 +124,26 @@ def wire_form(content: bytes, *, is_signed: bool) -> bytes:
     return normalize(content)
 
 
-def check_text(content: bytes) -> bool:
+def check_text(content: bytes, *, allows_long_lines: bool = False) -> bool:
     """Refuse what no server may get as text, whatever it offers; return True if all of it is ASCII.
 
     Args:
         content: all of it, line endings CRLF.
+        allows_long_lines: a line may be of any length.
 
     Raises:
         MessageError: it holds a NUL, or a line of more than MAX_TEXT_LINE_BYTES.
     """
     lines = _LineLengths()
     if len(content) <= PIECE_BYTES:
-        lines.check(content)
+        if not allows_long_lines:
+            lines.check(content)
         return _check_octets(content)
     is_ascii = True
     for piece in cut(content):
         is_ascii = _check_octets(piece) and is_ascii
-        lines.check(piece)
+        if not allows_long_lines:
+            lines.check(piece)
     return is_ascii
 
 

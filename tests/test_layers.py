@@ -71,7 +71,8 @@ CORE: list[set[str]] = [
     {"window"},
 ]
 MESSAGE: list[set[str]] = [
-    {"addresses", "headers", "wire"},
+    {"addresses", "headers"},
+    {"wire"},
     {"flatten"},
     {"content", "signing", "composing"},
     {"envelope"},

@@ -373,9 +373,9 @@ class Content:
         """True if it can be read again: for a further transaction, or on another connection."""
         return self._source.is_repeatable
 
-    def reader(self, *, is_binary: bool = False) -> ContentReader:
+    def reader(self, *, is_binary: bool = False, allows_long_lines: bool = False) -> ContentReader:
         """Return what reads it for one message."""
-        return ContentReader(self._source, is_binary=is_binary)
+        return ContentReader(self._source, is_binary=is_binary, allows_long_lines=allows_long_lines)
 
 
 class ContentReader:
@@ -387,11 +387,13 @@ class ContentReader:
     Args:
         source: where it comes from.
         is_binary: it is sent octet for octet.
+        allows_long_lines: a line of it may be of any length.
     """
 
-    def __init__(self, source: _Source, *, is_binary: bool = False) -> None:
+    def __init__(self, source: _Source, *, is_binary: bool = False, allows_long_lines: bool = False) -> None:
         self._source = source
         self._is_binary = is_binary
+        self._allows_long_lines = allows_long_lines
         self._octets: bytes | None = None  # in wire form
         self._begun: tuple[ContentChecker, AsyncGenerator[bytes, None]] | None = None
         self._first = b""
@@ -420,8 +422,16 @@ class ContentReader:
             await self._check_header()
         self.is_checked = True
 
+    def _checker(self, *, size: int | None = None, size_error: str = "") -> ContentChecker:
+        return ContentChecker(
+            is_binary=self._is_binary,
+            allows_long_lines=self._allows_long_lines,
+            size=size,
+            size_error=size_error,
+        )
+
     async def _check_all(self) -> None:
-        checker = ContentChecker(is_binary=self._is_binary)
+        checker = self._checker()
         kept: list[bytes] | None = []
         turn = 0
         async with aclosing(self._read(checker)) as encoded:
@@ -447,9 +457,7 @@ class ContentReader:
     async def _check_header(self) -> None:
         if self._is_binary and self.size is None:
             raise MessageError("content of unknown size cannot go in chunks, as BINARYMIME does: pass size=")
-        checker = ContentChecker(
-            is_binary=self._is_binary, size=self.size, size_error=f"content is not of the size= given, {self.size}"
-        )
+        checker = self._checker(size=self.size, size_error=f"content is not of the size= given, {self.size}")
         encoded = self._read(checker)
         self._begun = checker, encoded
         self._first = await anext(encoded, b"")
@@ -491,9 +499,7 @@ class ContentReader:
         first = b""
         if self.is_repeatable:
             # Nothing of it is believed because it was checked before: files change.
-            checker = ContentChecker(
-                is_binary=self._is_binary, size=self.size, size_error="content changed since it was checked"
-            )
+            checker = self._checker(size=self.size, size_error="content changed since it was checked")
             encoded = self._read(checker)
             if not self.is_eight_bit and not self._is_binary:
                 eight_bit_error = _changed

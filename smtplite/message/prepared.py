@@ -36,6 +36,7 @@ from smtplite.message.signing import Sign, Signing
 from smtplite.message.wire import (
     check_header_section,
     check_text,
+    dropped_size,
     eight_bit_field,
     ends_within,
     header_section,
@@ -53,7 +54,7 @@ _LONG_HEADER_BYTES: Final = 4096
 #: Octets that are checked in one go before anything is awaited: about 2 ms. Longer ones are checked in steps.
 _AT_ONCE_BYTES: Final = 1_048_576
 
-_MESSAGE_ID: Final = re.compile(rb"^message-id:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
 @attrs.frozen(eq=False)
@@ -210,7 +211,7 @@ class Prepared:
             is_narrowed = self._must_be_narrowed(extensions)
             if is_narrowed:
                 content = self.narrow()
-                is_eight_bit = not check_text(content)
+                is_eight_bit = not check_text(content, allows_long_lines=envelope.long_lines == "send")
             if self.signing is not None:
                 content = self.signing.signed(content, is_narrowed=is_narrowed)
             body = OctetBody(content, is_binary=kind == "BINARYMIME")
@@ -400,20 +401,25 @@ def _prepare_octets(
     raw = octets if is_large else bytes(octets)  # what is large is not copied
     header = header_section(raw)
     is_binary = envelope is not None and envelope.body == "BINARYMIME"
-    is_signed = check_header_section(header, is_binary=is_binary)
+    dropped = 0 if is_binary else dropped_size(header)
+    first_line = 1 + header.count(b"\n", 0, dropped)
+    header = header[dropped:]
+    is_signed = check_header_section(header, is_binary=is_binary, first_line=first_line)
     if envelope is None:
         if sender is not None and recipients is not None:  # nothing to look for in the headers
             envelope = Envelope(sender, recipients)
         else:
-            envelope = _complete(_header_parser.parsebytes(header), sender, recipients)
+            envelope = _complete(_parsed_header(header), sender, recipients)
     reading = _Reading.of(envelope)
+    long_lines = envelope.long_lines == "send"
     if is_large:
-        return reading.prepared(envelope, reader=Content.from_bytes(raw).reader(is_binary=is_binary))
+        reader = Content.from_bytes(raw).reader(is_binary=is_binary, allows_long_lines=long_lines)
+        return reading.prepared(envelope, reader=reader)
     content = bytes(raw)
     is_eight_bit = False
     if not is_binary:
-        content = wire_form(content, is_signed=is_signed)
-        is_eight_bit = not check_text(content)
+        content = wire_form(content[dropped:], is_signed=is_signed)
+        is_eight_bit = not check_text(content, allows_long_lines=long_lines, first_line=first_line)
         if is_eight_bit and envelope.body == "7BIT":
             raise _not_seven_bit()
     needs_smtputf8 = reading.needs_smtputf8
@@ -440,7 +446,8 @@ def _prepare_content(
             raise MessageError(f"a Content's headers are not read for addresses: pass {missing}, or envelope=")
         envelope = Envelope(sender, recipients)
     reading = _Reading.of(envelope)
-    return reading.prepared(envelope, reader=content.reader(is_binary=envelope.body == "BINARYMIME"))
+    reader = content.reader(is_binary=envelope.body == "BINARYMIME", allows_long_lines=envelope.long_lines == "send")
+    return reading.prepared(envelope, reader=reader)
 
 
 def _complete(
@@ -534,6 +541,12 @@ class _Reading:
 
 
 _header_parser: Final = BytesHeaderParser(policy=email_policy.compat32)
+_SPACE_BEFORE_COLON: Final = re.compile(rb"^([\x21-\x39\x3b-\x7e]+)[ \t]+:", re.MULTILINE)
+
+
+def _parsed_header(header: bytes) -> Message[Any, Any]:
+    # White space in front of a colon is an old form (RFC 5322 4.5), at which the stdlib ends the header section.
+    return _header_parser.parsebytes(_SPACE_BEFORE_COLON.sub(rb"\1:", header))
 
 
 def _message_id_in(header: bytes) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from smtplite.errors import MessageError, SMTPError
+from smtplite.message.headers import parameters_of
 from smtplite.protocol.transparency import Normalizer, normalize
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_header_section",
     "check_text",
     "cut",
+    "dropped_size",
     "eight_bit_field",
     "ends_within",
     "header_section",
@@ -56,6 +58,24 @@ def cut(octets: Octets) -> Iterator[bytes]:
         begun = end
 
 
+# Fields, each with the lines it goes on (RFC 5322 2.2; white space in front of the colon: 4.5).
+_FIELDS: Final = re.compile(
+    rb"(?:[\x21-\x39\x3b-\x7e]++[ \t]*+:[^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+)*+(?:\r?\n)?+"
+)
+_FIELD: Final = re.compile(rb"([\x21-\x39\x3b-\x7e]++)[ \t]*+:")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def dropped_size(octets: Octets) -> int:
+    """Return how many octets in front of a message do not belong to it: a byte order mark, the ``From `` of an mbox."""
+    begun = bytes(octets[:8])
+    size = 3 if begun.startswith(_BYTE_ORDER_MARK) else 0
+    if begun[size : size + 5] == b"From ":
+        line = bytes(octets[size : size + MAX_TEXT_LINE_BYTES])
+        size += line.find(b"\n") + 1 if b"\n" in line else len(line)
+    return size
+
+
 def header_section(octets: Octets) -> bytes:
     """Return the header section of a message, the empty line behind it included.
 
@@ -91,26 +111,47 @@ def _header_too_long() -> MessageError:
     )
 
 
-def check_header_section(header: bytes, *, is_binary: bool = False) -> bool:
+def check_header_section(
+    header: bytes, *, is_binary: bool = False, allows_long_lines: bool = False, first_line: int = 1
+) -> bool:
     """Check the header section of content that is sent as it is; return True if it has a DKIM-Signature.
 
     Args:
         header: up to the empty line and with it.
         is_binary: it is sent octet for octet.
+        allows_long_lines: a line may be of any length.
+        first_line: the number of its first line, for errors.
 
     Raises:
-        MessageError: it has a bare CR, or a Bcc field; if `is_binary`, also for what would be mended elsewhere.
+        MessageError: it has a line that is no field, a bare CR, or a Bcc field; if `is_binary`, also for what would be
+            mended elsewhere.
     """
     if header.count(b"\r") != header.count(b"\r\n"):
         raise MessageError("message has a bare CR in its header section: it could hide a header from some servers")
     lowered = header.lower()  # the patterns take several times as long as looking for their words
     if b"bcc" in lowered and _BCC_FIELD.search(header):
         raise MessageError("message has a Bcc field: remove it, and name its recipients in recipients=")
+    if _FIELDS.fullmatch(header) is None:
+        raise _no_field(header, first_line)
     if is_binary:
         if _BARE_LF.search(header):
             raise MessageError("message has a bare LF in its header section, which BINARYMIME leaves there: use CRLF")
-        check_text(header)
+        check_text(header, allows_long_lines=allows_long_lines)
     return b"dkim-signature" in lowered and _DKIM_FIELD.search(header) is not None
+
+
+def _no_field(header: bytes, first_line: int) -> MessageError:
+    at = _FIELDS.match(header).end()  # type: ignore[union-attr]  # matches always
+    line = bytes(header[at:].partition(b"\n")[0]).rstrip(b"\r")
+    number = first_line + header.count(b"\n", 0, at)
+    if number == first_line:
+        return MessageError(
+            f"message has something in front of its headers: line {number}, {line[:80]!r}: its octets begin with a "
+            'header field, such as b"From: "'
+        )
+    return MessageError(
+        f"message has a line among its headers that is none: line {number}, {line[:80]!r}: an empty line ends them"
+    )
 
 
 def wire_form(content: bytes, *, is_signed: bool) -> bytes:
@@ -124,25 +165,22 @@ def wire_form(content: bytes, *, is_signed: bool) -> bytes:
     return normalize(content)
 
 
-def check_text(content: bytes, *, allows_long_lines: bool = False) -> bool:
+def check_text(content: bytes, *, allows_long_lines: bool = False, first_line: int = 1) -> bool:
     """Refuse what no server may get as text, whatever it offers; return True if all of it is ASCII.
 
     Args:
         content: all of it, line endings CRLF.
         allows_long_lines: a line may be of any length.
+        first_line: the number of its first line, for errors.
 
     Raises:
         MessageError: it holds a NUL, or a line of more than MAX_TEXT_LINE_BYTES.
     """
-    lines = _LineLengths()
-    if len(content) <= PIECE_BYTES:
-        if not allows_long_lines:
-            lines.check(content)
-        return _check_octets(content)
+    lines = None if allows_long_lines else _LineLengths(lambda at: _place(content, at), first_line=first_line)
     is_ascii = True
     for piece in cut(content):
         is_ascii = _check_octets(piece) and is_ascii
-        if not allows_long_lines:
+        if lines is not None:
             lines.check(piece)
     return is_ascii
 
@@ -154,9 +192,17 @@ def _check_octets(piece: bytes) -> bool:
 
 
 class _LineLengths:
-    """Refuses a line that is too long, wherever the text is cut; but not between CR and LF."""
+    """Refuses a line that is too long, wherever the text is cut; but not between CR and LF.
 
-    def __init__(self) -> None:
+    Args:
+        place: tells what stands at an offset of the text, for people.
+        first_line: the number of its first line.
+    """
+
+    def __init__(self, place: Callable[[int], str], *, first_line: int = 1) -> None:
+        self._place = place
+        self._line = first_line
+        self._read = 0
         self._unfinished = 0  # octets of the line that has not ended yet
 
     def check(self, text: bytes) -> None:
@@ -166,10 +212,65 @@ class _LineLengths:
             # Every line that ends inside this window is short enough: one look for each thousand octets.
             end = text.rfind(b"\n", max(start, 0), start + MAX_TEXT_LINE_BYTES + 2)
             if end < 0:
-                raise MessageError(f"message has a line of more than {MAX_TEXT_LINE_BYTES} octets: encode it")
+                raise self._too_long(text, start)
             start = end + 1
         last = text.rfind(b"\n", max(start, 0))
         self._unfinished = length - start if last < 0 else length - last - 1
+        self._line += text.count(b"\n")
+        self._read += length
+
+    def _too_long(self, text: bytes, start: int) -> MessageError:
+        number = self._line + text.count(b"\n", 0, max(start, 0))
+        end = text.find(b"\n", max(start, 0))
+        size = f"{len(text) - start} octets or more" if end < 0 else f"{end - start - (text[end - 1] == 13)} octets"
+        return MessageError(
+            f"message has a line that is too long: line {number}, {size}{self._place(self._read + start)}; a line has "
+            f"at most {MAX_TEXT_LINE_BYTES}: encode it as base64 or quoted-printable, or say "
+            "Envelope(long_lines='send')"
+        )
+
+
+_FIELD_START: Final = re.compile(rb"^([^\s:]+)[ \t]*:", re.MULTILINE)
+_TYPE_FIELD: Final = re.compile(rb"^content-type[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
+_DELIMITER: Final = re.compile(rb"^--([^\r\n]+)", re.MULTILINE)
+
+
+def _place(content: bytes, at: int) -> str:
+    """Return what stands at this offset of a message, for people: a header field, or a part."""
+    header = header_section(content)
+    if at < len(header):
+        name = b""
+        for match in _FIELD_START.finditer(header, 0, at + MAX_TEXT_LINE_BYTES):
+            if match.start() > at:
+                break
+            name = match[1]
+        return f", in header {name[:80].decode('ascii', 'replace')}" if name else ""
+    kind, boundary = _type_of(header)
+    parts = [(kind, boundary)]  # those that are open, from the outermost
+    current = kind
+    for match in _DELIMITER.finditer(content, len(header), at):
+        line = match[1].rstrip(b" \t")
+        for depth in range(len(parts) - 1, -1, -1):
+            boundary = parts[depth][1]
+            if boundary and line in (boundary, boundary + b"--"):
+                del parts[depth + 1 :]
+                current = parts[depth][0]
+                if line == boundary:
+                    end = _END_OF_HEADER.search(content, match.end())
+                    current, inner = _type_of(content[match.end() : len(content) if end is None else end.end()])
+                    parts.append((current, inner))
+                break
+    return f", in part {current}"
+
+
+def _type_of(header: bytes) -> tuple[str, bytes]:
+    """Return the type of a part, and the boundary of the parts in it, if it has some."""
+    match = _TYPE_FIELD.search(header)
+    if match is None:
+        return "text/plain", b""
+    value = match[1].decode("latin-1").replace("\r", "").replace("\n", "")
+    boundary = parameters_of(value).get("boundary", "") if "multipart" in value.lower() else ""
+    return value.partition(";")[0].strip().lower()[:80], boundary.encode("latin-1", "replace")
 
 
 def eight_bit_field(header: bytes) -> str | None:
@@ -192,16 +293,25 @@ class ContentChecker:
 
     Args:
         is_binary: octet for octet; the header section alone is checked.
+        allows_long_lines: a line may be of any length.
         size: what the wire form must come to; None: anything.
         size_error: what to say where it does not.
     """
 
-    def __init__(self, *, is_binary: bool = False, size: int | None = None, size_error: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        is_binary: bool = False,
+        allows_long_lines: bool = False,
+        size: int | None = None,
+        size_error: str = "",
+    ) -> None:
         self._is_binary = is_binary
+        self._allows_long_lines = allows_long_lines
         self._wanted = size
         self._size_error = size_error
         self._normalizer = Normalizer()
-        self._lines = _LineLengths()
+        self._lines = _LineLengths(self._place)
         self._begun = bytearray()  # of the header section
         self._is_signed = False
         self._ends_with_cr = False
@@ -261,11 +371,27 @@ class ContentChecker:
         return data
 
     def _end_header(self, size: int) -> bytes:
-        octets = bytes(self._begun)
+        dropped = 0 if self._is_binary else dropped_size(self._begun)
+        first_line = 1 + self._begun.count(b"\n", 0, dropped)
+        octets = bytes(self._begun[dropped:])
         self._begun = bytearray()
-        self.header = octets[:size]
-        self._is_signed = check_header_section(self.header, is_binary=self._is_binary) and not self._is_binary
+        self.header = octets[: size - dropped]
+        self.is_clean = not dropped
+        self._lines = _LineLengths(self._place, first_line=first_line)
+        self._is_signed = (
+            check_header_section(
+                self.header,
+                is_binary=self._is_binary,
+                allows_long_lines=self._allows_long_lines,
+                first_line=first_line,
+            )
+            and not self._is_binary
+        )
         return octets
+
+    def _place(self, at: int) -> str:
+        header = self.header or b""
+        return _place(normalize(header), at) if at < len(header) else ", in the body"
 
     def _pass(self, chunk: bytes) -> bytes:
         data = chunk
@@ -281,7 +407,8 @@ class ContentChecker:
                 self.is_ascii = False
                 if self._eight_bit_error is not None:
                     raise self._eight_bit_error()
-            self._lines.check(data)
+            if not self._allows_long_lines:
+                self._lines.check(data)
             self.ends_line = data[-1] == 0x0A
         self.size += len(data)
         if self._wanted is not None and self.size > self._wanted:

@@ -259,6 +259,9 @@ def _write_part(
     main, _, sub = content_type.partition("/")
     header = _Header(fields, form, is_top=is_top, is_built=isinstance(message, MIMEBase))
     if payload is None or isinstance(payload, str):
+        if payload and main == "multipart" and not is_message and message.defects:
+            # The parser leaves the line end of the delimiter behind it with a multipart that has no parts.
+            payload = payload[: -2 if payload.endswith("\r\n") else -1] if payload.endswith("\n") else payload
         if not (payload is None and main == "multipart"):
             _write_leaf(pieces, payload or "", header, content_type, is_message=is_message)
             return
@@ -487,7 +490,8 @@ def _quoted_printable(octets: bytes) -> list[str]:
                     raise MessageError("message has a line of white space too long to be encoded")
         else:
             end, is_cut = len(octets), False
-        pieces.append(binascii.b2a_qp(octets[at:end], istext=True).decode("ascii"))
+        # Its soft line breaks are LF where the text has no line break to learn from.
+        pieces.append(_normalized(binascii.b2a_qp(octets[at:end], istext=True).decode("ascii")))
         if is_cut:
             pieces.append("=\r\n")
         at = end
@@ -717,7 +721,7 @@ def source_of(value: Any) -> str:
         _read(_attributes_of(value)["_parse_tree"], texts)
         return "".join(texts)
     if isinstance(value, Header):
-        return _source_of_header(value)
+        return _source_of_header(value, Kind.TEXT)
     return str(value)
 
 
@@ -802,15 +806,19 @@ _PLAIN_MAILBOX: Final = re.compile(
 def _address_field(name: str, value: Any, attributes: dict[str, Any], form: _Form) -> str:
     """Write an address field that was set: of Address objects, or of text.
 
-    Which of the two, the object does not tell. Where the text says something else than the objects, or has defects, it
-    was text. Otherwise the objects decide who is named.
+    Which of the two, the object does not tell. Where it has defects it was text. Otherwise the objects decide who is
+    named, and the text must say the same.
     """
     decoded = str.__str__(value)
     texts: list[str] = []
     _read(attributes["_parse_tree"], texts)
     source = "".join(texts)
     groups: Sequence[Any] = attributes["_groups"]
-    if source != decoded or attributes["_defects"]:
+    if attributes["_defects"]:
+        return _text_field(name, source, form, is_parsed=False)
+    if source != decoded:
+        expected = [_mailbox(address.username, address.domain) for group in groups for address in group.addresses]
+        _compare(name, expected, f"{name}:{source}\r\n")
         return _text_field(name, source, form, is_parsed=False)
     if len(groups) == 1 and (match := _PLAIN_MAILBOX.fullmatch(source)) is not None and "=?" not in source:
         addresses = groups[0]._addresses
@@ -848,8 +856,8 @@ def _address_source(address: Address) -> str:
     return mailbox_source(address.display_name, spec) if spec != "<>" else f"{phrase_source(address.display_name)} <>"
 
 
-def _source_of_header(value: Header, *, is_text: bool = False) -> str:
-    """Return the source of a Header object: of text all of it; else what it encodes stays one encoded thing."""
+def _source_of_header(value: Header, kind: Kind) -> str:
+    """Return the source of a Header object; in an address field, what it encodes stays one name."""
     texts: list[str] = []
     was_ascii: bool | None = None
     for text, charset in value._chunks:  # type: ignore[attr-defined]
@@ -857,10 +865,10 @@ def _source_of_header(value: Header, *, is_text: bool = False) -> str:
         # As it reads: between what is encoded and what is not there is white space.
         if texts and text and is_ascii != was_ascii and not (texts[-1][-1:].isspace() or text[:1].isspace()):
             texts.append(" ")
-        if is_text or is_ascii or "<" in text or "@" in text:
+        if kind not in (Kind.ADDRESSES, Kind.PHRASE) or is_ascii or "<" in text or "@" in text:
             texts.append(text)
         elif text:
-            texts.append(encoded_words(text))
+            texts.append(phrase_source(text) if text.isascii() else encoded_words(text))
         was_ascii = is_ascii
     return "".join(texts)
 
@@ -868,8 +876,9 @@ def _source_of_header(value: Header, *, is_text: bool = False) -> str:
 def _foreign_field(name: str, value: Any, form: _Form) -> str:
     """Write a field whose value is none of the registry's."""
     if isinstance(value, Header):
-        is_text = kind_of(name) is Kind.TEXT
-        return _text_field(name, _source_of_header(value, is_text=is_text), form, is_parsed=False, is_literal=is_text)
+        kind = kind_of(name)
+        source = _source_of_header(value, kind)
+        return _text_field(name, source, form, is_parsed=False, is_literal=kind is Kind.TEXT)
     check_field(name, value)
     if not hasattr(value, "fold"):
         if isinstance(value, str):

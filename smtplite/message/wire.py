@@ -72,6 +72,8 @@ def dropped_size(octets: Octets) -> int:
     size = 3 if begun.startswith(_BYTE_ORDER_MARK) else 0
     if begun[size : size + 5] == b"From ":
         line = bytes(octets[size : size + MAX_TEXT_LINE_BYTES])
+        if _FIELD.match(line) is not None:  # "From : "
+            return size
         size += line.find(b"\n") + 1 if b"\n" in line else len(line)
     return size
 
@@ -224,12 +226,16 @@ class _LineLengths:
         end = text.find(b"\n", max(start, 0))
         size = f"{len(text) - start} octets or more" if end < 0 else f"{end - start - (text[end - 1] == 13)} octets"
         return MessageError(
-            f"message has a line that is too long: line {number}, {size}{self._place(self._read + start)}; a line has "
-            f"at most {MAX_TEXT_LINE_BYTES}: encode it as base64 or quoted-printable, or say "
+            f"message has a line of more than {MAX_TEXT_LINE_BYTES} octets: line {number}, "
+            f"{size}{self._place(self._read + start)}: encode it as base64 or quoted-printable, or say "
             "Envelope(long_lines='send')"
         )
 
 
+#: Where a line stands is an answer for people: it is not looked for among more lines than this that begin with "--".
+_MAX_DELIMITERS: Final = 1000
+#: A part's header section is looked at so far.
+_PART_HEADER_BYTES: Final = 4096
 _FIELD_START: Final = re.compile(rb"^([^\s:]+)[ \t]*:", re.MULTILINE)
 _TYPE_FIELD: Final = re.compile(rb"^content-type[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 _DELIMITER: Final = re.compile(rb"^--([^\r\n]+)", re.MULTILINE)
@@ -248,7 +254,9 @@ def _place(content: bytes, at: int) -> str:
     kind, boundary = _type_of(header)
     parts = [(kind, boundary)]  # those that are open, from the outermost
     current = kind
-    for match in _DELIMITER.finditer(content, len(header), at):
+    for number, match in enumerate(_DELIMITER.finditer(content, len(header), at)):
+        if number >= _MAX_DELIMITERS:
+            return ", in the body"
         line = match[1].rstrip(b" \t")
         for depth in range(len(parts) - 1, -1, -1):
             boundary = parts[depth][1]
@@ -256,8 +264,9 @@ def _place(content: bytes, at: int) -> str:
                 del parts[depth + 1 :]
                 current = parts[depth][0]
                 if line == boundary:
-                    end = _END_OF_HEADER.search(content, match.end())
-                    current, inner = _type_of(content[match.end() : len(content) if end is None else end.end()])
+                    begun, limit = match.end(), match.end() + _PART_HEADER_BYTES
+                    end = _END_OF_HEADER.search(content, begun, limit)
+                    current, inner = _type_of(content[begun : limit if end is None else end.end()])
                     parts.append((current, inner))
                 break
     return f", in part {current}"

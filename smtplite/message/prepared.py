@@ -47,7 +47,7 @@ from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters, extension_required, negotiate, require_offered
 from smtplite.protocol.paths import ForwardPath, ReversePath
 
-__all__ = ["Prepared", "is_large", "prepare"]
+__all__ = ["Prepared", "envelope_of", "is_large", "prepare"]
 
 #: A header section that may hold so many addresses that reading them takes milliseconds.
 _LONG_HEADER_BYTES: Final = 4096
@@ -323,6 +323,20 @@ def prepare(
     return prepared if sign is None else attrs.evolve(prepared, signing=Signing(sign))
 
 
+def envelope_of(
+    octets: bytes, sender: str | Address | None = None, recipients: AnyRecipients | None = None
+) -> Envelope:
+    """Return the envelope of a message as octets: what is None is read from its header section.
+
+    Raises:
+        MessageError: it does not stand there.
+    """
+    if sender is not None and recipients is not None:
+        return Envelope(sender, recipients)
+    header = header_section(octets)
+    return _complete(_parsed_header(header[dropped_size(header) :]), sender, recipients)
+
+
 def _prepare(
     message: AnyMessage,
     sender: str | Address | None,
@@ -406,10 +420,7 @@ def _prepare_octets(
     header = header[dropped:]
     is_signed = check_header_section(header, is_binary=is_binary, first_line=first_line)
     if envelope is None:
-        if sender is not None and recipients is not None:  # nothing to look for in the headers
-            envelope = Envelope(sender, recipients)
-        else:
-            envelope = _complete(_parsed_header(header), sender, recipients)
+        envelope = envelope_of(header, sender, recipients)
     reading = _Reading.of(envelope)
     long_lines = envelope.long_lines == "send"
     if is_large:

@@ -159,11 +159,20 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == f"smtplite job: cannot read {tmp_path / 'none.txt'}: No such file or directory\n"
 
 
+def test_a_long_line_is_sent_as_the_articles_program_does(
+    job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What becomes of it is the server's to say: this one refuses it."""
+    with article_server() as server:
+        assert main(job(server, text=MAIL_TXT + "x" * 5000 + "\n")) == 1
+    assert capsys.readouterr().err == "smtplite job: server refused the message: 554 5.6.0 line over 998 octets\n"
+
+
 def test_a_message_that_cannot_be_sent(job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     with article_server() as server:
-        assert main(job(server, text=MAIL_TXT + "x" * 999 + "\n")) == 1
+        assert main(job(server, text=MAIL_TXT + "x\0\n")) == 1
         assert server.connections == []
-    assert capsys.readouterr().err.startswith("smtplite job: message has a line of more than 998 octets")
+    assert capsys.readouterr().err.startswith("smtplite job: message holds a NUL octet")
 
 
 def test_no_server_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,24 @@ def test_the_octets_of_a_file_arrive_as_they_are(start: Start, run: Run, tmp_pat
     assert server.violations == []
 
 
+def test_long_lines_are_sent_only_where_that_is_asked_for(start: Start, run: Run, tmp_path: Path) -> None:
+    server = start()
+    octets = b"From: ada@example.org\r\nTo: grace@example.net\r\n\r\n" + b"x" * 5000 + b"\r\n"
+    file = tmp_path / "long.eml"
+    file.write_bytes(octets)
+    ran = run("send", "--server", server.url, file)
+    assert ran.code == 3
+    assert "line of more than 998 octets: line 4, 5000 octets, in part text/plain" in ran.err
+    assert server.connections == []
+    sent = "server refused the message: 554 5.6.0 line over 998 octets"  # a server may
+    ran = run("send", "--server", server.url, "--long-lines", "send", file)
+    assert f"refused for grace@example.net: {sent}" in ran.err
+    ran = run("send", "--server", server.url, "--long-lines", "send", "--to", "x@example.net", file)
+    assert f"refused for x@example.net: {sent}" in ran.err
+    file.write_bytes(octets.replace(b"To:", b"X:"))
+    assert "names nobody in To, Cc and Bcc" in run("send", "--server", server.url, "--long-lines", "send", file).err
+
+
 def test_from_and_to_say_the_envelope_of_all(start: Start, run: Run, write: Write) -> None:
     server = start()
     arguments = ["--from", "bounces@example.org", "--to", "a@example.net", "--to", "b@example.net"]

@@ -73,7 +73,9 @@ def nasty_message(message_id: str) -> bytes:
 
 
 def as_stored(message: bytes | EmailMessage, *, utf8: bool = False) -> bytes:
-    """Return a message as a Unix server stores it: a message object flattened by the stdlib, line endings LF.
+    """Return a message as a Unix server stores it, line endings LF.
+
+    A message object is flattened by the stdlib, which is right for those of this file: their fields fit their lines.
 
     Args:
         message: as it is handed to smtplite.

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.interop
 
 
 @pytest.mark.asyncio
-async def test_an_email_message_is_stored_as_the_stdlib_flattens_it(postfix: Postfix, port: int) -> None:
+async def test_an_email_message_is_stored_as_it_was_built(postfix: Postfix, port: int) -> None:
     message_id = new_message_id()
     message = simple_message(message_id, "anyone@example.test")
     async with Client(HOST, port, tls="none") as client:

@@ -90,7 +90,8 @@ def test_white_space_in_front_of_a_colon_is_an_old_form_and_stays(way: Any) -> N
 PARTS = (
     HEADER + b'Content-Type: multipart/mixed;\r\n boundary="b"\r\n\r\npreamble\r\n'
     b"--b\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n--c\r\n\r\n1\r\n"
-    b"--c\r\nContent-Type: text/html; charset=utf-8\r\n\r\n2\r\n--c--\r\n3\r\n--b\r\ncontent-type:image/png\r\n\r\n4\r\n"
+    b"--c\r\nContent-Type: text/html; charset=utf-8\r\n\r\n2\r\n--c--\r\n3\r\n"
+    b"--b\r\ncontent-type:image/png\r\n\r\n4\r\n"
     b"--b--\r\n5\r\n"
 )
 

@@ -638,7 +638,8 @@ def transparency(*, quick: bool) -> Group:
 
 
 def flattening(*, quick: bool) -> Group:
-    counts = {"small text": 300, "beyond ASCII": 100, "alternative": 60}
+    counts = {"small text": 300, "beyond ASCII": 100, "long and mixed": 40, "alternative": 60}
+    goals = {"small text": 1 / 4, "long and mixed": 1 / 3}
     runs = [
         Run(
             who=f"{kind}, by {work}",
@@ -660,8 +661,8 @@ def flattening(*, quick: bool) -> Group:
                 title=f"EmailMessage → wire bytes, {kind}",
                 ours=f"{kind}, by wire_bytes",
                 metric=CPU,
-                goals=[Goal(limit=0.25, against=f"{kind}, by as_bytes", name="`as_bytes(policy=SMTP)`")]
-                if kind == "small text"
+                goals=[Goal(limit=goals[kind], against=f"{kind}, by as_bytes", name="`as_bytes(policy=SMTP)`")]
+                if kind in goals
                 else [],
                 peers={"smtplib": f"{kind}, by as_bytes"},
             )

@@ -26,6 +26,7 @@ from email.headerregistry import Address, BaseHeader, Group
 from email.message import Message
 from email.mime.base import MIMEBase
 from enum import Enum
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
@@ -110,7 +111,7 @@ def flattened(
     try:
         if message.defects:
             _check_defects(message)
-        form = _Form(utf8=utf8, seven_bit=seven_bit, sends_long_lines=sends_long_lines)
+        form = _form(utf8, seven_bit, sends_long_lines)
         if is_dkim_signed(message):
             form = attrs.evolve(form, frozen="a DKIM-Signature", policy=message.policy.clone(linesep="\r\n"))
         _write_part(pieces, message, form, added, is_top=True)
@@ -187,6 +188,11 @@ class _Form:
     policy: Any = None
 
 
+@lru_cache(maxsize=8)
+def _form(utf8: bool, seven_bit: bool, sends_long_lines: bool) -> _Form:
+    return _Form(utf8=utf8, seven_bit=seven_bit, sends_long_lines=sends_long_lines)
+
+
 def _check_defects(message: Message[Any, Any]) -> None:
     """Refuse a message that was read with a header section that is none."""
     for defect in message.defects:
@@ -255,9 +261,18 @@ def _write_part(
     fields = list(message.raw_items())
     if added:
         fields += added
+    header = _Header(fields, form, is_top=is_top, is_built=isinstance(message, MIMEBase))
+    if (
+        type(payload) is str
+        and payload.isascii()
+        and not message.defects
+        and (len(payload) <= MAX_LINE_BYTES or _long_line(payload) is None)
+    ):  # nearly every text, whatever its type
+        header.write(pieces)
+        _write_text(pieces, payload)
+        return
     content_type = _content_type(message, fields)
     main, _, sub = content_type.partition("/")
-    header = _Header(fields, form, is_top=is_top, is_built=isinstance(message, MIMEBase))
     if payload is None or isinstance(payload, str):
         if payload and main == "multipart" and not is_message and message.defects:
             # The parser leaves the line end of the delimiter behind it with a multipart that has no parts.
@@ -611,6 +626,16 @@ class _Header:
                     pieces.append(f"{name}: {value}\r\n")
                 else:
                     pieces.append(_text_field(name, value, form, is_parsed=is_parsed))
+            elif (
+                _OBJECTS.get(type(value).__bases__) is _Object.TOKENS
+                and (text := str.__str__(value)).isascii()
+                and text.isprintable()
+                and len(name) + 2 + len(text) <= LINE_CHARACTERS
+                and (known := _attributes_of(value))["_name"] == name
+                and not known["_defects"]
+                and is_field_name(name)
+            ):
+                pieces.append(f"{name}: {text}\r\n")
             else:
                 pieces.append(_object_field(name, value, form))
         pieces.append("\r\n")
@@ -703,6 +728,7 @@ _TERMINALS: Final = frozenset(
 # first time is all there is.
 _attributes_of: Final[Callable[[Any], dict[str, Any]]] = BaseHeader.__dict__["__dict__"].__get__
 _ENCODED_WORD_TOKEN: Final = _header_value_parser.EncodedWord
+_QUOTED_TOKEN: Final = _header_value_parser.BareQuotedString
 
 
 def _reading(value: Any) -> str:
@@ -740,9 +766,14 @@ def _read(tokens: Any, texts: list[str]) -> None:
 
 
 def _token_source(token: Any) -> str:
-    if isinstance(token, _ENCODED_WORD_TOKEN):
+    kind = type(token)
+    if kind is _QUOTED_TOKEN and len(token) == 1 and type(token[0]) in _TERMINALS:
+        text = token[0]
+        if '"' not in text and "\\" not in text:
+            return f'"{text}"'
+    if kind is _ENCODED_WORD_TOKEN:
         return _encoded_word_source(token)
-    if isinstance(token, TokenList) and any(type(inner) is _ENCODED_WORD_TOKEN for inner in token):
+    if isinstance(token, TokenList) and _has_encoded_word(token):
         texts: list[str] = []
         _read(token, texts)
         mark = "()" if isinstance(token, _header_value_parser.Comment) else '""'

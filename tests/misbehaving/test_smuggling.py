@@ -228,9 +228,8 @@ async def test_content_of_dots() -> None:
         HEADER + b".\r\n" * 100_000,
         HEADER + b"\n".join(b"." * n for n in range(500)),
         HEADER + (b"." * 998 + b"\r\n") * 200,
-        b".",
-        b".\r\n",
-        b"..",
+        b"\r\n.",
+        b"\r\n..",
         b"\r\n.\r\n",
     ]
     honest = Honest()

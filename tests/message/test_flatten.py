@@ -29,13 +29,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtplite.errors import MessageError
 from smtplite.message import flatten, prepared
 from smtplite.message.addresses import decode_words, mailboxes_of
 from smtplite.message.flatten import LARGE_BYTES, is_large, wire_bytes
+from tests.exhaustive import examples
 from tests.message.test_headers import lines_of, read_list, read_parameters, read_text
 
 if TYPE_CHECKING:
@@ -427,7 +428,7 @@ def part(draw: st.DrawFn, depth: int = 2) -> AnyMessage:
     return message  # type: ignore[no-any-return]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(part(), st.booleans(), st.booleans())
 def test_any_message_is_sendable_and_flattened_twice_the_same_or_refused(
     message: AnyMessage, utf8: bool, seven_bit: bool
@@ -450,7 +451,7 @@ def test_any_message_is_sendable_and_flattened_twice_the_same_or_refused(
         assert any(part.defects for part in parsed(wire).walk())
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=300), st.sampled_from(sorted(POLICIES)))
 def test_octets_that_were_read_are_sendable_or_refused(raw: bytes, policy: str) -> None:
     message = parsed(raw, POLICIES[policy])
@@ -469,7 +470,7 @@ RAW_NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(st.tuples(RAW_NAMES, ASCII_LINES), min_size=1, max_size=5),
     st.sampled_from(sorted(POLICIES)),
@@ -525,7 +526,7 @@ def header_of(text: str) -> Header:
     return header
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(TEXTS, st.sampled_from(sorted(MAKERS)), st.sampled_from(["Subject", "X-Any", "Comments"]), st.booleans())
 def test_text_is_read_as_it_was_given_whatever_made_the_field(text: str, maker: str, name: str, utf8: bool) -> None:
     message = MAKERS[maker](name, text)
@@ -556,7 +557,7 @@ SPECS = st.tuples(st.from_regex(r"[a-z0-9+_-]{1,30}", fullmatch=True), st.sample
 ADDRESS_FIELDS = st.sampled_from(["From", "To", "Cc", "Reply-To", "Resent-To", "Resent-From"])
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(st.tuples(NAMES, SPECS), min_size=1, max_size=5), ADDRESS_FIELDS, st.booleans())
 def test_r32_address_objects_are_the_same_mailboxes_on_the_wire(
     mailboxes: list[tuple[str, tuple[str, str]]], name: str, utf8: bool
@@ -569,7 +570,7 @@ def test_r32_address_objects_are_the_same_mailboxes_on_the_wire(
     assert read_list(value_in(wire, name)) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.tuples(NAMES, SPECS), min_size=1, max_size=5), ADDRESS_FIELDS, st.booleans())
 def test_r32_what_formataddr_made_are_the_same_mailboxes_on_the_wire(
     mailboxes: list[tuple[str, tuple[str, str]]], name: str, old: bool
@@ -721,7 +722,7 @@ def test_a_body_that_no_server_could_take_is_encoded_and_is_the_same_body(name: 
     assert wire_bytes(parsed(wire), seven_bit=seven_bit) == wire
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.lists(
         st.sampled_from(["\n", "\r\n", ".", "=", " ", "\t", "\udcc3\udcbc", "\udcff", "x" * 70, "y" * 997, "\n.\n"])

@@ -13,11 +13,12 @@ import time
 import urllib.parse
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smtplite.errors import MessageError
 from smtplite.message.headers import FieldNeedsUtf8, Kind, field, kind_of, mailbox_source
+from tests.exhaustive import examples
 
 # --- Readers of the wire form
 
@@ -98,7 +99,7 @@ def is_plain(text: str) -> bool:
     return "=?" not in text and "?=" not in text
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(TEXT, st.booleans())
 @example("Grüße  aus  Köln", False)
 @example("a" + " " * 1200 + "b", False)
@@ -112,7 +113,7 @@ def test_text_is_read_as_it_was_given_space_for_space(text: str, utf8: bool) -> 
     assert utf8 or written.isascii()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(TEXT)
 def test_an_ascii_word_is_never_encoded_split_or_joined(text: str) -> None:
     written = value_of(field("Subject", text), "Subject")
@@ -124,7 +125,7 @@ def test_an_ascii_word_is_never_encoded_split_or_joined(text: str) -> None:
             left.remove(word)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(TEXT)
 def test_a_line_is_over_78_only_where_it_has_no_other_place_to_be_folded(text: str) -> None:
     for number, line in enumerate(lines_of(field("Subject", text), "Subject")):
@@ -133,7 +134,7 @@ def test_a_line_is_over_78_only_where_it_has_no_other_place_to_be_folded(text: s
             assert len(re.findall("[^ \t]+", body)) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(TEXT, st.booleans())
 def test_folding_twice_changes_nothing(text: str, utf8: bool) -> None:
     written = field("Subject", text, utf8=utf8)
@@ -141,7 +142,7 @@ def test_folding_twice_changes_nothing(text: str, utf8: bool) -> None:
     assert field("Subject", value.removeprefix(" "), utf8=utf8, is_parsed=True) == written
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.sampled_from(["=?utf-8?q?x?=", "=?", "?=", "ü", "a"]), min_size=1).map(" ".join))
 def test_what_looks_like_an_encoded_word_and_is_none_is_read_as_it_was_given(text: str) -> None:
     assert read_text(value_of(field("Subject", text, is_literal=True), "Subject")) == text
@@ -149,13 +150,13 @@ def test_what_looks_like_an_encoded_word_and_is_none_is_read_as_it_was_given(tex
         assert read_text(value_of(field("Subject", text), "Subject")) == text
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.sampled_from(["=?utf-8?q?x?=", "ü", "a", "=?utf-8?b?w7w=?="]), min_size=1).map(" ".join))
 def test_an_encoded_word_that_was_parsed_means_what_it_meant(text: str) -> None:
     assert read_text(value_of(field("Subject", text, is_parsed=True), "Subject")) == read_text(text)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.sampled_from([b"ab", b"\xfc", b"\xc3\xbc", b" ", b"  ", b"\xff\xfe", b"x" * 70])).map(b"".join))
 def test_octets_that_are_utf8_are_text_and_others_stay_octets(octets: bytes) -> None:
     """Rule 4 of the wire form; RFC 1428 for what has no name."""
@@ -323,7 +324,7 @@ LOCALS = st.from_regex(r"[a-z0-9+_-]{1,40}(\.[a-z0-9]{1,5})?", fullmatch=True) |
 MAILBOXES = st.tuples(NAMES, LOCALS.map(lambda local: f"{local}@x.example"))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.lists(MAILBOXES, min_size=1, max_size=5), st.sampled_from(["To", "From", "Reply-To", "Resent-Cc", "Errors-To"])
 )
@@ -416,7 +417,7 @@ def read_parameters(value: str) -> dict[str, str]:
 FILE_NAMES = st.text(PRINTABLE, min_size=1, max_size=80).map(str.strip).filter(lambda name: not name.isascii())
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(FILE_NAMES)
 @example("Übung  Plan für alle und noch mehr, und noch länger als eine Zeile.pdf")
 def test_a_file_name_beyond_ascii_is_read_as_it_was_given(name: str) -> None:

@@ -48,6 +48,7 @@ from smtplite.message.headers import (
     parameters_of,
     phrase_source,
     unfold,
+    utf8_of,
 )
 from smtplite.protocol.paths import Domain
 
@@ -645,9 +646,17 @@ def _text_field(name: str, value: str, form: _Form, *, is_parsed: bool, is_liter
     """Write a field of which we have the source, and compare its mailboxes before and after (rule R32)."""
     if not isinstance(name, str):
         raise MessageError(f"a header name is a str, not {type(name).__name__}")
-    written = field(name, value, utf8=form.utf8, is_parsed=is_parsed, is_literal=is_literal)
-    if not value.isascii() and kind_of(name) is Kind.ADDRESSES:
-        _compare(name, _mailboxes(name, value), written)
+    if value.isascii() or kind_of(name) is not Kind.ADDRESSES:
+        return field(name, value, utf8=form.utf8, is_parsed=is_parsed, is_literal=is_literal)
+    if form.utf8:
+        written = field(name, value, utf8=True, is_parsed=is_parsed, is_literal=is_literal)
+        if unfold(written[len(name) + 1 : -2]).lstrip(" \t") == unfold(utf8_of(name, value)).lstrip(" \t"):
+            return written  # as it stood, whatever it is
+        expected = _mailboxes(name, value)
+    else:
+        expected = _mailboxes(name, value)
+        written = field(name, value, is_parsed=is_parsed, is_literal=is_literal)
+    _compare(name, expected, written)
     return written
 
 
@@ -954,6 +963,9 @@ def _frozen_field(name: str, value: Any, form: _Form) -> str:
         if not hasattr(value, "fold"):
             policy = _UNFOLDED_COMPAT32.clone(max_line_length=policy.max_line_length)
         folded = policy.fold(name, value)
+        source = unfold(source_of(value))
+        if source.isascii() and unfold(_value_of(name, folded)) != source:  # it encodes what is long, signatures too
+            folded = field(name, source)
     _value_of(name, folded)
     if not folded.isascii() and not form.utf8:
         raise FieldNeedsUtf8(name, f"is not ASCII, and {form.frozen} leaves it as it is")

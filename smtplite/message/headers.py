@@ -34,6 +34,7 @@ __all__ = [
     "parameters_of",
     "phrase_source",
     "unfold",
+    "utf8_of",
 ]
 
 #: A line of a header section as it should be (RFC 5322 2.1.1).
@@ -139,7 +140,7 @@ def unfold(value: str) -> str:
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-def _utf8_of(name: str, value: str) -> str:
+def utf8_of(name: str, value: str) -> str:
     """Return a value with its octets read as UTF-8 (RFC 6532); those that are not stay surrogates, as `email` has them.
 
     Raises:
@@ -454,7 +455,7 @@ def field(name: str, value: str, *, utf8: bool = False, is_parsed: bool = False,
         MessageError: it cannot be written.
     """
     check_field(name, value)
-    text = _utf8_of(name, value)
+    text = utf8_of(name, value)
     written = _as_it_is(name, text, utf8=utf8, is_parsed=is_parsed, is_literal=is_literal)
     if written is not None:
         return written

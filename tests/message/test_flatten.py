@@ -860,6 +860,28 @@ def test_under_a_dkim_signature_no_a_label_is_made_and_utf8_needs_smtputf8() -> 
         wire_bytes(parsed(DKIM + "X-A: " + "x" * 1000 + "\n\n"))
 
 
+def test_a_dkim_signature_that_was_set_is_not_encoded_and_other_fields_are_folded_as_who_signed_them_saw() -> None:
+    message = EmailMessage()
+    message["DKIM-Signature"] = "v=1; h=from:subject; b=" + "x" * 300
+    message["Subject"] = "word " * 30 + "end"
+    message["X-A"] = "wörd " * 30
+    wire = wire_bytes(message)
+    assert value_in(wire, "DKIM-Signature") == message["DKIM-Signature"]
+    seen = message.as_bytes(policy=email.policy.SMTP)
+    for name in (b"\r\nSubject: ", b"\r\nX-A: "):
+        field = re.search(name + rb"[^\r]*(?:\r\n [^\r]*)*\r\n", seen)
+        assert field is not None
+        assert field[0] in wire
+
+
+@pytest.mark.parametrize("value", ["Jörg, <c@d.example>", "Jörg: <c@d.example>", "Jörg", "a@b@ü"])
+def test_an_address_field_beyond_ascii_that_cannot_be_read_is_refused_or_kept(value: str) -> None:
+    message = parsed(f"Reply-To: {value}\n\n")
+    with pytest.raises(MessageError, match="header Reply-To is no list of addresses"):
+        wire_bytes(message)
+    assert f"Reply-To: {value}\r\n".encode() in wire_bytes(message, utf8=True)
+
+
 def test_the_names_that_a_dkim_signature_covers() -> None:
     assert flatten.signed_names(parsed(DKIM + "\n")) == {"from", "to", "subject", "date"}
 

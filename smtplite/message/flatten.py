@@ -51,6 +51,7 @@ from smtplite.message.headers import (
     utf8_of,
 )
 from smtplite.protocol.paths import Domain
+from smtplite.protocol.transparency import Normalizer
 
 __all__ = ["LARGE_BYTES", "flattened", "is_dkim_signed", "is_large", "signed_names", "wire_bytes"]
 
@@ -449,23 +450,34 @@ def _encoded_body(text: str, encoding: str, content_type: str) -> tuple[str, lis
     if encoding == "base64":
         if not text.isascii():
             raise MessageError(f"part {content_type} is no base64: it holds 8-bit octets")
-        digits = "".join(text.split())
-        return encoding, _rows(digits)
+        return encoding, _rows("".join("".join(step.split()) for step in _steps(text)))
     if encoding == "quoted-printable":
-        octets = binascii.a2b_qp(_normalized(text).encode("ascii", "surrogateescape"))
+        chunks = [binascii.a2b_qp(step) for step in _steps_of_lines(text)]
     elif encoding in ("", "7bit", "8bit", "binary"):
-        octets = text.encode("ascii", "surrogateescape")
+        chunks = [step.encode("ascii", "surrogateescape") for step in _steps(text)]
     else:
         raise MessageError(
             f"part {content_type} in {encoding[:40]!r} has a line of more than {MAX_LINE_BYTES} octets, or 8-bit ones"
         )
     if not content_type.startswith("text/"):
-        return "base64", _base64(octets)
-    octets = re.sub(rb"\r\n?|\n", b"\r\n", octets)
-    escaped = len(octets.translate(None, _QP_SAFE))
-    if (len(octets) + 2 * escaped) * 77 // 75 <= len(octets) * 4 // 3 * 78 // 76:
+        return "base64", _base64(b"".join(chunks))
+    normalizer = Normalizer()
+    chunks = [normalizer.encode(chunk) for chunk in chunks]
+    size = sum(map(len, chunks))
+    escaped = sum(len(chunk.translate(None, _QP_SAFE)) for chunk in chunks)
+    octets = b"".join(chunks)
+    if (size + 2 * escaped) * 77 // 75 <= size * 4 // 3 * 78 // 76:
         return "quoted-printable", _quoted_printable(octets)
     return "base64", _base64(octets)
+
+
+def _steps_of_lines(text: str) -> Iterator[bytes]:
+    """Yield the octets of a text in steps that end with a line, where it has lines of a usual length."""
+    begun = 0
+    while begun < len(text):
+        end = text.rfind("\n", begun, begun + _STEP_CHARACTERS) + 1 or len(text)
+        yield _normalized(text[begun:end]).encode("ascii", "surrogateescape")
+        begun = end
 
 
 _QP_SAFE: Final = bytes(octet for octet in (9, 10, 13, *range(32, 127)) if octet != 0x3D)

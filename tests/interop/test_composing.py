@@ -30,6 +30,8 @@ from .secure import INSTALL
 
 pytestmark = pytest.mark.interop
 
+LONG_NAME = 'Lovelace, "Ada", ' * 20 + "Countess"
+LONG_UMLAUTS = "Größe, " * 40 + "Jürgen"
 RED = (208, 48, 48)
 BROWSER_SECONDS = 60
 
@@ -125,7 +127,12 @@ def dovecot(launch: Launch) -> DovecotLMTP:
 async def test_dovecot_sees_bodies_pictures_attachments_and_names_as_they_were_given(dovecot: DovecotLMTP) -> None:
     message = compose(
         from_=('Lovelace, "Ada"', "ada@client.test"),
-        to=[("Größe, Jürgen", "reader@example.test"), "Grace Hopper <grace@example.test>"],
+        to=[
+            ("Größe, Jürgen", "reader@example.test"),
+            "Grace Hopper <grace@example.test>",
+            (LONG_NAME, "long@example.test"),
+            (LONG_UMLAUTS, "umlauts@example.test"),
+        ],
         reply_to="office@client.test",
         subject="Grüße",
         text="Grüße\n",
@@ -169,6 +176,8 @@ async def test_dovecot_sees_bodies_pictures_attachments_and_names_as_they_were_g
         ("", "office@client.test"),
         ("Größe, Jürgen", "reader@example.test"),
         ("Grace Hopper", "grace@example.test"),
+        (LONG_NAME, "long@example.test"),
+        (LONG_UMLAUTS, "umlauts@example.test"),
     ]
     assert str(make_header(decode_header(subject))) == "Grüße"
     assert date == message["Date"]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import smtplite
 from smtplite import Attachment, MessageError, SMTPError, compose
 from smtplite.message import wire_bytes
+from smtplite.message.addresses import mailboxes_of
 from smtplite.testing import SMTPServer
 
 ADA = "Ada Lovelace <ada@example.org>"
@@ -245,6 +246,22 @@ def test_a_name_of_any_characters_stays_one_mailbox(name: str) -> None:
     for field, address in (("To", "grace@example.net"), ("Cc", "cc@example.net")):
         [mailbox] = message[field].addresses
         assert (mailbox.display_name, mailbox.addr_spec) == (name.strip(), address)
+
+
+@given(NAMES | NAMES.map(lambda name: name * 20))
+@example('a" <x@evil.example>, "b')
+@example("=?utf-8?q?a?=")
+@example("Größe, " * 200)
+def test_a_name_of_any_length_is_one_mailbox_on_the_wire_too(name: str) -> None:
+    section = wire_bytes(composed(to=[(name, "grace@example.net"), ("", "b@example.net")])).partition(b"\r\n\r\n")[0]
+    assert all(len(line) <= 998 for line in section.splitlines())
+    value = email.message_from_bytes(section)["To"]
+    assert [(each.display_name, each.addr_spec) for each in mailboxes_of(value)] == [
+        (name.strip(), "grace@example.net"),
+        ("", "b@example.net"),
+    ]
+    read = email.message_from_bytes(section, policy=policy.default)["To"]  # which puts spaces between encoded words
+    assert [each.addr_spec for each in read.addresses] == ["grace@example.net", "b@example.net"]
 
 
 @given(st.text(max_size=30), st.text(max_size=20))

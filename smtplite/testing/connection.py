@@ -246,7 +246,7 @@ class ServedConnection:
         if self.protocol.closing and self.is_open:
             self.is_open = False
             if self._tls is not None:
-                self.outgoing += self._tls.close()
+                self.outgoing += self._tls.alert() if self.protocol.alerts else self._tls.close()
             self.on_end()
         hold = self.protocol.held_by
         if hold is not None and hold is not self._waits_for:

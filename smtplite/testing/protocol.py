@@ -232,6 +232,8 @@ class ServerConnection:
         self.violations: list[str] = []
         #: Whether the server wants to close after the bytes that were returned last.
         self.closing = False
+        #: Whether it closes with an alert, inside TLS.
+        self.alerts = False
         #: Whether the TLS handshake begins after the bytes that were returned last.
         self.begins_tls = False
         #: The version of TLS, as `tls_established` was told; None: unencrypted.
@@ -635,6 +637,7 @@ class ServerConnection:
         self._out.append(scripted.to_bytes(self._suffix if is_numbered else ""))
         if scripted.closes:
             self.closing = True
+            self.alerts = scripted.alert
 
     def _hold_by(self, scripted: ScriptedReply) -> None:
         """Hold what is said next, if the script wants it."""
@@ -647,7 +650,9 @@ class ServerConnection:
         """Make of what we said last what the script makes of it."""
         if callable(scripted.reply):
             self._out.append(scripted.reply(self._out.pop()))
-        if scripted.close is not None:
+        if scripted.alert:
+            self.closing = self.alerts = True
+        elif scripted.close is not None:
             self.closing = scripted.close
 
     def _settle(

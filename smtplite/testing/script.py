@@ -73,6 +73,7 @@ class ReplyOptions(TypedDict, total=False):
     performs: bool | None
     close: bool | None
     in_tls: bool | None
+    alert: bool
     for_all: bool
     after_bytes: int
     hold: Hold | None
@@ -118,6 +119,8 @@ class ScriptedReply:
     close: bool | None = attrs.field(default=None, kw_only=True)
     #: Only inside TLS (True), or only outside it (False).
     in_tls: bool | None = attrs.field(default=None, kw_only=True)
+    #: Inside TLS: close with a fatal alert after the reply (``bad_record_mac``), in place of an orderly end.
+    alert: bool = attrs.field(default=False, kw_only=True)
     #: END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT.
     for_all: bool = attrs.field(default=False, kw_only=True)
     #: CONTENT: how much of the content comes before it.
@@ -180,7 +183,7 @@ class ScriptedReply:
     @property
     def closes(self) -> bool:
         """Whether the server closes the connection after this reply."""
-        return self._code == b"421" if self.close is None else self.close
+        return self.alert or (self._code == b"421" if self.close is None else self.close)
 
     def matches(
         self,

@@ -222,13 +222,16 @@ class SMTPServer:
     def ssl_context(self, context: ssl.SSLContext) -> None:
         self._own_ssl_context = context
 
-    def ca_context(self) -> ssl.SSLContext:
+    def ca_context(self, *, certificate: str | None = None) -> ssl.SSLContext:
         """Return a new context for a client, which trusts the authority of the default certificate and no other.
+
+        Args:
+            certificate: whom the client's own certificate names, for a server that asks for one; None: it has none.
 
         Raises:
             ImportError: trustme is not installed.
         """
-        return client_context()
+        return client_context(certificate=certificate)
 
     def write_ca(self, path: str | os.PathLike[str]) -> Path:
         """Write the authority of the default certificate to a file, for a client that is told its CA by a file's name.
@@ -296,12 +299,13 @@ class SMTPServer:
             server.reply("EHLO", lambda said: said[:20], close=True)  # what it would have said, cut
             server.reply("STARTTLS", "220 2.0.0 go", performs=False)  # and reads on, unencrypted
             server.reply("AUTH", "334 no base64!")
+            server.reply("END_OF_DATA", b"", performs=True, alert=True)  # accepted, and TLS ended with an alert
 
         Args:
             verb: a command, or another point of the dialogue.
             reply: what to say; None: what the server says for itself.
-            options: ``to``, ``sender``, ``times``, ``performs``, ``close``, ``in_tls``, ``for_all``, ``after_bytes``,
-                ``hold``.
+            options: ``to``, ``sender``, ``times``, ``performs``, ``close``, ``in_tls``, ``alert``, ``for_all``,
+                ``after_bytes``, ``hold``.
 
         Raises:
             ValueError: `reply` is text but not a reply, or `verb` cannot be a verb.

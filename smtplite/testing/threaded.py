@@ -135,9 +135,9 @@ class ThreadedServer:
         """The lines of content that ran as commands so far (`ServerConnection.executed_content`)."""
         return [line for connection in self.connections for line in list(connection.executed_content)]
 
-    def ca_context(self) -> ssl.SSLContext:
+    def ca_context(self, *, certificate: str | None = None) -> ssl.SSLContext:
         """Return a new context for a client, which trusts the authority of the default certificate and no other."""
-        return self.server.ca_context()
+        return self.server.ca_context(certificate=certificate)
 
     def write_ca(self, path: str | os.PathLike[str]) -> Path:
         """Write the authority of the default certificate to a file, and return its path (`SMTPServer.write_ca`)."""

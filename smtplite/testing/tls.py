@@ -19,6 +19,9 @@ __all__ = ["TlsServerSide", "authority", "client_context", "require_trustme", "s
 #: The most that is read from the decryption at once.
 MAX_READ_BYTES = 65_536
 
+#: Looks like a record, also as the rest of one; nobody can decrypt it.
+_NO_RECORD = b"\x17\x03\x03\x40\x00" + bytes(16_384)
+
 
 class TlsServerSide:
     """The server's side of one TLS connection: bytes of the wire in, bytes of the dialogue out, and back."""
@@ -84,6 +87,19 @@ class TlsServerSide:
             self.error = error
         return self.outgoing()
 
+    def alert(self) -> bytes:
+        """Return a fatal alert (``bad_record_mac``); TLS is over.
+
+        No interface makes one: it is OpenSSL's answer to bytes that nobody encrypted.
+        """
+        self._incoming.write(_NO_RECORD)
+        try:
+            while self.error is None and self._object.read(MAX_READ_BYTES):
+                pass  # what the client said before
+        except ssl.SSLError as error:
+            self.error = error
+        return self.outgoing()
+
     def close(self) -> bytes:
         """Return what to send last: the notice that nothing follows (close_notify)."""
         if self.is_established and self.error is None:
@@ -135,6 +151,7 @@ def server_context(
     not_after: datetime.datetime | None = None,
     is_self_signed: bool = False,
     only_version: ssl.TLSVersion | None = None,
+    requires_client_certificate: bool = False,
 ) -> ssl.SSLContext:
     """Return a new context for a server.
 
@@ -146,6 +163,9 @@ def server_context(
         not_after: the certificate has expired after this.
         is_self_signed: show a certificate that is signed only by itself, whatever else is asked for.
         only_version: speak this version of TLS and no other, even one that is no longer safe.
+        requires_client_certificate: accept only clients with a certificate that `ca` signed, such as those of
+            ``client_context(certificate=...)``. In TLS 1.3 the others see their handshake succeed, and an alert after
+            it.
 
     Raises:
         ImportError: trustme is not installed.
@@ -165,6 +185,9 @@ def server_context(
         ca.issue_cert(
             *dict.fromkeys(names), common_name=common_name, not_before=not_before, not_after=not_after
         ).configure_cert(context)
+    if requires_client_certificate:
+        ca.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
     if only_version is not None:
         with warnings.catch_warnings():
             # Python deprecates to ask for TLS below 1.2, and OpenSSL to speak it: here that is the point
@@ -177,10 +200,14 @@ def server_context(
     return context
 
 
-def client_context() -> ssl.SSLContext:
+def client_context(*, certificate: str | None = None) -> ssl.SSLContext:
     """Return a new context for a client, which trusts `authority()` and no other.
 
     Host names are checked, and only against subjectAltName: by default, Python falls back to the common name.
+
+    Args:
+        certificate: whom the client's own certificate names, such as ``"ada@example.org"``; `authority()` signs it.
+            None: it has none.
 
     Raises:
         ImportError: trustme is not installed.
@@ -190,4 +217,6 @@ def client_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.hostname_checks_common_name = False
     authority().configure_trust(context)
+    if certificate is not None:
+        authority().issue_cert(certificate).configure_cert(context)
     return context

@@ -213,14 +213,14 @@ class ConnectError(TransportError):
 
 
 class TLSError(TransportError):
-    """TLS is required and could not be had; not one byte of mail was sent."""
+    """TLS is wanted and cannot be had, or failed later: a certificate, an alert of the server's, a wrong protocol."""
 
     def _is_transient(self) -> bool:
         return self.reply is not None and self.reply.is_transient
 
 
 class ConnectionLost(TransportError):
-    """The connection ended before the dialogue did."""
+    """The connection ended before the dialogue did, or within the TLS handshake."""
 
 
 class SMTPTimeout(TransportError, TimeoutError):

@@ -14,19 +14,20 @@ import errno
 import ipaddress
 import logging
 import os
+import re
 import select
 import socket
 import ssl
 import struct
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol, TypeGuard
 
 import anyio
 import anyio.abc
 from anyio.streams import tls as tls_streams
 
-from smtplite.errors import ConnectError, ConnectionLost, TLSError
+from smtplite.errors import ConfigurationError, ConnectError, ConnectionLost, TLSError, TransportError
 
 __all__ = [
     "MAX_RECEIVE_BYTES",
@@ -83,6 +84,7 @@ class Stream(Protocol):
 
         Raises:
             ConnectionLost: the connection failed; `unsent` says how much was not taken.
+            TLSError: TLS did.
         """
 
     async def receive(self) -> bytes:
@@ -90,10 +92,15 @@ class Stream(Protocol):
 
         Raises:
             ConnectionLost: the connection failed.
+            TLSError: TLS did, as by an alert of the server's.
         """
 
     async def look(self) -> bytes | None:
-        """Return what has arrived, without waiting; b"" once the server closed its side; None if nothing is there."""
+        """Return what has arrived, without waiting; b"" once the server closed its side; None if nothing is there.
+
+        Raises:
+            TLSError: TLS failed, as by an alert of the server's.
+        """
 
     def is_stale(self) -> bool:
         """Return True if anything arrived, or ended, while the connection was idle."""
@@ -141,7 +148,7 @@ class SocketStream:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise _lost(error) from error
+            _fail(error)
         return not self.unsent
 
     async def _send_rest(self, data: bytes) -> None:
@@ -155,7 +162,7 @@ class SocketStream:
                 except BlockingIOError:
                     await anyio.wait_writable(sock)
         except (OSError, anyio.ClosedResourceError) as error:
-            raise _lost(error) from error
+            _fail(error)
 
     async def receive(self) -> bytes:
         """Return what has arrived; see `Stream.receive`."""
@@ -167,7 +174,7 @@ class SocketStream:
                 except BlockingIOError:
                     await anyio.wait_readable(sock)
         except (OSError, anyio.ClosedResourceError) as error:
-            raise _lost(error) from error
+            _fail(error)
 
     async def look(self) -> bytes | None:
         """Return what has arrived, or None; see `Stream.look`."""
@@ -264,17 +271,20 @@ class ForeignStream:
     async def _send(self, data: bytes) -> None:
         try:
             await self._stream.send(data)
-        except Exception as error:
-            raise _lost(error) from error
+        except Exception as error:  # noqa: BLE001 (whatever a stream of the user's raises, the connection is gone)
+            _fail(error)
 
     async def receive(self) -> bytes:
         """Return what has arrived; see `Stream.receive`."""
         try:
-            return await self._stream.receive(MAX_RECEIVE_BYTES)
+            data: object = await self._stream.receive(MAX_RECEIVE_BYTES)
         except anyio.EndOfStream:
             return b""
-        except Exception as error:
-            raise _lost(error) from error
+        except Exception as error:  # noqa: BLE001 (whatever a stream of the user's raises, the connection is gone)
+            _fail(error)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise ConnectionLost(f"connection lost: receive() of connect='s stream returned {type(data).__name__}")
+        return bytes(data)
 
     async def look(self) -> bytes | None:
         """Return None: anyio's interface cannot tell without waiting."""
@@ -312,8 +322,11 @@ class ForeignStream:
     @property
     def local_address(self) -> str | None:
         """Whatever the stream says of its own end."""
-        address = self._stream.extra(anyio.abc.SocketAttribute.local_address, None)
-        return str(address[0]) if isinstance(address, tuple) else None
+        try:
+            address = self._stream.extra(anyio.abc.SocketAttribute.local_address, None)
+        except Exception:  # noqa: BLE001 (a stream that cannot tell has no address)
+            return None
+        return str(address[0]) if isinstance(address, tuple) and address else None
 
 
 class _Ciphertext(anyio.abc.ByteStream):
@@ -329,6 +342,8 @@ class _Ciphertext(anyio.abc.ByteStream):
         #: True once octets of the last write, encrypted, were given to the stream below.
         self.has_begun = True
         self.is_looking = False
+        #: The first octets that came: what they are tells a server that speaks something else.
+        self.first = b""
         self.write_error: ConnectionLost | None = None
         self._reading: anyio.Event | None = None
 
@@ -370,6 +385,8 @@ class _Ciphertext(anyio.abc.ByteStream):
                 reading.set()
         if not data:
             raise anyio.EndOfStream
+        if len(self.first) < _SHOWN_BYTES:
+            self.first += data[:_SHOWN_BYTES]
         return data
 
     async def send_eof(self) -> None:
@@ -382,36 +399,45 @@ class _Ciphertext(anyio.abc.ByteStream):
 class TLSStream:
     """TLS, verified, over another stream."""
 
-    def __init__(self, stream: Stream, ciphertext: _Ciphertext, tls: tls_streams.TLSStream) -> None:
+    def __init__(
+        self, stream: Stream, ciphertext: _Ciphertext, tls: tls_streams.TLSStream, *, is_verified: bool
+    ) -> None:
         self._stream = stream
         self._ciphertext = ciphertext
         self._tls = tls
+        #: True if the server's certificate was verified, and that it names the server (rule R29).
+        self.is_verified = is_verified
+        self._failure: TLSError | None = None  # what ended TLS: it is told once, by whatever meets it first
         self._object = tls.extra(tls_streams.TLSAttribute.ssl_object)
         self._length = 0  # of what is being sent, or was last
 
     @classmethod
-    async def wrap(cls, stream: Stream, context: ssl.SSLContext, hostname: str) -> TLSStream:
+    async def wrap(cls, stream: Stream, context: ssl.SSLContext, hostname: str, *, is_first: bool = True) -> TLSStream:
         """Do the handshake, and verify that the server is `hostname`.
+
+        Args:
+            stream: connected.
+            context: what to trust, and what to show.
+            hostname: whom the certificate must name.
+            is_first: nothing was said in clear before it: not after STARTTLS.
 
         Raises:
             TLSError: it failed; says why. The stream is of no further use.
+            ConnectionLost: the connection ended meanwhile.
         """
         ciphertext = _Ciphertext(stream)
+        # What this handshake holds to; the caller may change the context for the next.
+        is_verified = context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
         try:
             tls = await tls_streams.TLSStream.wrap(
                 ciphertext, server_side=False, hostname=hostname, ssl_context=context, standard_compatible=False
             )
-        except ssl.SSLCertVerificationError as error:
-            reason = error.verify_message.removesuffix(".")
-            raise TLSError(f"server's certificate is not valid for {hostname}: {reason}", phase="tls") from error
-        except ssl.SSLError as error:
-            raise TLSError(f"TLS handshake failed: {error.reason or error}", phase="tls") from error
-        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
-            cause = ciphertext.write_error or error.__cause__ or error
-            raise TLSError("TLS handshake failed: server closed the connection", phase="tls") from cause
-        except ValueError as error:  # a hostname that the context cannot check
+        except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
+            failure = _handshake_failure(error, ciphertext, hostname, is_first=is_first)
+            raise failure from failure.__cause__
+        except (ValueError, TypeError) as error:  # a hostname that the context cannot check, or a context of one's own
             raise TLSError(f"TLS handshake failed: {error}", phase="tls") from error
-        return cls(stream, ciphertext, tls)
+        return cls(stream, ciphertext, tls, is_verified=is_verified)
 
     @property
     def unsent(self) -> int:
@@ -432,7 +458,7 @@ class TLSStream:
         try:
             await self._tls.send(data)
         except (ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            raise ciphertext.write_error or _lost(error) from error
+            self._fail(error)
         if ciphertext.write_error is not None:
             raise ciphertext.write_error
 
@@ -442,10 +468,18 @@ class TLSStream:
             return await self._tls.receive(MAX_RECEIVE_BYTES)
         except anyio.EndOfStream:
             return b""
-        except anyio.BrokenResourceError as error:
-            raise _lost(error.__cause__ or error) from error
-        except ssl.SSLError as error:
-            raise _lost(error) from error
+        except (ssl.SSLError, anyio.BrokenResourceError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Raise what ended the connection: an alert, whatever comes behind it."""
+        if self._failure is None:
+            failure = _failure(error)
+            if isinstance(failure, ConnectionLost):
+                failure = self._ciphertext.write_error or failure
+                raise failure from failure.__cause__
+            self._failure = failure
+        raise self._failure from self._failure.__cause__
 
     async def look(self) -> bytes | None:
         """Return what has arrived, or None; see `Stream.look`."""
@@ -487,11 +521,6 @@ class TLSStream:
         return self._stream.local_address
 
     @property
-    def is_verified(self) -> bool:
-        """True if the server's certificate was verified."""
-        return self._object.context.verify_mode is ssl.CERT_REQUIRED
-
-    @property
     def version(self) -> str:
         """The protocol's version, such as "TLSv1.3"."""
         return str(self._object.version())
@@ -508,11 +537,152 @@ class TLSStream:
         return dict(self._object.getpeercert() or {})
 
 
-def _lost(error: BaseException) -> ConnectionLost:
-    if isinstance(error, ConnectionLost):
+# Errors of the system and of other libraries become ours here
+
+
+def _fail(error: Exception) -> NoReturn:
+    failure = _failure(error)
+    raise failure from failure.__cause__
+
+
+def _failure(error: BaseException) -> ConnectionLost | TLSError:
+    """Return what ended an established connection, with its cause (rule R30)."""
+    if isinstance(error, (ConnectionLost, TLSError)):
         return error
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    return ConnectionLost(f"connection lost: {reason or type(error).__name__}")
+    inner = error.__cause__ if isinstance(error, anyio.BrokenResourceError) and error.__cause__ else error
+    if isinstance(inner, (ConnectionLost, TLSError)):
+        return inner
+    failure: ConnectionLost | TLSError
+    if _is_of_tls(inner):
+        failure = TLSError(_tls_reason(inner, "TLS failed"))
+    else:
+        failure = ConnectionLost(f"connection lost: {_reason(inner)}")
+    failure.__cause__ = error
+    return failure
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error says of itself.
+
+    Its number is no help: those of `ssl.SSLError` and `socket.gaierror` are not the system's, and look like them.
+    """
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or str(error) or type(error).__name__
+
+
+#: What the connection's end looks like through TLS.
+_ENDS_OF_TLS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+
+def _is_of_tls(error: BaseException) -> TypeGuard[ssl.SSLError]:
+    return (
+        isinstance(error, ssl.SSLError)
+        and not isinstance(error, _ENDS_OF_TLS)
+        and "UNEXPECTED_EOF" not in _ssl_reason(error)
+    )
+
+
+def _ssl_reason(error: ssl.SSLError) -> str:
+    """Return OpenSSL's name of the error, such as WRONG_VERSION_NUMBER; one made by hand has none."""
+    return getattr(error, "reason", None) or ""
+
+
+#: An alert (RFC 8446 6) as OpenSSL names it, such as TLSV13_ALERT_CERTIFICATE_REQUIRED or TLSV1_UNRECOGNIZED_NAME.
+_ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13|SSL/TLS)_(?:ALERT_)?(\w+)")
+_WANTS_A_CERTIFICATE: Final = "it wants a client certificate, pass tls_context= with one (load_cert_chain)"
+_REFUSES_THE_CERTIFICATE: Final = "it does not take our client certificate, check the one in tls_context="
+#: What to do about an alert, by its name.
+_REMEDIES: Final = {
+    "certificate required": _WANTS_A_CERTIFICATE,
+    "no certificate": _WANTS_A_CERTIFICATE,
+    "unknown ca": _REFUSES_THE_CERTIFICATE,
+    "bad certificate": _REFUSES_THE_CERTIFICATE,
+    "unsupported certificate": _REFUSES_THE_CERTIFICATE,
+    "certificate revoked": _REFUSES_THE_CERTIFICATE,
+    "certificate expired": _REFUSES_THE_CERTIFICATE,
+    "certificate unknown": _REFUSES_THE_CERTIFICATE,
+    "access denied": _REFUSES_THE_CERTIFICATE,
+    "handshake failure": "both sides have no cipher in common, or it wants a client certificate (tls_context=)",
+    "protocol version": "both sides have no version of TLS in common, see tls_context=",
+    "unrecognized name": "it knows no server of that name, see hostname and tls_hostname=",
+}
+
+
+def _tls_reason(error: ssl.SSLError, what: str) -> str:
+    """Say what went wrong in TLS: the server's alert by its name, else what OpenSSL says."""
+    reason = _ssl_reason(error)
+    alert = _ALERT.fullmatch(reason)
+    if alert is None:
+        return f"{what}: {reason.lower().replace('_', ' ') or _reason(error)}"
+    name = alert[1].lower().replace("_", " ")
+    return f'{what}: server sent the alert "{name}"{": " if name in _REMEDIES else ""}{_REMEDIES.get(name, "")}'
+
+
+# X509_V_ERR_... of OpenSSL's x509_vfy.h
+_WRONG_NAME: Final = (62, 63, 64)
+_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+_UNKNOWN_ISSUER: Final = (2, 18, 19, 20, 21, 27)
+
+
+def _certificate_reason(error: ssl.SSLCertVerificationError, hostname: str) -> str:
+    """Say what is wrong with the server's certificate, and what to do about it."""
+    says = error.verify_message.removesuffix(".")
+    if error.verify_code in _WRONG_NAME:
+        return (
+            f"server's certificate is not valid for {hostname}: {says}; connect by a name that it has, "
+            "or pass that one as tls_hostname="
+        )
+    if error.verify_code in _UNKNOWN_ISSUER:
+        return (
+            f"server's certificate has an issuer that is not trusted: {says}; "
+            "if it should be, pass tls_context= that trusts its CA (on the command line: --ca)"
+        )
+    if error.verify_code == _EXPIRED:
+        return f"server's certificate, or one above it, has expired: {says}; its operator must renew it"
+    if error.verify_code == _NOT_YET_VALID:
+        return f"server's certificate is not yet valid: {says}; check the clock of this machine"
+    return f"server's certificate was not accepted: {says}"
+
+
+#: What the first octet of a TLS record says: an alert, or a handshake (RFC 8446 5.1).
+_RECORDS_AT_FIRST: Final = (0x15, 0x16)
+_CLEAR_GREETING: Final = re.compile(rb"[2-5][0-9][0-9](?:[- ]|$)")
+_SHOWN_BYTES: Final = 80
+
+
+def _handshake_failure(
+    error: Exception, ciphertext: _Ciphertext, hostname: str, *, is_first: bool
+) -> ConnectionLost | TLSError:
+    """Return why there is no TLS, with its cause."""
+    first = ciphertext.first[:_SHOWN_BYTES]
+    failure: ConnectionLost | TLSError
+    if first and first[0] not in _RECORDS_AT_FIRST:
+        said = first.partition(b"\n")[0].rstrip(b"\r")
+        if not is_first:
+            why = f"server answered {said!r} in clear behind its 220 to STARTTLS"
+        elif _CLEAR_GREETING.match(said):
+            why = (
+                f'server speaks SMTP in clear here, it said {said!r}: pass tls="starttls", or the port of implicit TLS'
+            )
+        else:
+            why = f"server does not speak TLS here, it said {said!r}: check the port"
+        failure = TLSError(f"TLS handshake failed: {why}")
+    elif isinstance(error, ssl.SSLCertVerificationError):
+        failure = TLSError(_certificate_reason(error, hostname))
+    elif _is_of_tls(error):
+        failure = TLSError(_tls_reason(error, "TLS handshake failed"))
+    else:
+        cause: BaseException = ciphertext.write_error or error.__cause__ or error
+        ended = isinstance(cause, (anyio.EndOfStream, *_ENDS_OF_TLS))
+        failure = ConnectionLost(
+            "connection lost in the TLS handshake: "
+            + ("server closed it" if ended else _reason(cause).removeprefix("connection lost: "))
+        )
+        failure.__cause__ = cause
+    failure.phase = "tls"
+    failure.__cause__ = failure.__cause__ or error
+    return failure
 
 
 # Connecting
@@ -524,7 +694,7 @@ async def connect_tcp(host: str, port: int, source_address: tuple[str, int] | No
     Raises:
         ConnectError: no address could be connected to.
     """
-    addresses = await _resolve(host, port)
+    addresses = _reachable_from(source_address, await _resolve(host, port), host)
     errors: list[OSError] = []
     winners: list[socket.socket] = []
 
@@ -573,11 +743,30 @@ async def connect_foreign(connect: Callable[[], Awaitable[anyio.abc.ByteStream]]
 
     Raises:
         ConnectError: it failed with an error of the network; its other errors pass as they are.
+        TLSError: it failed with an error of TLS.
+        ConfigurationError: what it returned is no stream.
     """
     try:
-        return ForeignStream(await connect())
-    except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-        raise ConnectError(f"connect= failed: {error}", phase="connect") from error
+        awaitable: object = connect()
+        if not isinstance(awaitable, Awaitable):
+            raise ConfigurationError(
+                f"connect= returned {type(awaitable).__name__}, which cannot be awaited: make it an async function"
+            )
+        stream = await awaitable
+    except TransportError:
+        raise
+    except ssl.SSLError as error:
+        if _is_of_tls(error):
+            raise TLSError(_tls_reason(error, "connect= failed"), phase="connect") from error
+        raise ConnectError(f"connect= failed: {_reason(error)}", phase="connect") from error
+    except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
+        raise ConnectError(f"connect= failed: {str(error) or type(error).__name__}", phase="connect") from error
+    for method in ("send", "receive", "aclose"):
+        if not callable(getattr(stream, method, None)):
+            raise ConfigurationError(
+                f"connect= returned {type(stream).__name__}, which has no {method}(): return an anyio.abc.ByteStream"
+            )
+    return ForeignStream(stream)
 
 
 async def _resolve(host: str, port: int) -> list[_Address]:
@@ -588,12 +777,12 @@ async def _resolve(host: str, port: int) -> list[_Address]:
         try:
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise ConnectError(f"cannot resolve {host}: {error}", phase="connect") from error
+            raise ConnectError(f"cannot resolve {host}: {_reason(error)}", phase="connect") from error
     else:  # nothing to look up, so nothing to wait for in a thread
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # type: ignore[assignment]
         except OSError as error:  # its zone is no interface of this host
-            raise ConnectError(f"cannot resolve {host}: {error}", phase="connect") from error
+            raise ConnectError(f"cannot resolve {host}: {_reason(error)}", phase="connect") from error
     addresses = [(family, sockaddr) for family, _, _, _, sockaddr in found]
     first = [address for address in addresses if address[0] == addresses[0][0]]
     others = [address for address in addresses if address[0] != addresses[0][0]]
@@ -602,6 +791,20 @@ async def _resolve(host: str, port: int) -> list[_Address]:
         mixed += first[:1] + others[:1]
         del first[:1], others[:1]
     return mixed
+
+
+def _reachable_from(source_address: tuple[str, int] | None, addresses: list[_Address], host: str) -> list[_Address]:
+    """Return the addresses of the family that we connect from, if one was chosen."""
+    if source_address is None or not source_address[0]:
+        return addresses
+    family = socket.AF_INET6 if ":" in source_address[0] else socket.AF_INET
+    reachable = [address for address in addresses if address[0] == family]
+    if not reachable:
+        name = "IPv6" if family == socket.AF_INET6 else "IPv4"
+        raise ConnectError(
+            f"cannot connect to {host}: it has no {name} address, and source_address has", phase="connect"
+        )
+    return reachable
 
 
 async def _connect(address: _Address, source_address: tuple[str, int] | None) -> socket.socket:
@@ -628,5 +831,4 @@ async def _connect(address: _Address, source_address: tuple[str, int] | None) ->
 
 
 def _refused(server: str, error: OSError) -> ConnectError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return ConnectError(f"cannot connect to {server}: {reason}", phase="connect")
+    return ConnectError(f"cannot connect to {server}: {_reason(error)}", phase="connect")

@@ -48,7 +48,10 @@ _ADVICE: Final = {
     "pass sender=": "use --from",
     "pass recipients=": "use --to",
     "in recipients=": "with --to",
-    "WRONG_VERSION_NUMBER": "the server answered something else (does TLS begin later? smtp:// means STARTTLS)",
+    'pass tls="starttls"': "write smtp:// in place of smtps://, for STARTTLS",
+    'pass tls="implicit"': "write smtps:// in place of smtp://",
+    "pass tls_context= that trusts its CA (on the command line: --ca)": "name the file of its CA with --ca",
+    "or pass that one as tls_hostname=": "or add ?tls_hostname=NAME to the URL",
 }
 
 

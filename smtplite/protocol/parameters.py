@@ -305,7 +305,13 @@ def negotiate(
     if body == "7BIT" and not extensions.eight_bit_mime:
         body = None  # it is what every server without the extension takes it for
     if require_tls and not (is_tls and extensions.requiretls):
-        why = "the server does not offer it" if is_tls else "this session is not in verified TLS"
+        why = (
+            "the server does not offer it"
+            if is_tls
+            else (
+                "this connection was not verified, certificate and name: use TLS, with a tls_context= that checks both"
+            )
+        )
         raise extension_required("REQUIRETLS", f"the message needs REQUIRETLS, and {why}")
     if drop_dsn and not extensions.dsn:
         ret = envid = None

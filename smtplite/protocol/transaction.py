@@ -39,6 +39,7 @@ from smtplite.errors import (
     SenderRefused,
     ServiceUnavailable,
     SMTPError,
+    TLSError,
 )
 from smtplite.protocol.commands import Bdat, BdatLast, BdatProbe, Command, Data, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.connection import Connection
@@ -229,7 +230,7 @@ class Transaction:
     def _was_cut_off(self) -> bool:
         # A refused RSET ends the session before anything of ours was looked at (Exim: "554 Too many nonmail commands").
         error = self.error
-        return isinstance(error, ConnectionLost) or (
+        return isinstance(error, (ConnectionLost, TLSError)) or (
             isinstance(error, RemoteProtocolError)
             and error.phase == "rset"
             and error.reply is not None

@@ -25,6 +25,7 @@ from smtplite.errors import (
     ConnectionLost,
     RemoteProtocolError,
     SMTPError,
+    TLSError,
 )
 from smtplite.net import Stream, TLSStream
 from smtplite.options import Timeouts
@@ -125,7 +126,7 @@ class Session:
         )
         self._events: deque[tuple[Event, int]] = deque()  # read while we were writing; octets unsent at that moment
         self._read_error: SMTPError | None = None  # what ended that reading
-        self._write_error: ConnectionLost | None = None
+        self._write_error: ConnectionLost | TLSError | None = None
         self._held_back = 0  # octets that were made and not given to the stream
         self._replies: deque[Replied] = deque(maxlen=_TRANSCRIPT_REPLIES)
         self._tls: TLSStream | None = None
@@ -157,7 +158,7 @@ class Session:
 
     @property
     def is_verified(self) -> bool:
-        """True inside TLS with a certificate that was verified."""
+        """True inside TLS with a certificate that was verified, and that names the server (rule R29)."""
         return self._tls is not None and self._tls.is_verified
 
     @property
@@ -258,10 +259,13 @@ class Session:
 
         Raises:
             TLSError: it failed; the session must be discarded.
+            ConnectionLost: the connection ended meanwhile; likewise.
         """
         seconds = self._timeouts.connect
         deadline.arm(seconds, f"no TLS within {seconds:g} s", "tls")
-        self._tls = self._stream = await TLSStream.wrap(self._stream, context, hostname)
+        self._tls = self._stream = await TLSStream.wrap(
+            self._stream, context, hostname, is_first=self._connection.state is State.GREETING
+        )
         self._connection.tls_established()
 
     # Messages
@@ -279,6 +283,8 @@ class Session:
             self._cut_off(queue, error)
         except ConnectionLost as error:
             self._cut_off(queue, self._write_error or error)
+        except TLSError as error:  # an alert says more than the write that failed behind it
+            self._cut_off(queue, error)
         except BaseException as error:
             # The stream first: a message that goes on being written must not outlive its outcome (rule R10).
             if deadline.has_expired:
@@ -394,7 +400,7 @@ class Session:
                         held_bytes = 0
                     held.append(piece)
                     held_bytes += len(piece)
-        except (ConnectionLost, RemoteProtocolError):
+        except (ConnectionLost, TLSError, RemoteProtocolError):
             raise
         except Exception as error:  # noqa: BLE001 (the caller's own, or what is wrong with the content)
             outbound.failure = error
@@ -463,7 +469,7 @@ class Session:
         try:
             # A server that writes before it reads on would block us for ever, unless we read meanwhile.
             await self._stream.send(data, partial(self._read_meanwhile, deadline))
-        except ConnectionLost as error:
+        except (ConnectionLost, TLSError) as error:
             self._write_error = error
 
     async def _read_meanwhile(self, deadline: Deadline, writing: anyio.CancelScope) -> None:
@@ -479,7 +485,7 @@ class Session:
                     self._events.append((event, self._stream.unsent))
                 if not data or connection.state in (State.CLOSING, State.CLOSED):
                     break
-        except (ConnectionLost, RemoteProtocolError) as error:
+        except (ConnectionLost, TLSError, RemoteProtocolError) as error:
             self._read_error = error
         writing.cancel()
 

@@ -409,8 +409,8 @@ def test_only_parameters_of_another_name_than_their_extensions_are_those_of_the_
 
 
 def test_requiretls_outside_of_verified_tls_is_refused_and_says_why() -> None:
-    """RFC 8689 2: not before the session is inside TLS, and the certificate verified."""
-    with pytest.raises(ExtensionRequired, match="not in verified TLS"):
+    """R29, RFC 8689 2: not before the session is inside TLS, and the server's certificate and name verified."""
+    with pytest.raises(ExtensionRequired, match="was not verified, certificate and name"):
         negotiate(ALL, **PLAIN, require_tls=True, is_tls=False)
     with pytest.raises(ExtensionRequired, match="does not offer it"):
         negotiate(without("REQUIRETLS"), **PLAIN, require_tls=True, is_tls=True)

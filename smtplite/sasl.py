@@ -417,6 +417,25 @@ _SERVER_FIRST: Final = re.compile(rf"r=([\x21-\x2b\x2d-\x7e]+),s=({_BASE64}),i=(
 _SERVER_FINAL: Final = re.compile(rf"(?:v=({_BASE64})|e=([^,\x00]+)){_EXTENSIONS}".encode())
 
 
+# server-error-value, but for server-error-value-ext: what else a server says here could be the password that it learnt
+# from another mechanism before (rule R28)                                                               (RFC 5802 7)
+_SCRAM_ERRORS: Final = frozenset(
+    {
+        b"invalid-encoding",
+        b"extensions-not-supported",
+        b"invalid-proof",
+        b"channel-bindings-dont-match",
+        b"server-does-support-channel-binding",
+        b"channel-binding-not-supported",
+        b"unsupported-channel-binding-type",
+        b"unknown-user",
+        b"invalid-username-encoding",
+        b"no-resources",
+        b"other-error",
+    }
+)
+
+
 def _iterations(digits: bytes) -> int:
     return int(digits[:8])  # eight of them are too many already, and a server may send thousands
 
@@ -495,9 +514,8 @@ class _Scram(Mechanism):
             raise _refused(self.name, f"sent a final message that is none of {self.name}", _TELL_OPERATOR)
         verifier, error = match.groups()
         if error is not None:
-            raise _refused(
-                self.name, f"refused {self.name} with the error {error[:80]!r}", "check username and password"
-            )
+            said = f" with the error {error!r}" if error in _SCRAM_ERRORS else ""
+            raise _refused(self.name, f"refused {self.name}{said}", "check username and password")
         if not hmac.compare_digest(b64decode(verifier), signature):
             raise _refused(self.name, "sent a wrong signature, so that it does not know the password", _MISTRUST)
 
@@ -628,10 +646,21 @@ class TokenMechanism(Mechanism):
     def error_data(self, challenge: bytes) -> dict[str, Any] | None:
         """Return the JSON object that says why the token was rejected."""
         try:
-            data = json.loads(challenge)
+            data = _without(str(self.token), json.loads(challenge))
         except (ValueError, RecursionError):
             return None
         return data if isinstance(data, dict) else None
+
+
+def _without(token: str, data: Any) -> Any:
+    """Return what a server said in JSON without the token, should it repeat it (rule R28)."""
+    if isinstance(data, str):
+        return "[redacted]" if token in data else data
+    if isinstance(data, list):
+        return [_without(token, item) for item in data]
+    if isinstance(data, dict):
+        return {_without(token, key): _without(token, value) for key, value in data.items()}
+    return data
 
 
 @attrs.frozen

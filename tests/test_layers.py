@@ -62,7 +62,7 @@ ABOVE: dict[str, set[str]] = {
 CORE: list[set[str]] = [
     {"grammar", "codes"},
     {"reply", "paths", "transparency"},
-    {"extensions"},
+    {"extensions", "redaction"},
     {"parameters"},
     {"commands"},
     {"events", "state"},

@@ -11,8 +11,7 @@ encoder.
 from __future__ import annotations
 
 import binascii
-import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -46,6 +45,7 @@ from smtplite.protocol.events import (
     TlsReady,
 )
 from smtplite.protocol.extensions import Extensions
+from smtplite.protocol.redaction import REDACTED, Secrets
 from smtplite.protocol.reply import Reply, ReplyParser
 from smtplite.protocol.state import AFTER, RESERVED_CODES, RULES, Occasion, State
 from smtplite.protocol.transparency import ContentEncoder
@@ -56,10 +56,11 @@ __all__ = ["MAX_CHALLENGES", "Connection"]
 MAX_CHALLENGES: Final = 6
 
 _HELLO: Final = (Ehlo, Helo, Lhlo)
+_AUTHENTICATION: Final = (Auth, AuthResponse, AuthCancel)
 _ENDS_OF_DATA: Final = (EndOfData, BdatLast)
 #: What a 250 leads to, for the commands that most replies answer.
 _AFTER_250: Final = {kind: state for kind in (Mail, Rcpt) if (state := RULES[kind].after_success) is not None}
-_BEGINS_SOMETHING: Final = frozenset({Bdat, BdatLast, EndOfData, Auth})
+_BEGINS_SOMETHING: Final = frozenset({Bdat, BdatLast, EndOfData, *_AUTHENTICATION})
 _ENDED: Final = (State.CLOSING, State.CLOSED)
 
 
@@ -93,6 +94,8 @@ class Connection:
         self._close_reported = False
         self._violation: str | None = None
         self._challenges = 0
+        self._secrets: Secrets | None = None  # what was sent in authentication
+        self._is_guarded = False  # from AUTH to the next command that is none of its exchange
         self._encoder: ContentEncoder | None = None  # between 354 and EndOfData
         self._chunk_left = 0  # octets of the newest BDAT's chunk that were not yet given to send_content
         self._accepted: list[Rcpt] = []  # LMTP: the recipients of this transaction that were taken, in order
@@ -150,6 +153,7 @@ class Connection:
         pending = self._pending
         data = self._check(command, pending[-1] if pending else None, self._chunk_left)
         pending.append(command)
+        self._is_guarded = False
         if type(command) in _BEGINS_SOMETHING:
             self._begin(command)
         self.octets_sent += len(data)
@@ -170,6 +174,7 @@ class Connection:
             newest = command
             chunk_left = command.size if isinstance(command, Bdat) else 0
         pending.extend(commands)  # all of them are legal: only now something changes
+        self._is_guarded = False
         for command in commands:
             if type(command) in _BEGINS_SOMETHING:
                 self._begin(command)
@@ -218,8 +223,31 @@ class Connection:
             self._chunk_left = command.size
         elif type(command) is EndOfData:
             self._encoder = None
-        else:  # AUTH
+        elif isinstance(command, _AUTHENTICATION):
+            self._guard(command)
+
+    def _guard(self, command: Auth | AuthResponse | AuthCancel) -> None:
+        """Keep in mind what the server must not be quoted with (rule R28)."""
+        self._is_guarded = True
+        secrets = self._secrets = self._secrets or Secrets()
+        if isinstance(command, Auth):
             self._challenges = 0
+            secrets.begin(command.mechanism)
+            if command.initial_response:
+                secrets.add(command.initial_response)
+        elif isinstance(command, AuthResponse) and command.response:
+            secrets.add(command.response)
+
+    def _shown(self, octets: bytes) -> bytes:
+        """Return octets of the server's, which are no reply of its to us, as an error may show them (rule R28)."""
+        if self._is_guarded:
+            return REDACTED if octets else b""
+        return octets if self._secrets is None else self._secrets.hide(octets)
+
+    def _shown_reply(self, reply: Reply) -> Reply:
+        if self._secrets is None or not self._is_guarded or reply.code == 334:  # a challenge is part of the exchange
+            return reply
+        return self._secrets.hide_in(reply)
 
     def _check_session(self, command: Command, requires: str | None) -> None:
         if isinstance(command, _HELLO) and isinstance(command, Lhlo) is not self.lmtp:
@@ -305,7 +333,7 @@ class Connection:
             command = self._pending[0]
             # The replies to hello carry no enhanced codes (RFC 2034 3); before it nothing is known to be offered.
             enhanced = self.extensions.enhanced_status_codes and not isinstance(command, _HELLO)
-            reply = self._parser.next_reply(enhanced=enhanced)
+            reply = self._parser.next_reply(enhanced=enhanced, shown=self._shown)
             if reply is None:
                 return self._end() if self._eof else None
             return self._answer(command, reply)
@@ -322,8 +350,8 @@ class Connection:
             if self.state is not State.CLOSING:
                 self.state = _AFTER_250[kind]
             return Replied(command, reply)
-        if kind is Auth or kind is AuthResponse:
-            reply = _without_echo(reply, command)
+        if self._is_guarded:
+            reply = self._shown_reply(reply)
         rule = RULES[kind]
         code = reply.code
         self.last_reply = reply
@@ -360,12 +388,12 @@ class Connection:
             if self._parser.has_data:
                 raise RemoteProtocolError(self._injected())
             return TlsReady(command, reply)
-        elif isinstance(command, (Auth, AuthResponse, AuthCancel)):
+        elif isinstance(command, _AUTHENTICATION):
             self.is_authenticated = True
         return Replied(command, reply)
 
     def _injected(self) -> str:
-        return f"server sent {self._parser.unread[:80]!r} in clear behind its 220 to STARTTLS"
+        return f"server sent {self._shown(self._parser.unread)[:80]!r} in clear behind its 220 to STARTTLS"
 
     def _advance(self, state: State | None) -> None:
         if state is not None and self.state is not State.CLOSING:
@@ -432,9 +460,10 @@ class Connection:
                 raise RemoteProtocolError(self._injected())
             in_content = self.state is State.DATA
             if not in_content and not b"421".startswith(parser.partial_code):
-                raise RemoteProtocolError(f"server sent {parser.unread[:80]!r} although no reply was owed")
-            reply = parser.next_reply(enhanced=self.extensions.enhanced_status_codes)
+                raise RemoteProtocolError(f"server sent {self._shown(parser.unread)[:80]!r} although no reply was owed")
+            reply = parser.next_reply(enhanced=self.extensions.enhanced_status_codes, shown=self._shown)
             if reply is not None:
+                reply = self._shown_reply(reply)
                 if not reply.is_negative:
                     raise RemoteProtocolError(f"server sent {str(reply)[:80]!r} before the end of data")
                 self.state = AFTER[Occasion.REFUSED_IN_CONTENT if in_content else Occasion.SERVICE_CLOSING]
@@ -449,22 +478,6 @@ class Connection:
         self.state = AFTER[Occasion.END_OF_OCTETS]
         unanswered = tuple(self._pending)
         self._pending.clear()
-        partial = self._parser.unread
+        partial = self._shown(self._parser.unread)
         self._parser.discard()
         return Disconnected(unanswered, partial)
-
-
-def _without_echo(reply: Reply, command: Command) -> Reply:
-    """Return the reply without what a server repeats of our credentials: it would stand in errors and logs (R17)."""
-    sent = command.initial_response if isinstance(command, Auth) else None
-    if isinstance(command, AuthResponse):
-        sent = command.response
-    if not sent or reply.code < 400:  # a challenge, or a server's proof, is part of the exchange
-        return reply
-    # As it was sent, before base64, and its last word alone: the password of PLAIN, the token of OAuth.
-    words = re.split(rb"[\x00\x01 ]", sent.rstrip(b"\x01"))
-    secrets = {b64encode(sent), sent, words[-1]}
-    lines = reply.lines
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        lines = tuple(line.replace(secret, b"[redacted]") for line in lines)
-    return Reply(reply.code, lines, reply.enhanced)

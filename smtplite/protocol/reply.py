@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -26,6 +27,12 @@ MAX_LINE_BYTES: Final = 4096
 MAX_CHALLENGE_LINE_BYTES: Final = 12_288 + 6
 #: A whole reply: an EHLO reply of thousands of lines is an attack, not a server.
 MAX_REPLY_BYTES: Final = 102_400
+
+#: How an alert begins, and a handshake, whatever the version of TLS (RFC 8446 5.1).
+_TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")
+_SPEAKS_TLS: Final = (
+    'server speaks TLS where a reply in clear is due: pass tls="implicit" if this port is for TLS from the start'
+)
 
 _SHOWN_CHARACTERS: Final = 400
 _SHORT_LINE_BYTES: Final = 48
@@ -129,6 +136,14 @@ def _short_reply(line: bytes, enhanced: bool) -> Reply | None:
     return None if separator == b"-" else _make(code, (text,), enhanced)
 
 
+def _no_reply(line: bytes, shown: Callable[[bytes], bytes] | None) -> RemoteProtocolError:
+    if line.startswith(_TLS_RECORDS):
+        return RemoteProtocolError(_SPEAKS_TLS)
+    if shown is not None:
+        line = shown(line)
+    return RemoteProtocolError(f"server sent a line that is no reply: {line[:80]!r}")
+
+
 class ReplyParser:
     """Octets in, replies out; each octet is looked at once, and every buffer has a limit (RFC 5321 4.2).
 
@@ -174,11 +189,12 @@ class ReplyParser:
         self._start = self._scanned = self._reply_octets = 0
         self._lines.clear()
 
-    def next_reply(self, *, enhanced: bool = False) -> Reply | None:
+    def next_reply(self, *, enhanced: bool = False, shown: Callable[[bytes], bytes] | None = None) -> Reply | None:
         """Return the next complete reply, or None if more data is needed.
 
         Args:
             enhanced: whether to look for an enhanced status code (RFC 2034).
+            shown: makes of octets that are no reply what the error shows of them; None: they are shown.
 
         Raises:
             RemoteProtocolError: the octets are no reply; the parser is of no further use.
@@ -199,7 +215,7 @@ class ReplyParser:
                     return short
             match = REPLY_LINE.fullmatch(data, start, end)
             if match is None:
-                raise RemoteProtocolError(f"server sent a line that is no reply: {data[start:end][:80]!r}")
+                raise _no_reply(data[start:end], shown)
             code, separator, text = match.groups(b"")
             if end - start > MAX_LINE_BYTES:
                 self._check_line_length(code, end - start)
@@ -221,6 +237,8 @@ class ReplyParser:
                 return _make(code, lines, enhanced)
 
     def _check_unfinished_line(self, length: int) -> None:
+        if self._data.startswith(_TLS_RECORDS, self._start):  # a line that may never end: who speaks TLS sends no CRLF
+            raise RemoteProtocolError(_SPEAKS_TLS)
         if length > MAX_LINE_BYTES:
             self._check_line_length(self._data[self._start : self._start + 3], length)
 

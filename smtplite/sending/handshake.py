@@ -177,10 +177,9 @@ class Handshake:
             if reply.is_positive:
                 return
             # "Not this one" is no "no": the same credentials may be tried by another mechanism (rule R15). A server
-            # that stumbles over the initial response says 500 or 501; later in the exchange they mean something else.
-            is_unusable = reply.code in (504, 534) or (
-                reply.code in (500, 501) and exchange.initial_response is not None and not was_challenged
-            )
+            # that does not know it says 500, 501 or 502 at once (QQ Mail: 502 to PLAIN, and takes LOGIN); later in the
+            # exchange they mean something else.
+            is_unusable = reply.code in (504, 534, 538) or (reply.code in (500, 501, 502) and not was_challenged)
             if not is_unusable or mechanism is candidates[-1]:
                 raise _refused(exchange, reply)
 

@@ -194,6 +194,25 @@ async def test_a_wrong_password_stops_at_once(watch: Watch) -> None:
         assert verbs(server) == [b"AUTH SCRAM-SHA-256"]
 
 
+async def test_a_server_that_offers_plain_and_takes_login(watch: Watch) -> None:
+    """QQ Mail answers "502 Command not implemented" to AUTH PLAIN."""
+    async with server_with(["PLAIN", "LOGIN"]) as server:
+        server.reply("AUTH", "502 Command not implemented", times=1)
+        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
+            assert (await client.send(RAW)).complete
+        assert verbs(server) == [b"AUTH PLAIN", b"AUTH LOGIN"]
+
+
+async def test_behind_a_challenge_not_implemented_is_a_refusal(watch: Watch) -> None:
+    """R15: whoever was asked for the password is not asked for it again by another mechanism."""
+    async with server_with(["LOGIN", "CRAM-MD5"]) as server:
+        server.reply("END_OF_AUTH", "502 5.5.1 no")
+        async with client_of(server, watch, username=USER, password=PASSWORD) as client:
+            error = await refusal(client, watch)
+        assert error.command == "AUTH LOGIN"
+        assert verbs(server) == [b"AUTH LOGIN"]
+
+
 async def test_the_last_mechanism_that_cannot_be_used_is_the_error(watch: Watch) -> None:
     async with server_with(["PLAIN", "LOGIN"]) as server:
         server.reply("AUTH", "504 5.5.4 unknown")

@@ -307,6 +307,7 @@ async def test_an_alert_before_the_hand_over_is_a_failure_of_tls(mode: str, verb
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("chunking", [False, True])
 async def test_an_alert_behind_the_hand_over_is_the_cause_of_delivery_unknown(mode: str, chunking: bool) -> None:
+    """R30."""
     async with SMTPServer(tls=mode) as server, client_of(server, mode, chunking=chunking) as client:  # type: ignore[arg-type]
         server.reply("END_OF_DATA", b"", performs=True, alert=True, times=1)
         with pytest.raises(smtplite.DeliveryUnknown) as caught:

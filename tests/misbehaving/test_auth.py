@@ -119,7 +119,7 @@ async def test_a_unix_socket_is_no_place_to_listen(tmp_path: Path) -> None:
         ("X-BEST LOGIN", b"LOGIN"),
     ],
 )
-@pytest.mark.parametrize("reply", [b"535 5.7.8 no\r\n", b"454 4.7.0 later\r\n", b"530 5.7.0 no\r\n", b"538 no\r\n"])
+@pytest.mark.parametrize("reply", [b"535 5.7.8 no\r\n", b"454 4.7.0 later\r\n", b"530 5.7.0 no\r\n", b"503 no\r\n"])
 async def test_the_order_is_the_clients_and_a_no_is_a_no(offered: str, first: bytes, reply: bytes) -> None:
     """R15 (MailKit CVE-2026-41319 was a downgrade): the password is not shown to who refused its proof."""
     lines: list[bytes] = []
@@ -147,6 +147,8 @@ async def test_the_order_is_the_clients_and_a_no_is_a_no(offered: str, first: by
     [
         (b"504 5.5.4 unknown\r\n", True),
         (b"534 5.7.9 too weak\r\n", True),
+        (b"538 5.7.11 encrypt\r\n", True),
+        (b"502 5.5.1 not implemented\r\n", True),
         (b"500 5.5.2 what\r\n", True),
         (b"501 5.5.2 cannot\r\n", True),
         (b"535 5.7.8 no\r\n", False),
@@ -157,7 +159,7 @@ async def test_the_order_is_the_clients_and_a_no_is_a_no(offered: str, first: by
     ],
 )
 async def test_what_is_not_this_one_is_not_no(reply: bytes, goes_on: bool) -> None:
-    """R15: the next mechanism only behind 504 and 534, and behind 500 and 501 to an initial response."""
+    """R15: the next mechanism only behind 504, 534 and 538, and behind 500, 501 and 502 before any challenge."""
     lines: list[bytes] = []
 
     async def answer(peer: Peer, line: bytes) -> None:
@@ -437,13 +439,125 @@ async def test_a_secret_is_seen_nowhere(
                 error = await failure_of(client)
                 seen = [repr(client), repr(mechanism), str(mechanism)]
     assert type(error) is (ServiceUnavailable if code == b"421" else AuthenticationError)
-    seen += ["".join(traceback.format_exception(error)), repr(vars(error)), *error.transcript]
-    seen += [repr(vars(pickle.loads(pickle.dumps(error)))), repr(copy.copy(error)), str(error.reply)]
-    seen += [repr(event) for event in events] + [str(record.__dict__) for record in caplog.records]
-    everything = "\n".join(seen)
+    everything = "\n".join([*seen, *all_of(error, events, caplog)])
     assert "AUTH" in everything  # it was looked at
     for secret in FORBIDDEN:
         assert secret not in everything
+
+
+def all_of(error: SMTPError, events: list[TraceEvent], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return whatever can be read of what happened."""
+    seen = ["".join(traceback.format_exception(error)), repr(vars(error)), *error.transcript]
+    seen += [repr(vars(pickle.loads(pickle.dumps(error)))), repr(copy.copy(error)), str(error.reply)]
+    chained: BaseException | None = error
+    while chained is not None:
+        seen += [repr(chained), repr(vars(chained))]
+        chained = chained.__cause__ or chained.__context__
+    return seen + [repr(event) for event in events] + [str(record.__dict__) for record in caplog.records]
+
+
+MECHANISMS = {
+    "PLAIN": sasl.Plain(USER, PASSWORD),
+    "LOGIN": sasl.Login(USER, PASSWORD),
+    "XOAUTH2": sasl.XOAuth2(USER, TOKEN),
+    "OAUTHBEARER": sasl.OAuthBearer(USER, TOKEN),
+}
+
+
+async def last_line(peer: Peer, line: bytes) -> bytes:
+    """Ask for what shows the secret, and return the line that does."""
+    while line.startswith(b"AUTH LOGIN") or line == b64(USER.encode()):
+        await peer.write(b"334 " + b64(b"?") + b"\r\n")
+        line = await peer.read_line()
+    return line
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS.values(), ids=[f"R28-{name}" for name in MECHANISMS])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"250 ok %b\r\n",
+        b"354 %b\r\n",
+        b"220 %b\r\n",
+        b"235 %b\r\n550 5.7.1 %b\r\n",
+        b"235-%b\r\n550 5.7.1 no\r\n",
+        b"%b\r\n",
+        b"what is this: %b\r\n",
+        b"%b",
+        b"535-%b\r\n",
+        b"535-no\r\n%b\r\n",
+        b"535 no\r\n535 %b\r\n",
+        b"504 %b\r\n250 %b\r\n",
+        b"334 %b\r\n501 %b\r\n",
+        b"334 e30=\r\n501 %b\r\n",
+    ],
+)
+async def test_whatever_a_server_says_to_auth_it_is_quoted_without_the_secret(
+    mechanism: sasl.Mechanism, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R28: also what is no reply, and codes below 400: in error, log, trace and pickle."""
+    events: list[TraceEvent] = []
+    secret = TOKEN if mechanism.name in ("XOAUTH2", "OAUTHBEARER") else PASSWORD
+
+    async def answer(peer: Peer, line: bytes) -> None:
+        line = await last_line(peer, line)
+        await peer.write(said.replace(b"%b", line + b" " + secret.encode()))
+        if said.endswith(b"%b") or said.startswith(b"535-%b"):
+            return
+        await nothing_follows(peer)
+
+    with caplog.at_level(logging.DEBUG, logger="smtplite"):
+        async with Server(offering(mechanism.name, answer)) as server:
+            async with insecure(server, auth=mechanism, trace=events.append) as client:
+                error = await failure_of(client)
+    everything = "\n".join(all_of(error, events, caplog))
+    assert "AUTH" in everything
+    for forbidden in FORBIDDEN:
+        assert forbidden not in everything
+
+
+@pytest.mark.parametrize("code", [b"250", b"354", b"421", b"454", b"535"])
+async def test_of_a_text_that_could_hold_a_short_secret_nothing_is_shown(
+    code: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R28: looked for in free text, it would be told by its gaps."""
+    events: list[TraceEvent] = []
+
+    async def answer(peer: Peer, line: bytes) -> None:
+        await peer.write(code + b" a passport\r\n")
+        await nothing_follows(peer)
+
+    with caplog.at_level(logging.DEBUG, logger="smtplite"):
+        async with Server(offering("PLAIN", answer)) as server:
+            async with insecure(server, auth=sasl.Plain(USER, "pass"), trace=events.append) as client:
+                error = await failure_of(client)
+    everything = "\n".join(all_of(error, events, caplog))
+    assert "[redacted]" in everything
+    assert " port" not in everything
+    assert "a pass" not in everything
+    assert "]port" not in everything
+
+
+async def test_what_a_server_says_about_a_token_does_not_repeat_it(caplog: pytest.LogCaptureFixture) -> None:
+    """R28: its JSON stands on the error."""
+    events: list[TraceEvent] = []
+    said = {"status": "401", TOKEN: [f"bad token {TOKEN}", {"token": TOKEN, "n": 1}]}
+
+    async def answer(peer: Peer, line: bytes) -> None:
+        await peer.write(b"334 " + b64(json.dumps(said).encode()) + b"\r\n")
+        await peer.read_line()
+        await peer.write(b"535 5.7.8 no\r\n")
+        await nothing_follows(peer)
+
+    with caplog.at_level(logging.DEBUG, logger="smtplite"):
+        async with Server(offering("XOAUTH2", answer)) as server:
+            async with insecure(server, auth=sasl.XOAuth2(USER, TOKEN), trace=events.append) as client:
+                error = await failure_of(client)
+    assert isinstance(error, AuthenticationError)
+    assert error.error_data is not None
+    assert error.error_data["status"] == "401"
+    for forbidden in FORBIDDEN:
+        assert forbidden not in "\n".join(all_of(error, events, caplog))
 
 
 async def test_a_secret_in_a_url_is_seen_nowhere_either() -> None:

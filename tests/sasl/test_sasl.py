@@ -521,8 +521,9 @@ FINAL = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
         (b"v=7rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=", "a wrong signature"),
         (RFC_5802.server_final, "a wrong signature"),
         (b"e=other-error", "with the error b'other-error'"),
-        (b"e=\x1b[2J", r"with the error b'\\x1b\[2J'"),
-        (b"e=" + b"x" * 9000, "with the error b'x{80}'"),
+        # what is none of RFC 5802's could be what another mechanism showed (rule R28)
+        (b"e=\x1b[2J", "server refused [A-Z0-9-]+: check username and password"),
+        (b"e=" + b"x" * 9000, "server refused [A-Z0-9-]+: check username and password"),
     ],
 )
 def test_scram_final_messages_that_are_refused(message: bytes, what: str) -> None:

@@ -62,7 +62,10 @@ def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> Non
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """How long each phase may take, in seconds; `math.inf` for no limit (RFC 5321 4.5.3.2).
+    """How long each phase may take, in seconds; `math.inf` for no limit.
+
+    People wait for the first ones, so their defaults are short. That of the verdict is the RFC's: whoever gives up on
+    it early, and sends again, delivers twice. `Timeouts.rfc5321` has all of the RFC's (RFC 5321 4.5.3.2).
 
     Attributes:
         pool: waiting for a connection that others use.
@@ -72,17 +75,26 @@ class Timeouts:
         data_init: the reply to DATA.
         data_block: each piece of content, until the network took it.
         end_of_data: the verdict. A short one duplicates mail: the server may be delivering already.
-        quit: the reply to QUIT, of which nothing depends.
+        quit: the reply to QUIT; nothing depends on it.
     """
 
     pool: float = attrs.field(default=60.0, validator=_positive)
-    connect: float = attrs.field(default=30.0, validator=_positive)
-    greeting: float = attrs.field(default=300.0, validator=_positive)
-    command: float = attrs.field(default=300.0, validator=_positive)
+    connect: float = attrs.field(default=10.0, validator=_positive)
+    greeting: float = attrs.field(default=30.0, validator=_positive)
+    command: float = attrs.field(default=60.0, validator=_positive)
     data_init: float = attrs.field(default=120.0, validator=_positive)
     data_block: float = attrs.field(default=180.0, validator=_positive)
     end_of_data: float = attrs.field(default=600.0, validator=_positive)
     quit: float = attrs.field(default=5.0, validator=_positive)
+
+    @classmethod
+    def rfc5321(cls) -> Timeouts:
+        """Return what RFC 5321 4.5.3.2 asks for: five minutes for the greeting and for each command.
+
+        For servers that are slow by intention, and for programs that nobody waits for. What the RFC says nothing about
+        stays the default.
+        """
+        return cls(greeting=300.0, command=300.0, data_init=120.0, data_block=180.0, end_of_data=600.0)
 
 
 def _timeouts(timeouts: Timeouts | None) -> Timeouts:

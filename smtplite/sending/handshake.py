@@ -9,6 +9,7 @@ import math
 import socket
 import ssl
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -26,7 +27,7 @@ from smtplite.errors import (
 )
 from smtplite.net import Stream, connect_foreign, connect_tcp, connect_unix
 from smtplite.options import Options, TLSMode
-from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Helo, Lhlo, StartTls
+from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse, Command, Ehlo, Greeting, Helo, Lhlo, StartTls
 from smtplite.protocol.events import ChallengeReceived, Disconnected, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.reply import Reply
@@ -302,17 +303,25 @@ def reply_of(event: Event) -> Reply:
         raise RemoteProtocolError(f"server refused content that nobody sent: {event.reply}", reply=event.reply)
     if not event.unanswered:
         raise ConnectionLost("server closed the connection", phase="hello")
-    rule = RULES[type(event.unanswered[0])]
-    raise ConnectionLost(f"server closed the connection without a reply to {rule.verb}", phase=rule.phase)
+    command = event.unanswered[0]
+    rule = RULES[type(command)]
+    owed = "its greeting" if isinstance(command, Greeting) else f"a reply to {rule.verb}"
+    raise ConnectionLost(f"server closed the connection without {owed}", phase=rule.phase)
+
+
+_NO_HOSTS: Final = ("localhost", "localhost4", "localhost6")
+_NO_DOMAINS: Final = (*_NO_HOSTS, "localdomain", "localdomain4", "localdomain6")
 
 
 def local_domain(address: str | None) -> Domain:
     """Return this host's name if it is a full one, else the address literal of our end (RFC 5321 4.1.4)."""
-    name = socket.gethostname()  # the kernel's; getfqdn would ask the DNS, and block
-    if "." in name:
+    name = socket.gethostname().removesuffix(".")  # the kernel's; getfqdn would ask the DNS, and block
+    first, *others = name.lower().split(".")
+    # Every host may be called localhost.localdomain, so it is nobody's name; filters take it for a spammer's.
+    if others and first not in _NO_HOSTS and others[-1] not in _NO_DOMAINS and not others[-1].isdigit():
         try:
             return Domain.parse(name)
         except MessageError:
             pass  # a host may have any name; the literal is as good
-    address = address or "127.0.0.1"
-    return Domain.parse(f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]")
+    address = (address or "127.0.0.1").partition("%")[0].removeprefix("::ffff:")
+    return Domain.parse(f"[IPv6:{address}]" if ":" in address else f"[{address}]")

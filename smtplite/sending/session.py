@@ -29,7 +29,7 @@ from smtplite.errors import (
 )
 from smtplite.net import Stream, TLSStream
 from smtplite.options import Timeouts
-from smtplite.protocol.commands import Command, Quit
+from smtplite.protocol.commands import Command, Greeting, Quit
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import (
     ChallengeReceived,
@@ -545,7 +545,15 @@ class Session:
         else:
             rule = RULES[type(command)]
             seconds: float = getattr(self._timeouts, rule.timeout)
-            deadline.arm(seconds, f"no reply to {rule.verb} within {seconds:g} s", rule.phase)
+            deadline.arm(seconds, self._silence(command, seconds), rule.phase)
+
+    def _silence(self, command: Command, seconds: float) -> str:
+        """Say what did not come in time."""
+        if not isinstance(command, Greeting):
+            return f"no reply to {RULES[type(command)].verb} within {seconds:g} s"
+        # Where TLS comes first, the server waits for us.
+        hint = "" if self.is_tls else '; if this port is for TLS from the start, pass tls="implicit"'
+        return f"no greeting within {seconds:g} s{hint}"
 
     # The end
 

@@ -287,7 +287,7 @@ def test_the_exit_code_tells_which_step_failed(
     ca_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SMTPLITE_PASSWORD", "wrong")
+    monkeypatch.setenv("SMTPLITE_PASSWORD", "n0t-right")
     server = start(**options)
     for verb, reply in replies:
         server.reply(verb, reply, close=True if reply == b"" else None)
@@ -304,8 +304,14 @@ def test_the_exit_code_tells_which_step_failed(
     assert ran.err.startswith("smtplite check: ")
     assert error in ran.err
     assert ran.err.count("\n") == 1
-    assert "wrong" not in ran.out + ran.err
+    assert "n0t-right" not in ran.out + ran.err
     assert server.messages == []
+
+
+def test_a_port_for_tls_from_the_start_is_told_in_words_of_the_command_line(run: Run, start: Start) -> None:
+    found = checked(run, secure(start(tls="implicit")), "--timeout", "0.2")
+    assert (found["exit_code"], found["failed"]) == (12, "greeting")
+    assert "no greeting within 0.2 s; if this port is for TLS from the start, write smtps://" in found["error"]
 
 
 def test_nobody_listens(run: Run) -> None:
@@ -357,7 +363,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time(start: Start, run: Run) 
     held = server.hold("GREETING")
     found = checked(run, clear(server), "--timeout", "1.5")
     assert (found["exit_code"], found["failed"]) == (12, "greeting")
-    assert "no reply" in found["error"]
+    assert "no greeting within 1.5 s" in found["error"]
     held.release()
 
 

@@ -544,7 +544,21 @@ async def test_the_name_we_give_is_found_without_asking_the_dns(monkeypatch: pyt
         raise AssertionError("asked the DNS")
 
     monkeypatch.setattr(socket, "getfqdn", fail)
-    for name, helo in [("host.example.org", "host.example.org"), ("host", "[127.0.0.1]"), ("a_b.c", "[127.0.0.1]")]:
+    for name, helo in [
+        ("host.example.org", "host.example.org"),
+        ("host.example.org.", "host.example.org"),
+        ("localhost.example.org", "[127.0.0.1]"),
+        ("mac.local", "mac.local"),
+        ("host", "[127.0.0.1]"),
+        ("a_b.c", "[127.0.0.1]"),
+        ("localhost", "[127.0.0.1]"),
+        ("localhost.localdomain", "[127.0.0.1]"),
+        ("LOCALHOST.LocalDomain", "[127.0.0.1]"),
+        ("localhost6.localdomain6", "[127.0.0.1]"),
+        ("web1.localdomain", "[127.0.0.1]"),
+        ("10.0.0.7", "[127.0.0.1]"),
+        ("", "[127.0.0.1]"),
+    ]:
         monkeypatch.setattr(socket, "gethostname", lambda name=name: name)
         async with SMTPServer() as server, client_of(server) as client:
             await client.send(RAW)

@@ -28,12 +28,12 @@ from .server import Honest, Peer, Server, ehlo_reply
 pytestmark = [pytest.mark.anyio, skips_time]
 
 LIMITS = [
-    ("greeting", 300),
-    ("hello", 300),
-    ("starttls", 300),
-    ("auth", 300),
-    ("mail", 300),
-    ("rcpt", 300),
+    ("greeting", 30),
+    ("hello", 60),
+    ("starttls", 60),
+    ("auth", 60),
+    ("mail", 60),
+    ("rcpt", 60),
     ("data", 120),
     ("end of data", 600),
 ]
@@ -95,7 +95,7 @@ async def test_each_reply_of_a_group_has_its_own_deadline_and_no_more() -> None:
     async def slow(peer: Peer) -> None:
         await up_to(peer, "mail", "PIPELINING")
         for reply in (b"250 sender\r\n", *(b"250 recipient\r\n" for _ in range(5)), b"354 go\r\n"):
-            await anyio.sleep(100)
+            await anyio.sleep(50)
             await peer.write(reply)
         await peer.read_content()
         await anyio.sleep(500)
@@ -107,7 +107,7 @@ async def test_each_reply_of_a_group_has_its_own_deadline_and_no_more() -> None:
     async with Server(slow) as server, client_at(server) as client:
         begun = anyio.current_time()
         assert (await client.send(FIRST, recipients=recipients)).complete
-        assert 1199 <= anyio.current_time() - begun <= 1202
+        assert 849 <= anyio.current_time() - begun <= 852
 
 
 async def test_the_limit_for_the_whole_call_holds_over_all_replies() -> None:
@@ -116,15 +116,15 @@ async def test_the_limit_for_the_whole_call_holds_over_all_replies() -> None:
     async def slow(peer: Peer) -> None:
         await up_to(peer, "mail")
         for reply in (b"250 sender\r\n", b"250 recipient\r\n", b"354 go\r\n"):
-            await anyio.sleep(100)
+            await anyio.sleep(50)
             await peer.write(reply)
             await peer.read_line()
 
     honest = Honest()
     async with Server(slow, honest) as server, client_at(server) as client:
         begun = anyio.current_time()
-        error = await failure_of(client, timeout=150)
-        assert 149.9 <= anyio.current_time() - begun <= 150.2
+        error = await failure_of(client, timeout=75)
+        assert 74.9 <= anyio.current_time() - begun <= 75.2
         assert type(error) is SMTPTimeout
         assert error.phase == "rcpt"
         await assert_next_arrives(client, server, honest)
@@ -215,7 +215,7 @@ async def test_content_that_is_taken_slowly_but_taken_arrives() -> None:
 
 @pytest.mark.parametrize("mode", ["implicit", "starttls"])
 async def test_a_handshake_that_drips(mode: str) -> None:
-    """R7: 30 s for all of it."""
+    """R7: 10 s for all of it."""
     _, ours = tls_contexts()
 
     async def drip(peer: Peer) -> None:
@@ -232,7 +232,7 @@ async def test_a_handshake_that_drips(mode: str) -> None:
     async with Server(drip) as server, client_at(server, tls=mode, tls_context=ours) as client:
         begun = anyio.current_time()
         error = await failure_of(client)
-        assert 28 <= anyio.current_time() - begun <= 31
+        assert 9 <= anyio.current_time() - begun <= 11
     assert type(error) is SMTPTimeout
     assert error.phase == "tls"
     assert error.not_sent == ("you@example.org",)
@@ -246,13 +246,13 @@ async def test_records_without_a_word_do_not_move_the_deadline_either() -> None:
         await peer.begin_tls(theirs)
         await peer.write(b"220-")
         while True:
-            await anyio.sleep(30)
+            await anyio.sleep(3)
             await peer.write(b"x")
 
     async with Server(drip) as server, client_at(server, tls="implicit", tls_context=ours) as client:
         begun = anyio.current_time()
         assert type(await failure_of(client)) is SMTPTimeout
-        assert 299 <= anyio.current_time() - begun <= 302
+        assert 29 <= anyio.current_time() - begun <= 31
 
 
 async def test_challenges_that_drip_have_one_deadline_each() -> None:
@@ -264,12 +264,12 @@ async def test_challenges_that_drip_have_one_deadline_each() -> None:
         await peer.write(ehlo_reply("AUTH LOGIN"))
         while True:
             await peer.read_line()
-            await anyio.sleep(290)
+            await anyio.sleep(50)
             await peer.write(b"334 \r\n")
 
     options = {"username": "me", "password": "secret", "allow_insecure_auth": True}
     async with Server(slow) as server, client_at(server, **options) as client:
         begun = anyio.current_time()
         error = await failure_of(client)
-        assert anyio.current_time() - begun <= 7 * 300
+        assert anyio.current_time() - begun <= 7 * 60
         assert error.not_sent == ("you@example.org",)

@@ -369,3 +369,21 @@ def test_every_registered_code_has_a_meaning_and_every_subject_a_general_one() -
         assert meaning == meaning.strip(" .")
     last = {0: 0, 1: 10, 2: 4, 3: 6, 4: 7, 5: 6, 6: 10, 7: 30}
     assert details == {subject: set(range(last[subject] + 1)) for subject in last}
+
+
+@pytest.mark.parametrize("record", [b"\x15\x03\x03\x00\x02\x02\x28", b"\x16\x03\x01\x02\x00", b"\x15\x03\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 99])
+@pytest.mark.parametrize("before", [b"", b"220 hi\r\n", b"220-hi\r\n"])
+def test_a_tls_record_in_place_of_a_reply_is_told_at_once(record: bytes, size: int, before: bytes) -> None:
+    """No line end need ever come."""
+    parser = ReplyParser()
+    said = before + record
+
+    def read() -> None:
+        for start in range(0, len(said), size):
+            parser.receive_data(said[start : start + size])
+            while parser.next_reply() is not None:
+                pass
+
+    with pytest.raises(RemoteProtocolError, match=r"server speaks TLS where a reply in clear is due: pass tls=\"impl"):
+        read()

@@ -199,7 +199,7 @@ class Handshake:
             renewed = await source.refresh(age)
             try:
                 attempt = await _exchange(session, mechanism.with_token(renewed), deadline)
-            except (ConnectionLost, ServiceUnavailable):
+            except (ConnectionLost, TLSError, ServiceUnavailable):
                 raise _refused(attempt[0], attempt[1]) from None  # the refusal, not the end that followed it
         return attempt
 

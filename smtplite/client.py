@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import anyio.abc
 
+from smtplite.callbacks import pass_through
 from smtplite.elsewhere import METHODS, OPTIONS, explained
 from smtplite.errors import ConfigurationError, ServiceUnavailable, SMTPError
 from smtplite.message.content import in_thread
@@ -56,7 +57,7 @@ class Client:
         auth: a mechanism of `smtplite.sasl`, or several in order of preference, in place of both.
         allow_insecure_auth: authenticate in clear, too. A Unix socket counts as secure, loopback does not.
         local_hostname: who we say we are; None: this host's full name, else the address literal of our end.
-        source_address: (address, port) to connect from.
+        source_address: (IP address of this host, port) to connect from; "" and 0: any.
         socket_path: a Unix socket.
         connect: ``async () -> anyio.abc.ByteStream``: for proxies, and for tests. A `receive` of it that is cancelled
             must lose nothing.
@@ -225,8 +226,7 @@ class Client:
                 await prepared.check()
                 if options.rate_limit is not None:
                     deadline.arm(math.inf, "", "rate limit")
-                    async with options.rate_limit:
-                        pass
+                    await pass_through(options.rate_limit)
                 await deliver(outbound, self._pool, deadline)
         except SMTPError as raised:
             error = raised

@@ -27,6 +27,7 @@ import anyio
 import anyio.abc
 from anyio.streams import tls as tls_streams
 
+from smtplite.callbacks import result_of
 from smtplite.errors import ConfigurationError, ConnectError, ConnectionLost, TLSError, TransportError
 
 __all__ = [
@@ -660,11 +661,9 @@ def _handshake_failure(
     if first and first[0] not in _RECORDS_AT_FIRST:
         said = first.partition(b"\n")[0].rstrip(b"\r")
         if not is_first:
-            why = f"server answered {said!r} in clear behind its 220 to STARTTLS"
+            why = f"server answered {said!r} unencrypted after its 220 to STARTTLS"
         elif _CLEAR_GREETING.match(said):
-            why = (
-                f'server speaks SMTP in clear here, it said {said!r}: pass tls="starttls", or the port of implicit TLS'
-            )
+            why = f'server speaks SMTP without TLS here, it said {said!r}: pass tls="starttls", or another port'
         else:
             why = f"server does not speak TLS here, it said {said!r}: check the port"
         failure = TLSError(f"TLS handshake failed: {why}")
@@ -747,12 +746,7 @@ async def connect_foreign(connect: Callable[[], Awaitable[anyio.abc.ByteStream]]
         ConfigurationError: what it returned is no stream.
     """
     try:
-        awaitable: object = connect()
-        if not isinstance(awaitable, Awaitable):
-            raise ConfigurationError(
-                f"connect= returned {type(awaitable).__name__}, which cannot be awaited: make it an async function"
-            )
-        stream = await awaitable
+        stream = await result_of("connect=", connect())
     except TransportError:
         raise
     except ssl.SSLError as error:
@@ -761,6 +755,8 @@ async def connect_foreign(connect: Callable[[], Awaitable[anyio.abc.ByteStream]]
         raise ConnectError(f"connect= failed: {_reason(error)}", phase="connect") from error
     except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
         raise ConnectError(f"connect= failed: {str(error) or type(error).__name__}", phase="connect") from error
+    if isinstance(stream, type):
+        raise ConfigurationError("connect= returned a class, not a stream: call it")
     for method in ("send", "receive", "aclose"):
         if not callable(getattr(stream, method, None)):
             raise ConfigurationError(
@@ -813,7 +809,7 @@ async def _connect(address: _Address, source_address: tuple[str, int] | None) ->
     try:
         sock.setblocking(False)
         if source_address is not None:
-            sock.bind(source_address)
+            _bind(sock, source_address)
         code = sock.connect_ex(sockaddr)
         if sys.platform != "win32":
             while code == errno.EAGAIN and family == socket.AF_UNIX:  # its queue is full, and nothing is in progress
@@ -828,6 +824,14 @@ async def _connect(address: _Address, source_address: tuple[str, int] | None) ->
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, source_address: tuple[str, int]) -> None:
+    try:
+        sock.bind(source_address)
+    except OSError as error:
+        host, port = source_address
+        raise OSError(error.errno, f"source_address ({host!r}, {port}) cannot be used: {_reason(error)}") from error
 
 
 def _refused(server: str, error: OSError) -> ConnectError:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
+import idna
 
+from smtplite.callbacks import check_function
 from smtplite.errors import ConfigurationError, MessageError
 from smtplite.protocol.paths import Domain
 from smtplite.sasl import Mechanism, password_mechanisms
@@ -57,7 +61,7 @@ def _file(file: str) -> ssl.SSLContext:
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"timeout {attribute.name} is a positive number of seconds, not {value!r}")
+        raise ConfigurationError(f"timeout {attribute.name} is a positive number of seconds, not {_shown(value)}")
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +102,10 @@ class Timeouts:
 
 
 def _timeouts(timeouts: Timeouts | None) -> Timeouts:
+    if timeouts is not None and not isinstance(timeouts, Timeouts):
+        raise ConfigurationError(
+            f"timeouts is a smtplite.Timeouts, not {type(timeouts).__name__}: for the whole call there is timeout="
+        )
     return Timeouts() if timeouts is None else timeouts
 
 
@@ -156,12 +164,17 @@ class Options:
             raise ConfigurationError("client has no server: pass hostname, socket_path= or connect=")
         if self.socket_path is not None and self.connect is not None:
             raise ConfigurationError("client has two servers: pass socket_path= or connect=, not both")
+        for name in ("allow_insecure_auth", "lmtp", "pipelining", "chunking"):
+            check_flag(name, getattr(self, name))
+        self.hostname = _host("hostname", self.hostname)
+        self.socket_path = _path(self.socket_path)
+        if self.connect is not None:
+            check_function("connect", self.connect, "an async function without arguments", 0)
         self.mode = _tls_mode(self)
-        self.tls_hostname = _tls_hostname(self.mode, self.tls_hostname or self.hostname)
+        self.tls_hostname = _tls_hostname(self.mode, _host("tls_hostname", self.tls_hostname) or self.hostname)
         self.tls_context = _tls_context(self.mode, self.tls_context)
         self.mechanisms = _mechanisms(self.username, self.password, self.auth, is_secure=self.is_secure)
         self.local_domain = _domain(self.local_hostname)
-        self.hostname = _host(self.hostname)
         port = self.port if self.port is not None else _default_port(self.mode, lmtp=self.lmtp)
         check_number("port", port, 0, 65535, whole=True)
         self.address = (self.hostname or "", port)
@@ -169,8 +182,10 @@ class Options:
         self.source_address = _source(self.source_address)
         self.timeout = check_timeout(self.timeout)
         self.rate_limit = _check_rate_limit(self.rate_limit)
-        if self.sign is not None and not callable(self.sign):
-            raise ConfigurationError(f"sign is a function of a message's octets, not {type(self.sign).__name__}")
+        if self.sign is not None:
+            check_function("sign", self.sign, "a function of a message's octets", 1, is_async=False)
+        if self.trace is not None:
+            check_function("trace", self.trace, "a function of an event", 1, is_async=False)
         check_number("max_connections", self.max_connections, 1, math.inf, whole=True)
         if self.max_messages_per_connection is not None:
             check_number("max_messages_per_connection", self.max_messages_per_connection, 1, math.inf, whole=True)
@@ -195,7 +210,7 @@ _MODES: Final = ("implicit", "starttls", "none")
 def _tls_mode(options: Options) -> TLSMode:
     if options.tls is not None:
         if options.tls not in _MODES:
-            raise ConfigurationError(f'tls is "implicit", "starttls" or "none", not {options.tls!r}')
+            raise ConfigurationError(f'tls is "implicit", "starttls" or "none", not {_shown(options.tls)}')
         return options.tls
     if options.socket_path is not None:
         return "none"
@@ -211,7 +226,7 @@ def _tls_hostname(mode: TLSMode, hostname: str | None) -> str:
         return ""
     if hostname is None:
         raise ConfigurationError(f"tls={mode!r} has no name to verify: pass hostname or tls_hostname=")
-    return hostname.removesuffix(".")
+    return hostname.removesuffix(".").partition("%")[0]  # the zone is for us alone
 
 
 def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
@@ -224,11 +239,64 @@ def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContex
     return context
 
 
-def _host(hostname: str | None) -> str | None:
-    if hostname is not None and (not hostname or not hostname.isprintable() or " " in hostname):
-        # A resolver may cut it short there, and find another host.
-        raise ConfigurationError(f"hostname is a host's name or address, without spaces, not {hostname[:80]!r}")
-    return hostname
+#: What a resolver takes; labels with an underscore are met inside of container networks.
+_HOST: Final = re.compile(r"(?=.{1,254}$)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+def _host(name: str, host: str | None) -> str | None:
+    """Check a host's name or address; say what to write in place of what looks like one (rule R33)."""
+    if host is None:
+        return None
+    if not isinstance(host, str):
+        raise ConfigurationError(f"{name} is a str, not {type(host).__name__}")
+    what = f"{name} is a host's name or address alone, not {_shown(host)}"
+    if "://" in host:
+        raise ConfigurationError(f"{what}: take off all but the name, or pass all of it to Client.from_url")
+    if host[:1] == "[" and host[-1:] == "]":
+        raise ConfigurationError(f"{what}: write {_shown(host[1:-1])}, without the brackets")
+    if host.count(":") == 1 or "]:" in host:
+        bare, _, port = host.rpartition(":")
+        raise ConfigurationError(f"{what}: write {_shown(bare.strip('[]'))}, and port={port[:5] or 587}")
+    if "@" in host:
+        raise ConfigurationError(f"{what}: write what stands behind the @")
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ConfigurationError(f"{what}: it is no IPv6 address") from None
+        return host
+    if not host.isascii():
+        try:
+            idna.encode(host, uts46=True)  # as it will be done again, for the look-up and for the certificate
+        except UnicodeError as error:
+            raise ConfigurationError(f"{what}: {error}") from None
+    elif _HOST.fullmatch(host) is None:
+        # A resolver may cut it short at what does not belong there, and find another host.
+        raise ConfigurationError(f"{what}: letters, digits, hyphens and dots, or an IP address")
+    return host
+
+
+def _path(path: str | None) -> str | None:
+    """Check the path of a Unix socket: nothing of it may be lost on its way to the system."""
+    if path is None:
+        return None
+    if not isinstance(path, str):
+        raise ConfigurationError(f"socket_path is a str, not {type(path).__name__}")
+    if not path or "\0" in path:
+        raise ConfigurationError(f"socket_path is a path, not {_shown(path)}: it is empty, or holds a NUL")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"socket_path {_shown(path)} cannot be encoded: it holds a surrogate") from None
+    return path
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
+_SHOWN_CHARACTERS: Final = 80
 
 
 def _mechanisms(
@@ -241,6 +309,8 @@ def _mechanisms(
     if auth is not None:
         if username is not None or password is not None:
             raise ConfigurationError("pass either auth= or username= and password=, not both")
+        if not isinstance(auth, (Mechanism, Iterable)):
+            raise ConfigurationError(f"auth is a mechanism of smtplite.sasl, or several, not {type(auth).__name__}")
         mechanisms = (auth,) if isinstance(auth, Mechanism) else tuple(auth)
         if not mechanisms or not all(isinstance(mechanism, Mechanism) for mechanism in mechanisms):
             raise ConfigurationError("auth is a mechanism of smtplite.sasl, or several")
@@ -279,9 +349,22 @@ def _domain(local_hostname: str | None) -> Domain | None:
 def _source(address: tuple[str, int] | None) -> tuple[str, int] | None:
     if address is not None:
         if not isinstance(address, tuple) or len(address) != 2 or not isinstance(address[0], str):
-            raise ConfigurationError(f"source_address is (address, port), not {address!r}")
+            raise ConfigurationError(f"source_address is (address, port), not {_shown(address)}")
+        if address[0]:  # "": any, from a port of one's own
+            try:
+                ipaddress.ip_address(address[0])
+            except ValueError:  # a name would have to be looked up, while the event loop stands still
+                raise ConfigurationError(
+                    f'source_address is (IP address of this host, or "", and port), not {_shown(address[0])}'
+                ) from None
         check_number("source_address's port", address[1], 0, 65535, whole=True)
     return address
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ConfigurationError unless the value is True or False: a "no" out of a file would count as True."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is True or False, not {_shown(value)}")
 
 
 def check_number(name: str, value: object, least: float, most: float, *, whole: bool = False) -> None:
@@ -289,7 +372,7 @@ def check_number(name: str, value: object, least: float, most: float, *, whole: 
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
         limit = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
-        raise ConfigurationError(f"{name} is a {'whole ' if whole else ''}number, {limit}, not {value!r}")
+        raise ConfigurationError(f"{name} is a {'whole ' if whole else ''}number, {limit}, not {_shown(value)}")
 
 
 def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | None:
@@ -301,7 +384,7 @@ def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | No
 def check_timeout(timeout: float | None) -> float | None:
     """Return the timeout of a call; ConfigurationError if it is no number of seconds."""
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
-        raise ConfigurationError(f"timeout is a number of seconds, or None, not {timeout!r}")
+        raise ConfigurationError(f"timeout is a number of seconds, or None, not {_shown(timeout)}")
     return timeout
 
 

@@ -34,6 +34,7 @@ from typing import Any, ClassVar, Final, Self
 
 import attrs
 
+from smtplite.callbacks import check_function
 from smtplite.errors import AuthenticationError, ConfigurationError, LocalProtocolError
 
 __all__ = [
@@ -226,7 +227,13 @@ class Exchange:
         self.error_data: dict[str, Any] | None = None
         self._mechanism = mechanism
         self._steps = mechanism.steps() if steps is None else steps
-        first = next(self._steps)
+        self._gives = f"{type(mechanism).__name__}.steps()"
+        try:
+            first = next(self._steps)
+        except StopIteration:
+            raise ConfigurationError(f"{self._gives} ended before it gave a response") from None
+        if first is not None:
+            first = self._octets(first)
         is_deferred = first is not None and _auth_line_bytes(self.name, first) > MAX_AUTH_LINE_BYTES
         self.initial_response = None if is_deferred else first
         self._deferred = first if is_deferred else None
@@ -266,8 +273,14 @@ class Exchange:
                 response = self._steps.send(challenge)
             except StopIteration:
                 raise _refused(self.name, f"sent a challenge after {self.name} was finished", _MISTRUST) from None
-        assert response is not None, "only the initial response may be missing"
+        response = self._octets(response)  # only the initial one may be missing
         self._is_over = False
+        return response
+
+    def _octets(self, response: bytes | None) -> bytes:
+        """Return a response, if it is one: mechanisms may be the caller's own (rule R33)."""
+        if not isinstance(response, bytes):
+            raise ConfigurationError(f"{self._gives} gave {type(response).__name__}, not bytes")
         return response
 
     def finish(self, text: str = "") -> None:
@@ -569,10 +582,9 @@ def _is_token_name(_instance: TokenMechanism, attribute: attrs.Attribute[str], v
 
 
 def _is_token(_instance: TokenMechanism, attribute: attrs.Attribute[Any], value: object) -> None:
-    if callable(value):
-        return
     if not isinstance(value, str):
-        raise ConfigurationError(f"{attribute.name} is a str or an async function, not {type(value).__name__}")
+        check_function(attribute.name, value, "a str, or an async function of one argument (refresh: bool)", 1)
+        return
     if _TOKEN.fullmatch(value) is None:
         raise ConfigurationError(f'{attribute.name} {_UNFIT}: pass it bare, without "Bearer"')
 

@@ -125,7 +125,6 @@ NARROWING = {
     "message/composing.py": 1,
     "message/content.py": 2,
     "message/prepared.py": 1,
-    "sasl.py": 1,
 }
 
 

@@ -16,15 +16,17 @@ PACKAGE = Path(__file__).parents[1] / "smtplite"
 ARROWS: dict[str, set[str]] = {
     "smtplite.errors": set(),
     "smtplite.elsewhere": {"smtplite.errors"},
+    "smtplite.callbacks": {"smtplite.errors"},
     "smtplite.protocol": {"smtplite.errors"},
     "smtplite.trace": {"smtplite.errors", "smtplite.protocol"},
-    "smtplite.sasl": {"smtplite.errors"},
-    "smtplite.net": {"smtplite.errors"},
-    "smtplite.options": {"smtplite.errors", "smtplite.protocol", "smtplite.sasl"},
+    "smtplite.sasl": {"smtplite.errors", "smtplite.callbacks"},
+    "smtplite.net": {"smtplite.errors", "smtplite.callbacks"},
+    "smtplite.options": {"smtplite.errors", "smtplite.callbacks", "smtplite.protocol", "smtplite.sasl"},
     "smtplite.message": {"smtplite.errors", "smtplite.elsewhere", "smtplite.protocol"},
     "smtplite.results": {"smtplite.errors", "smtplite.protocol", "smtplite.message"},
     "smtplite.sending": {
         "smtplite.errors",
+        "smtplite.callbacks",
         "smtplite.protocol",
         "smtplite.trace",
         "smtplite.sasl",
@@ -37,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "smtplite.client": {
         "smtplite.errors",
         "smtplite.elsewhere",
+        "smtplite.callbacks",
         "smtplite.protocol",
         "smtplite.trace",
         "smtplite.sasl",

@@ -31,7 +31,7 @@ MAX_REPLY_BYTES: Final = 102_400
 #: How an alert begins, and a handshake, whatever the version of TLS (RFC 8446 5.1).
 _TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")
 _SPEAKS_TLS: Final = (
-    'server speaks TLS where a reply in clear is due: pass tls="implicit" if this port is for TLS from the start'
+    'server speaks TLS where an unencrypted reply is due: pass tls="implicit" if this port is for TLS from the start'
 )
 
 _SHOWN_CHARACTERS: Final = 400

@@ -11,11 +11,13 @@ import anyio
 import anyio.lowlevel
 
 from smtplite.errors import SMTPTimeout
+from smtplite.protocol.commands import Command, Greeting
+from smtplite.protocol.state import RULES
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "silence"]
 
 #: After so long without an await, the event loop has to have its turn before anything is believed.
 _MAX_STALL_SECONDS: Final = 0.05
@@ -133,3 +135,12 @@ class Deadline:
         if self._cause is not None:
             error.__cause__ = self._cause()
         return error
+
+
+def silence(command: Command, seconds: float, *, is_tls: bool) -> str:
+    """Return what to say of a reply that did not come in time."""
+    if not isinstance(command, Greeting):
+        return f"no reply to {RULES[type(command)].verb} within {seconds:g} s"
+    # Where TLS comes first, the server waits for the client.
+    hint = "" if is_tls else '; if this port is for TLS from the start, pass tls="implicit"'
+    return f"no greeting within {seconds:g} s{hint}"

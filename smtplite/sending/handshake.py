@@ -16,6 +16,7 @@ import anyio.to_thread
 import attrs
 
 from smtplite import sasl
+from smtplite.callbacks import result_of
 from smtplite.errors import (
     AuthenticationError,
     ConnectionLost,
@@ -40,6 +41,9 @@ from smtplite.trace import Tracer
 __all__ = ["Handshake", "Opener", "TokenSource", "reply_of"]
 
 
+_CALLBACK: Final = "token callback"
+
+
 class TokenSource:
     """Asks a callback for access tokens; several connections whose tokens were rejected at once ask it once."""
 
@@ -52,7 +56,7 @@ class TokenSource:
     async def token(self) -> tuple[str, int]:
         """Return the token in use, and its age as `refresh` wants it."""
         age = self._refreshes
-        return await self._callback(False), age
+        return await result_of(_CALLBACK, self._callback(False)), age
 
     async def refresh(self, age: int) -> str:
         """Return a new token, in place of one that was rejected."""
@@ -62,7 +66,7 @@ class TokenSource:
             return self._refreshed
         refreshing = self._refreshing = anyio.Event()
         try:
-            self._refreshed = await self._callback(True)
+            self._refreshed = await result_of(_CALLBACK, self._callback(True))
             self._refreshes += 1
         finally:
             self._refreshing = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from smtplite.callbacks import pass_through
 from smtplite.sending.outbound import Outbound
 from smtplite.sending.session import Session
 
@@ -86,8 +87,7 @@ class Items:
             async for item in self._items if isinstance(self._items, AsyncIterable) else _Each(self._items):
                 self._at_limit.append(item)  # taken, and nowhere else yet
                 if self._limit is not None:
-                    async with self._limit:
-                        pass
+                    await pass_through(self._limit)
                 self._at_limit.clear()
                 self._fetched.append(item)
                 self._call()

@@ -29,7 +29,7 @@ from smtplite.errors import (
 )
 from smtplite.net import Stream, TLSStream
 from smtplite.options import Timeouts
-from smtplite.protocol.commands import Command, Greeting, Quit
+from smtplite.protocol.commands import Command, Quit
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import (
     ChallengeReceived,
@@ -46,7 +46,7 @@ from smtplite.protocol.state import RULES, State
 from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transfer
 from smtplite.protocol.window import ServerTraits, Window
 from smtplite.results import ServerInfo, _subject
-from smtplite.sending.deadline import Deadline
+from smtplite.sending.deadline import Deadline, silence
 from smtplite.sending.outbound import Outbound, Queue
 from smtplite.trace import ConnectionClosed, ConnectionOpened, FlightSent, ReplyReceived, Tracer
 
@@ -545,15 +545,7 @@ class Session:
         else:
             rule = RULES[type(command)]
             seconds: float = getattr(self._timeouts, rule.timeout)
-            deadline.arm(seconds, self._silence(command, seconds), rule.phase)
-
-    def _silence(self, command: Command, seconds: float) -> str:
-        """Say what did not come in time."""
-        if not isinstance(command, Greeting):
-            return f"no reply to {RULES[type(command)].verb} within {seconds:g} s"
-        # Where TLS comes first, the server waits for us.
-        hint = "" if self.is_tls else '; if this port is for TLS from the start, pass tls="implicit"'
-        return f"no greeting within {seconds:g} s{hint}"
+            deadline.arm(seconds, silence(command, seconds, is_tls=self.is_tls), rule.phase)
 
     # The end
 

@@ -142,7 +142,7 @@ async def test_starttls_offered_inside_tls_is_ignored() -> None:
 async def test_tls_spoken_to_a_clear_port_says_what_to_pass() -> None:
     async with SMTPServer(tls="starttls") as server, client_of(server, "implicit") as client:
         error = await tls_failure(client)
-        assert "server speaks SMTP in clear here, it said b'220 mail.example.com" in str(error)
+        assert "server speaks SMTP without TLS here, it said b'220 mail.example.com" in str(error)
         assert 'pass tls="starttls"' in str(error)
         assert not error.retryable
         assert nothing_was_sent(server)
@@ -190,7 +190,7 @@ async def test_words_in_clear_in_place_of_the_handshake_of_starttls(raw_server: 
 
     async with Client("127.0.0.1", raw_server(handle), tls="starttls") as client:
         error = str(await tls_failure(client))
-    assert "server answered b'500 what?' in clear behind its 220 to STARTTLS" in error
+    assert "server answered b'500 what?' unencrypted after its 220 to STARTTLS" in error
     assert 'tls="starttls"' not in error
 
 

@@ -261,6 +261,16 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "client/test_tls.py::test_an_alert_in_a_stream_of_messages",
         "client/test_tls.py::test_an_alert_of_a_stream_of_the_users_own_tls",
     ),
+    "R33": (
+        "options/test_arguments.py::test_an_argument_that_is_nonsense_is_taken_or_named",
+        "options/test_arguments.py::test_what_looks_like_a_host_says_what_to_write_instead",
+        "options/test_arguments.py::test_what_connect_returns_and_raises",
+        "options/test_arguments.py::test_what_a_token_callback_returns_and_raises",
+        "options/test_arguments.py::test_what_a_rate_limit_returns_and_raises",
+        "options/test_arguments.py::test_what_sign_returns_and_raises",
+        "options/test_arguments.py::test_what_trace_raises_changes_nothing",
+        "options/test_arguments.py::test_what_a_mechanism_of_the_users_own_gives",
+    ),
 }
 
 _ADDRESS: Final = ("command_injection::r18_an_address_with_what_ends_it_is_refused",)

@@ -385,5 +385,7 @@ def test_a_tls_record_in_place_of_a_reply_is_told_at_once(record: bytes, size: i
             while parser.next_reply() is not None:
                 pass
 
-    with pytest.raises(RemoteProtocolError, match=r"server speaks TLS where a reply in clear is due: pass tls=\"impl"):
+    with pytest.raises(
+        RemoteProtocolError, match=r"server speaks TLS where an unencrypted reply is due: pass tls=\"impl"
+    ):
         read()

@@ -775,7 +775,7 @@ def test_a_token_cannot_inject(kind: type[XOAuth2 | OAuthBearer], token: str) ->
 
 @pytest.mark.parametrize("token", [None, b"token", 1])
 def test_a_token_is_a_str(token: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^token is a str or an async function, not"):
+    with pytest.raises(ConfigurationError, match=r"^token is a str, or an async function of one argument"):
         XOAuth2("u", token)
     with pytest.raises(AuthenticationError, match=r"^token callback gave what is (NoneType|bytes|int), not str"):
         XOAuth2("u", fetch).with_token(token)

@@ -461,14 +461,12 @@ def _encoded_body(text: str, encoding: str, content_type: str) -> tuple[str, lis
         )
     if not content_type.startswith("text/"):
         return "base64", _base64(b"".join(chunks))
-    normalizer = Normalizer()
-    chunks = [normalizer.encode(chunk) for chunk in chunks]
     size = sum(map(len, chunks))
     escaped = sum(len(chunk.translate(None, _QP_SAFE)) for chunk in chunks)
-    octets = b"".join(chunks)
-    if (size + 2 * escaped) * 77 // 75 <= size * 4 // 3 * 78 // 76:
-        return "quoted-printable", _quoted_printable(octets)
-    return "base64", _base64(octets)
+    if (size + 2 * escaped) * 77 // 75 > size * 4 // 3 * 78 // 76:
+        return "base64", _base64(b"".join(chunks))  # with the line ends that it has, as the stdlib encodes text
+    normalizer = Normalizer()
+    return "quoted-printable", _quoted_printable(b"".join([normalizer.encode(chunk) for chunk in chunks]))
 
 
 def _steps_of_lines(text: str) -> Iterator[bytes]:

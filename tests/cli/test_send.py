@@ -98,7 +98,7 @@ def test_long_lines_are_sent_only_where_that_is_asked_for(start: Start, run: Run
     assert ran.code == 3
     assert "line of more than 998 octets: line 4, 5000 octets, in part text/plain" in ran.err
     assert server.connections == []
-    sent = "server refused the message: 554 5.6.0 line over 998 octets"  # a server may
+    sent = "server refused the message: 554 5.6.0 line over 998 bytes"  # a server may
     ran = run("send", "--server", server.url, "--long-lines", "send", file)
     assert f"refused for grace@example.net: {sent}" in ran.err
     ran = run("send", "--server", server.url, "--long-lines", "send", "--to", "x@example.net", file)

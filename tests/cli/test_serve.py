@@ -141,7 +141,7 @@ def test_a_summary_is_short_whatever_arrives(catch: Catch) -> None:
     assert "<> -> r0@example.net, r1@example.net, r2@example.net and 2 more" in line
     assert "\x1b" not in line
     assert "boo" in line
-    catcher.send(b"no header section at all\r\n", **ENVELOPE)
+    catcher.send(b"\r\nno header section at all\r\n", **ENVELOPE)
     assert '""' in catcher.line()
     assert catcher.stop()[0] == 0
 

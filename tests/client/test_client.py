@@ -88,9 +88,9 @@ async def test_the_older_message_classes_are_sent_alike(kind: str) -> None:
 async def test_bytes_are_sent_as_they_are() -> None:
     async with SMTPServer() as server, client_of(server) as client:
         await client.send(RAW)
-        await client.send(b"no header section, no line end", sender="", recipients="a@example.org")
+        await client.send(b"\r\nno header section, no line end", sender="", recipients="a@example.org")
         await client.send(b"", sender="b@example.org", recipients=["c@example.org"])
-    assert [m.content for m in server.messages] == [RAW, b"no header section, no line end\r\n", b""]
+    assert [m.content for m in server.messages] == [RAW, b"\r\nno header section, no line end\r\n", b""]
     assert [m.sender for m in server.messages] == ["me@example.org", "", "b@example.org"]
     assert server.violations == []
 

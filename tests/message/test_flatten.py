@@ -743,9 +743,12 @@ def test_any_body_is_the_same_body_when_it_is_encoded(body: str, kind: str, step
             return
     assert_sendable(wire, seven_bit=True)
     content = parsed(wire).get_payload(decode=True)
-    if kind.startswith("text/") or wire.endswith(re.sub("\r\n?|\n", "\r\n", body).encode("ascii", "surrogateescape")):
-        body = re.sub("\r\n?|\n", "\r\n", body)
-    assert content == body.encode("ascii", "surrogateescape")
+    assert isinstance(content, bytes)
+    octets = body.encode("ascii", "surrogateescape")
+    if b"\r\nContent-Transfer-Encoding: base64\r\n" in wire:
+        assert content == octets
+    else:
+        assert content == re.sub(rb"\r\n?|\n", b"\r\n", octets)
 
 
 def test_text_is_encoded_by_what_is_shorter() -> None:

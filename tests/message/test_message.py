@@ -1342,7 +1342,7 @@ def test_an_8bit_message_object_is_encoded_anew_without_8bitmime(policy: Any) ->
     mail, _, content = fitted(prepared, NOTHING)
     assert mail.to_bytes() == b"MAIL FROM:<me@client.example>\r\n"
     assert content.isascii()
-    assert parsed(content).get_payload(decode=True) == "Grüße\r\n".encode()
+    assert parsed(content).get_payload(decode=True) == "Grüße\n".encode()
     assert fitted(prepared, EVERYTHING)[2] == prepared.content
     assert "Grüße".encode() in prepared.content
     assert state(message) == before

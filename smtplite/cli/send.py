@@ -82,7 +82,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--long-lines",
         choices=("send",),
-        help="send: lines of more than 998 octets too, which servers may fold or refuse",
+        help="send: lines of more than 998 bytes too, which servers may fold or refuse",
     )
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
     add_server_options(parser)

@@ -79,7 +79,7 @@ class Envelope:
         body: "7BIT" or "8BITMIME"; None: what the content needs. "BINARYMIME": content that is given as octets goes
             octet for octet (RFC 3030), through a client with chunking=True.
         smtputf8: True or False to decide it; None: when an address or a header needs it.
-        long_lines: "send": lines of more than 998 octets are sent where they cannot be encoded, and the server may
+        long_lines: "send": lines of more than 998 bytes are sent where they cannot be encoded, and the server may
             fold them, refuse them, or pass them on; None: they are refused.
         parameters: any other parameters of MAIL: keyword -> value, or None for a keyword without one.
     """

@@ -1,5 +1,6 @@
 """Flattening: from a message object of `email` to its octets on the wire (RFC 5322, RFC 2045).
 
+One job, although long: one walk over the parts of a message, with the short way for the usual ones beside it.
 What a receiver reads is what the caller built (rule R32): a field that was parsed, or that fits its line, goes octet
 for octet; what must be folded or encoded is written by `headers`; and each address field is read before and after, for
 a mailbox must not become another one on its way. A body is touched only where no server could take it as it is.

@@ -1,5 +1,6 @@
 """Header fields: from what the caller built, or a parser read, to the lines on the wire (RFC 5322 2.2, RFC 2047, 2231).
 
+One job, although long: how one field is written, by its kind; text, mailboxes, parameters and tokens share the folder.
 What a receiver reads is what the caller built (rule R32). So a field goes as it is wherever it can. Else it is folded,
 at white space alone, and only what is not ASCII is encoded, by the grammar of the field: text, addresses, parameters,
 or tokens that nobody may touch. What cannot be written so is refused, never shortened.

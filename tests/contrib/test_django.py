@@ -328,8 +328,9 @@ def test_the_body_is_djangos_octet_for_octet_and_the_header_says_the_same(server
     octets = frozen.as_bytes(linesep="\r\n") if django.VERSION < (6, 0) else frozen.as_bytes(policy=SMTP)
     assert received.content.partition(b"\r\n\r\n")[2].rstrip() == octets.partition(b"\r\n\r\n")[2].rstrip()
     written = message_from_bytes(octets, policy=SMTP)
-    # Django folds before the first word of a long field.
-    assert received.as_email().items() == [(name, str(value).lstrip()) for name, value in written.items()]
+    # Django folds before the first word of a long field: a reader may see a space in front of it.
+    read, made = ([(name, str(value).lstrip()) for name, value in m.items()] for m in (received.as_email(), written))
+    assert read == made
     assert received.recipients == ("bob@example.org", "zoe@example.org", "secret@example.org")
     assert b"secret@" not in received.content
 

@@ -658,7 +658,7 @@ def rooms() -> str:
     rows = []
     for room in [*reversed(above), *reversed(below)]:
         if room in above:
-            allowed = [*(code(_short(name)) for name in above[room]), "`client` and all below it"]
+            allowed = [*(code(_short(name)) for name in sorted(above[room])), "`client` and all below it"]
         else:
             allowed = [code(_short(name)) for name in reversed(below) if name in below[room]]
         rows.append((f"**{code(_short(room))}**", _summary(_module(room)), ", ".join(allowed) or "nothing of ours"))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Outbound", "Queue"]
 
 #: Connections that end before MAIL was written count for nothing, but somebody must stop.
-_MAX_VAIN_CONNECTIONS: Final = 4
+_MAX_VAIN_CONNECTIONS: Final = 2
 
 
 class Outbound(Submission):

@@ -193,7 +193,7 @@ async def test_a_server_that_always_speaks_before_mail_is_not_asked_for_ever(sai
                 outcomes = [delivery async for delivery in deliveries]
             (outcome,) = outcomes
             error = outcome.error
-            assert len(server.peers) <= 2  # what is certainly not sent goes once more
+            assert len(server.peers) <= 4  # a connection that ends before MAIL was written is no try, up to three times
         assert isinstance(error, SMTPError)
         assert isinstance(error, (ServiceUnavailable, RemoteProtocolError, ConnectionLost))
         assert error.not_sent == ("you@example.org",)

@@ -12,7 +12,7 @@ import math
 import os
 import random
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -26,7 +26,8 @@ from smtplite.sending.session import Session
 
 __all__ = ["Pool"]
 
-#: A connection that takes longer to open: whoever opens it takes another one, too, if that comes first.
+#: A connection that takes longer to open, and longer than others took: whoever opens it takes another one, too, if
+#: that comes first.
 _PATIENCE_SECONDS: Final = 1.0
 #: How long no further connection is tried after one was refused beside others; doubled each time.
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -36,17 +37,19 @@ _MAX_PAUSE_SECONDS: Final = 60.0
 class _Waiter:
     """Somebody who wants a session: is given one, or opens one, or is told an error."""
 
-    def __init__(self, owner: object) -> None:
+    def __init__(self, owner: object, *, is_fresh: bool) -> None:
         self.owner = self if owner is None else owner
+        #: True if only a session that was never used before will do.
+        self.is_fresh = is_fresh
         #: Set whenever there is something to look at: one of the below, or a place to open a session in.
         self.called = anyio.Event()
         #: Lent by somebody else.
         self.session: Session | None = None
         #: What was learnt by somebody else.
         self.error: SMTPError | None = None
-        #: True while it opens a session of its own.
-        self.is_opening = False
-        #: True while it wants nobody else's: that it opens may be there in a moment.
+        #: The time (`time.monotonic`) since when it opens a session of its own; None: it opens none.
+        self.opening_since: float | None = None
+        #: True while it does something else, and looks again afterwards.
         self.is_busy = False
 
 
@@ -54,15 +57,17 @@ class _Queue:
     """Those who wait. Owners come in turn: one with several waiters gets one session, then come the others."""
 
     def __init__(self) -> None:
-        self._owners: dict[object, deque[_Waiter]] = {}
+        self._owners: OrderedDict[object, deque[_Waiter]] = OrderedDict()
+        #: The least time, in seconds, that opening a session took so far.
+        self._fastest = math.inf
 
     def __bool__(self) -> bool:
         return bool(self._owners)
 
     def __iter__(self) -> Iterator[_Waiter]:
-        """Yield those who may be given a session, in the order in which they come."""
+        """Yield all of them, in the order in which they come."""
         for waiters in self._owners.values():
-            yield from (waiter for waiter in waiters if not waiter.is_busy)
+            yield from waiters
 
     def __contains__(self, waiter: _Waiter) -> bool:
         return waiter in self._owners.get(waiter.owner, ())
@@ -70,79 +75,100 @@ class _Queue:
     def add(self, waiter: _Waiter) -> None:
         self._owners.setdefault(waiter.owner, deque()).append(waiter)
 
-    def remove(self, waiter: _Waiter) -> None:
-        """Take out one who was served, or gave up; the owner's others go behind those of the others."""
-        waiters = self._owners.pop(waiter.owner)
-        waiters.remove(waiter)
-        if waiters:
-            self._owners[waiter.owner] = waiters
+    def add_first(self, waiter: _Waiter) -> None:
+        """Add one whose turn it was, and who could not use what it was given."""
+        self._owners.setdefault(waiter.owner, deque()).appendleft(waiter)
+        self._owners.move_to_end(waiter.owner, last=False)
 
-    def next(self) -> _Waiter | None:
-        """Return whose turn it is."""
-        return next(iter(self), None)
+    def remove(self, waiter: _Waiter, *, is_served: bool) -> None:
+        """Take out one who was served, or gave up; once served, the owner's others go behind those of the others."""
+        waiters = self._owners[waiter.owner]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._owners[waiter.owner]
+        elif is_served:
+            self._owners.move_to_end(waiter.owner)
+
+    # Whose turn it is
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which who opens a session wants nobody else's."""
+        # A server that is far away, or greets late, is slow every time; one that is full is slow this time.
+        return max(_PATIENCE_SECONDS, 2 * self._fastest) if self._fastest < math.inf else _PATIENCE_SECONDS
+
+    def note_opened(self, seconds: float) -> None:
+        """Say how long it took to open a session."""
+        before = self.patience
+        self._fastest = min(self._fastest, seconds)
+        if self.patience > before:
+            for waiter in self:
+                waiter.called.set()  # who opens one has lost patience too early
+
+    def takes_others(self, waiter: _Waiter) -> bool:
+        """Return True if this one would take a session that comes free now."""
+        if waiter.is_busy:
+            return False
+        since = waiter.opening_since
+        # What is opened fresh is never given up for one that would have to be closed first.
+        return since is None or not (waiter.is_fresh or time.monotonic() - since < self.patience)
+
+    def next_taker(self) -> _Waiter | None:
+        """Return whose turn it is to be given a session."""
+        return next((waiter for waiter in self if self.takes_others(waiter)), None) if self._owners else None
+
+    def next_opener(self) -> _Waiter | None:
+        """Return whose turn it is to open a session."""
+        return next((waiter for waiter in self if not waiter.is_busy and waiter.opening_since is None), None)
 
     def idlers(self) -> list[_Waiter]:
-        """Return those who wait and do nothing else."""
-        return [waiter for waiters in self._owners.values() for waiter in waiters if not waiter.is_opening]
+        """Return those who open no session themselves."""
+        return [waiter for waiter in self if waiter.opening_since is None]
 
 
 class _Limit:
-    """How many connections the server takes at present, as far as refusals tell.
-
-    Attributes:
-        connections: so many were open, or being opened, when one more was refused; `math.inf`: none was.
-        refusal: the last of them.
-    """
+    """How many connections the server takes at present, as far as refusals tell."""
 
     def __init__(self) -> None:
+        #: So many were open, or being opened, when one more was refused; `math.inf`: none was.
         self.connections: float = math.inf
+        #: The last of the refusals.
         self.refusal: Exception | None = None
+        #: True while one more than that is being opened, to see whether it is taken now.
+        self.is_tried = False
         self._pause = 0.0
         self._retry_at = 0.0
-        self._is_tried = False  # one more than allowed is being opened
 
-    def note_refusal(self, others: int, error: Exception) -> None:
+    def note_refusal(self, others: int, error: Exception, *, was_trial: bool) -> None:
         """Say that a connection could not be opened beside so many others."""
         self.connections = others
         self.refusal = error
-        self._is_tried = False
-        # What another try would not change is not tried again as long as there are others: a password, a certificate.
-        may_change = not isinstance(error, SMTPError) or error.retryable
-        self._pause = min(self._pause * 2 or _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS) if may_change else math.inf
-        self._retry_at = time.monotonic() + self._pause * random.uniform(0.75, 1.25)  # noqa: S311 (no secret)
+        now = time.monotonic()
+        if isinstance(error, SMTPError) and not error.retryable:
+            # What another try would not change is not tried as long as there are others: a password, a certificate.
+            self._pause = math.inf
+        elif was_trial or now >= self._retry_at:  # else several were refused at once: that is one refusal
+            self._pause = min(self._pause * 2 or _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
+        self._retry_at = now + self._pause * random.uniform(0.75, 1.25)  # noqa: S311 (no secret)
 
     def note_success(self, count: int) -> None:
         """Say that a connection was opened, and how many are open now; if it was one more, another may be tried."""
         if count > self.connections:
             self.connections = count
-            self._is_tried = False
             self._pause = self._retry_at = 0.0
 
-    def note_end(self) -> None:
-        """Say that the one that was tried was given up, for reasons of our own."""
-        self._is_tried = False
-
     def forget(self) -> None:
-        """Forget all of it: nothing is open any more."""
+        """Forget all of it: nothing is open any more, or as many are as anybody wants."""
         self.connections = math.inf
+        self.refusal = None
         self._pause = self._retry_at = 0.0
-        self._is_tried = False
 
     @property
     def wait(self) -> float:
         """Seconds until one more may be tried; `math.inf`: nobody knows."""
-        if self.connections == math.inf or self._is_tried:
+        if self.connections == math.inf or self.is_tried:
             return math.inf
         return max(0.0, self._retry_at - time.monotonic())
-
-    def allows(self, count: int) -> bool:
-        """Return True if one may be opened beside so many; then it is being opened."""
-        if count < self.connections:
-            return True
-        if self.wait > 0:
-            return False
-        self._is_tried = True
-        return True
 
 
 class Pool:
@@ -182,14 +208,14 @@ class Pool:
             SMTPError: none can be had; nothing is lent.
         """
         self._enter()
-        if not fresh and not apart and self._idle and self._queue.next() is None:
+        if not fresh and not apart and self._idle and self._queue.next_taker() is None:
             session = await self._take_idle()
             if session is not None:
                 return session
-        waiter = _Waiter(owner)
+        waiter = _Waiter(owner, is_fresh=fresh)
         self._queue.add(waiter)
         try:
-            session = await self._acquire(waiter, deadline, fresh=fresh)
+            session = await self._acquire(waiter, deadline)
         except BaseException:
             self._give_up(waiter)
             if waiter.session is not None:  # lent and cancelled at the same moment: the next one's turn
@@ -197,56 +223,70 @@ class Pool:
                     await self.release(waiter.session)
             self._leave()
             raise
-        self._give_up(waiter)
+        self._give_up(waiter, is_served=True)
         if apart:
             self._apart.add(session)
         return session
 
-    async def _acquire(self, waiter: _Waiter, deadline: Deadline, *, fresh: bool) -> Session:
-        is_armed = False
+    async def _acquire(self, waiter: _Waiter, deadline: Deadline) -> Session:
+        since: float | None = None  # on the event loop's clock: when it began to wait
         while True:
             if waiter.error is not None:
                 raise waiter.error
             if self._is_closed:
                 raise LocalProtocolError("client is closed")
             if (session := waiter.session) is not None:
-                if not fresh and not session.is_stale():
+                if not waiter.is_fresh and not session.is_stale():
                     return session
                 waiter.session = None
-                self._queue.add(waiter)
-                await self._close(session)
+                self._queue.add_first(waiter)  # it is still its turn: the place is its own
+                waiter.is_busy = True
+                try:
+                    await self._close(session)
+                finally:
+                    waiter.is_busy = False
                 continue
-            if self._queue.next() is waiter:
-                if self._idle and not (fresh and self._has_place):
-                    waiter.is_busy = True
-                    try:
-                        if fresh:
-                            await self._close(self._idle.pop(0), is_word_due=True)
-                        elif (session := await self._take_idle()) is not None:
-                            return session
-                    finally:
-                        waiter.is_busy = False
-                    continue
-                if self._may_open():
-                    opened = await self._open(waiter, deadline)
-                    if opened is not None:
-                        return opened
-                    continue
-            if not is_armed:
-                seconds = self._options.timeouts.pool
-                deadline.arm(
-                    seconds, f"no connection became free within {seconds:g} s", "pool", cause=self._last_refusal
-                )
-                is_armed = True
-            await self._wait(waiter)
+            if self._idle and not (waiter.is_fresh and self._has_place) and self._queue.next_taker() is waiter:
+                waiter.is_busy = True
+                try:
+                    if waiter.is_fresh:
+                        await self._close(self._idle.pop(0), is_word_due=True)
+                    elif (session := await self._take_idle()) is not None:
+                        return session
+                finally:
+                    waiter.is_busy = False
+                continue
+            if self._queue.next_opener() is waiter and self._may_open and (self._has_place or not self._has_others):
+                deadline.arm(math.inf, "", "connect")
+                if (session := await self._open(waiter, deadline.within())) is not None:
+                    return session
+                continue
+            if since is None:
+                since = anyio.current_time()
+            self._arm(deadline, since)
+            if self._queue.next_opener() is waiter and self._may_open:  # beside the wait, whose time goes on
+                if (session := await self._open(waiter, Deadline(), is_trial=True)) is not None:
+                    return session
+            else:
+                await self._wait(waiter)
+
+    def _arm(self, deadline: Deadline, since: float) -> None:
+        """Let a wait that began then end in time, however often something was tried meanwhile."""
+        seconds = self._options.timeouts.pool
+        deadline.arm(
+            since + seconds - anyio.current_time(),
+            f"no connection became free within {seconds:g} s",
+            "pool",
+            cause=self._last_refusal,
+        )
 
     def _last_refusal(self) -> Exception | None:
         return self._limit.refusal
 
-    def _give_up(self, waiter: _Waiter) -> None:
+    def _give_up(self, waiter: _Waiter, *, is_served: bool = False) -> None:
         """Take one out who has a session, or wants none any more."""
         if waiter in self._queue:
-            self._queue.remove(waiter)
+            self._queue.remove(waiter, is_served=is_served)
         self._call_next()
 
     async def _wait(self, waiter: _Waiter) -> None:
@@ -254,15 +294,13 @@ class Pool:
         if waiter.called.is_set():
             waiter.called = anyio.Event()
         # One of those who wait keeps the time for all.
-        seconds = self._limit.wait if self._queue.next() is waiter else math.inf
-        if self._count >= self._options.max_connections:
-            seconds = math.inf
-        with anyio.move_on_after(seconds):
+        is_first = self._count < self._options.max_connections and self._queue.next_opener() is waiter
+        with anyio.move_on_after(self._limit.wait if is_first else math.inf):
             await waiter.called.wait()
 
     def is_wanted_beside(self, owner: object) -> bool:
         """Return True if somebody waits for a session on behalf of another owner, or of none."""
-        return any(waiter.owner is not owner for waiter in self._queue)
+        return any(waiter.owner is not owner and self._queue.takes_others(waiter) for waiter in self._queue)
 
     async def release(self, session: Session) -> None:
         """Take a session back: for the next in the queue, or to idle, or to be closed."""
@@ -272,7 +310,7 @@ class Pool:
             return
         session.idle_since = time.monotonic()
         session.is_reused = True
-        waiter = self._queue.next()
+        waiter = self._queue.next_taker()
         if waiter is None:
             self._lent.discard(session)
             self._idle.append(session)
@@ -281,7 +319,7 @@ class Pool:
             self._lend(session, waiter)
 
     def _lend(self, session: Session, waiter: _Waiter) -> None:
-        self._queue.remove(waiter)
+        self._queue.remove(waiter, is_served=True)
         waiter.session = session
         waiter.called.set()
         self._call_next()
@@ -378,79 +416,115 @@ class Pool:
         """True if one more would not be too many."""
         return self._count < min(self._options.max_connections, self._limit.connections)
 
+    @property
     def _may_open(self) -> bool:
-        """Decide whether one more may be opened now; if so, it is."""
+        """True if one more may be opened now."""
         if self._count >= self._options.max_connections:
             return False
-        return not self._has_others or self._limit.allows(self._count)
+        return self._has_place or not self._has_others or self._limit.wait == 0
 
-    async def _open(self, waiter: _Waiter, deadline: Deadline) -> Session | None:
+    async def _open(self, waiter: _Waiter, within: Deadline, *, is_trial: bool = False) -> Session | None:
         """Open a session; return None if the caller has to look again: another one came first, or this one was refused.
+
+        Args:
+            waiter: whose turn it is.
+            within: for the opening alone.
+            is_trial: whether it is one more than the server took last.
 
         Raises:
             SMTPError: none can be had, and none may come free. Whoever else waits learns it, too.
         """
         opened: list[Session] = []
         failed: list[BaseException] = []
-        within = deadline.within()
 
         async def run() -> None:
             try:
                 with within.scope:
                     opened.append(await self._open_session(within))
-                if not opened and within.has_expired:
+                if not opened:
                     failed.append(within.error())
-            except anyio.get_cancelled_exc_class():
+            except anyio.get_cancelled_exc_class() as error:
+                failed.append(error)  # of interest only if nobody cancelled us: `connect=` met somebody else's
                 raise
             except BaseException as error:  # noqa: BLE001 (raised below, by itself and not in a group)
                 failed.append(error)
-            waiter.called.set()
+            finally:
+                waiter.called.set()
 
-        waiter.called = anyio.Event()
-        waiter.is_busy = waiter.is_opening = True
+        begun = waiter.opening_since = time.monotonic()
         self._opening += 1
-        deadline.arm(math.inf, "", "connect")
+        self._limit.is_tried |= is_trial
         self._call_next()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(run)
-                with anyio.move_on_after(_PATIENCE_SECONDS):
-                    await waiter.called.wait()
-                if not waiter.called.is_set():  # others may be faster
-                    waiter.is_busy = False
-                    if self._idle and (idle := await self._take_idle()) is not None:
-                        if waiter.session is None:
-                            self._lend(idle, waiter)
-                        else:
-                            await self.release(idle)
-                    await waiter.called.wait()
+                while not (opened or failed or waiter.session is not None):
+                    await self._wait_for_opening(waiter, begun)
+                is_given_up = not (opened or failed)
                 tasks.cancel_scope.cancel()
         except BaseException:
-            self._limit.note_end()
-            waiter.session = waiter.session or self._was_opened(waiter, opened)
+            session = self._was_opened(waiter, opened, is_trial=is_trial)
+            if session is not None and waiter.session is not None:
+                with anyio.CancelScope(shield=True):
+                    await self.release(session)
+            waiter.session = waiter.session or session
             raise
-        session = self._was_opened(waiter, opened)
+        session = self._was_opened(waiter, opened, is_trial=is_trial)
         if session is not None:
-            self._limit.note_success(self._count)
+            self._note_success(time.monotonic() - begun)
             if waiter.session is None:
                 return session
             await self.release(session)
-        elif failed:
-            self._note_refusal(failed[0])
-        elif waiter.session is not None:
-            self._note_refusal(SMTPTimeout("connection was not open in time: another one was free", phase="connect"))
+        elif is_given_up:
+            late = SMTPTimeout("connection was not open in time: another one was free", phase="connect")
+            self._note_refusal(late, is_trial=is_trial)
+        else:
+            self._note_refusal(failed[0], is_trial=is_trial)
         return None
 
-    def _was_opened(self, waiter: _Waiter, opened: list[Session]) -> Session | None:
+    async def _wait_for_opening(self, waiter: _Waiter, begun: float) -> None:
+        """Wait until something happens to who opens a session; later on, others may be faster."""
+        left = math.inf if waiter.is_fresh else begun + self._queue.patience - time.monotonic()
+        if left > 0 or not self._idle:
+            if waiter.called.is_set():
+                waiter.called = anyio.Event()
+            with anyio.move_on_after(left if left > 0 else math.inf):
+                await waiter.called.wait()
+            return
+        waiter.is_busy = True
+        try:
+            idle = await self._take_idle()
+        finally:
+            waiter.is_busy = False
+        if idle is not None:
+            self._lend(idle, waiter)
+
+    def _was_opened(self, waiter: _Waiter, opened: list[Session], *, is_trial: bool) -> Session | None:
         """Take note that this waiter opens no more; return what it opened."""
-        waiter.is_busy = waiter.is_opening = False
+        waiter.opening_since = None
         self._opening -= 1
+        if is_trial:
+            self._limit.is_tried = False
         self._lent.update(opened)
         return opened[0] if opened else None
 
-    def _note_refusal(self, error: BaseException) -> None:
-        if isinstance(error, Exception) and self._has_others:
-            self._limit.note_refusal(self._count, error)
+    def _note_success(self, seconds: float) -> None:
+        self._queue.note_opened(seconds)
+        count = self._count - self._opening
+        self._limit.note_success(count)
+        if count >= self._options.max_connections:
+            self._limit.forget()
+
+    def _note_refusal(self, error: BaseException, *, is_trial: bool) -> None:
+        """Take note that a connection could not be opened.
+
+        Raises:
+            BaseException: the error, if nobody else has a session that may come free.
+        """
+        if not isinstance(error, Exception):
+            raise error
+        if self._has_others:
+            self._limit.note_refusal(self._count, error, was_trial=is_trial)
             self._call_next()
             return
         self._limit.forget()
@@ -461,14 +535,16 @@ class Pool:
 
     def _tell_all(self, error: SMTPError) -> None:
         for waiter in self._queue.idlers():
-            self._queue.remove(waiter)
+            self._queue.remove(waiter, is_served=False)
             waiter.error = copy.copy(error)
             waiter.error.__cause__ = error.__cause__
             waiter.called.set()
 
     def _call_next(self) -> None:
-        """Let whose turn it is look again, if one more could be opened: now, or after a while."""
-        if self._queue and self._count < self._options.max_connections:
-            waiter = self._queue.next()
-            if waiter is not None:
-                waiter.called.set()
+        """Let whose turn it is look again, if something may be there for it."""
+        if not self._queue:
+            return
+        if self._idle and (waiter := self._queue.next_taker()) is not None:
+            waiter.called.set()
+        if self._count < self._options.max_connections and (waiter := self._queue.next_opener()) is not None:
+            waiter.called.set()

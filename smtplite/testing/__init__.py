@@ -25,6 +25,7 @@ from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import Hold, Script, ScriptedReply
 
 if TYPE_CHECKING:
+    from smtplite.testing.capacity import WhenFull
     from smtplite.testing.connection import HeldReply, ServedConnection
     from smtplite.testing.outbox import Outbox
     from smtplite.testing.server import SMTPServer
@@ -50,6 +51,7 @@ __all__ = [
     "ServerQuirks",
     "ThreadedHeldReply",
     "ThreadedServer",
+    "WhenFull",
     "client_context",
     "server_context",
 ]
@@ -62,6 +64,7 @@ _MODULE_OF = {
     "Outbox": "outbox",
     "ThreadedHeldReply": "threaded",
     "ThreadedServer": "threaded",
+    "WhenFull": "capacity",
     "client_context": "tls",
     "server_context": "tls",
 }

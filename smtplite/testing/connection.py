@@ -114,6 +114,8 @@ class ServedConnection:
         self.transcript: list[tuple[Literal["C", "S"], bytes]] = []
         #: Whether neither side has ended the connection yet.
         self.is_open = True
+        #: Whether it was accepted and is not served yet, because the server has no place for it.
+        self.is_waiting = False
         #: Why TLS failed, such as the alert by which the client refused the certificate.
         self.tls_error: ssl.SSLError | None = None
         #: What is still to be sent to the client, as it goes over the wire.
@@ -129,6 +131,9 @@ class ServedConnection:
         self._ssl_context = ssl_context
         self._tls: TlsServerSide | None = None
         self._greets_in_tls = is_implicit
+        self._refusal: bytes | None = None  # said in place of a greeting
+        self._early = bytearray()  # what the client sent before it was served
+        self._is_cut = False
 
     @property
     def violations(self) -> list[str]:
@@ -197,10 +202,41 @@ class ServedConnection:
 
     def greet(self) -> None:
         """Begin the dialogue: say the greeting, or wait for the TLS handshake that comes before it."""
+        self.is_waiting = False
         if self._greets_in_tls:
             self._tls = TlsServerSide(self._ssl_context())
         else:
-            self._put(self.protocol.greeting())
+            self._put(self._first_words())
+        if self._early:
+            early = bytes(self._early)
+            self._early.clear()
+            self.receive(early)
+
+    def turn_away(self, reply: bytes) -> None:
+        """End the dialogue before it begins.
+
+        Args:
+            reply: said in place of a greeting, inside TLS if that comes first; empty: the connection ends at once.
+        """
+        if reply:
+            self._refusal = reply
+            self.greet()
+        else:
+            self._put(self.protocol.say(b"", close=True))
+
+    def cut(self) -> None:
+        """End the connection at once and without a word, as if the server had been killed."""
+        if self.is_open:
+            self.is_open = False
+            self._is_cut = True
+            self._put(self.protocol.feed(b""))  # content that was cut off is not accepted
+            self.on_end()
+            self.wake()
+
+    def _first_words(self) -> bytes:
+        if self._refusal is None:
+            return self.protocol.greeting()
+        return self.protocol.say(self._refusal, close=True)
 
     def receive(self, data: bytes, *, unread: bool = False) -> None:
         """Take `data` from the wire (empty: the client's end); the replies are added to `outgoing`.
@@ -209,6 +245,11 @@ class ServedConnection:
             data: the bytes.
             unread: whether the client sent them before it took all that was in `outgoing`.
         """
+        if self.is_waiting:
+            self._early += data
+            if not data:
+                self.cut()
+            return
         if self._tls is None or not data:
             self._hear(data, unread=unread)
             return
@@ -222,7 +263,7 @@ class ServedConnection:
         if tls.is_established and protocol.tls is None:
             protocol.tls_established(tls.version, tls.peer)
             if self._greets_in_tls:
-                self._put(protocol.greeting())
+                self._put(self._first_words())
                 unread = True
         if decrypted:
             self._hear(decrypted, unread=unread)
@@ -255,5 +296,7 @@ class ServedConnection:
 
     def _resume(self) -> None:
         self._waits_for = None
+        if self._is_cut:
+            return
         self._put(self.protocol.resume())
         self.wake()

@@ -28,7 +28,6 @@ class MemoryStream(anyio.abc.ByteStream):
         self._drained: anyio.Event | None = None
         connection.flush = self._flush
         connection.wake = self._wake
-        connection.greet()
 
     async def receive(self, max_bytes: int = MAX_RECEIVE_BYTES) -> bytes:
         """Return what the server said, waiting for it if there is nothing."""
@@ -52,7 +51,9 @@ class MemoryStream(anyio.abc.ByteStream):
 
     @property
     def _is_clogged(self) -> bool:
-        return not self._is_closed and (len(self._unread) >= MAX_UNREAD_BYTES or self._connection.is_full)
+        if self._is_closed or not self._connection.is_open:
+            return False
+        return len(self._unread) >= MAX_UNREAD_BYTES or self._connection.is_full
 
     async def send(self, item: bytes) -> None:
         """Have the server read the bytes and answer them."""

@@ -5,12 +5,15 @@ Both are thin shells. What happens between the wire and the protocol half is `sm
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import ssl
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -21,6 +24,7 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
+from smtplite.testing.capacity import Capacity, WhenFull
 from smtplite.testing.config import (
     DEFAULT_SCRAM_ITERATIONS,
     ScramFault,
@@ -32,7 +36,7 @@ from smtplite.testing.connection import DEFAULT_WAIT_SECONDS, HeldReply, ServedC
 from smtplite.testing.memory import MemoryStream
 from smtplite.testing.message import Commitment, Mailbox, ReceivedMessage
 from smtplite.testing.protocol import ServerConnection
-from smtplite.testing.script import ReplyOptions, Script, ScriptedReply, ScriptedText
+from smtplite.testing.script import Hold, ReplyOptions, Script, ScriptedReply, ScriptedText
 from smtplite.testing.tls import authority, client_context, require_trustme, server_context
 
 if TYPE_CHECKING:
@@ -67,6 +71,10 @@ class SMTPServer:
         on_message: called with each message, before it is accepted and answered. If it returns text, such as
             ``"452 4.3.1 disk full"``, that is the reply instead, and the message is not accepted; None: it is. If it
             raises, the server ends with that exception. It must not block for long.
+        max_connections: how many connections are served at the same time; None: as many as come.
+        when_full: what is done with one more. ``"421"``: the greeting is a 421, and the connection is closed.
+            ``"close"``: it is closed without a greeting. ``"silence"``: it is accepted, and not greeted until another
+            one has ended (Postfix at its process limit).
         keep: whether to keep what happened. False is for a server that runs for a long time: `messages` stays empty,
             and `connections` has only those that are open, without a transcript.
         tls: ``"implicit"``: TLS comes first of all. ``"starttls"``: STARTTLS is offered, as with
@@ -89,6 +97,7 @@ class SMTPServer:
 
     Raises:
         ImportError: TLS is asked for without `ssl_context`, and trustme is not installed.
+        ValueError: ``tls``, ``max_connections`` or ``when_full`` is none of these.
     """
 
     def __init__(
@@ -105,6 +114,8 @@ class SMTPServer:
         replies: Iterable[ScriptedReply] = (),
         on_message: Callable[[ReceivedMessage], str | None] | None = None,
         keep: bool = True,
+        max_connections: int | None = None,
+        when_full: WhenFull = "421",
         tls: Literal["implicit", "starttls"] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         require_tls: bool = False,
@@ -161,11 +172,18 @@ class SMTPServer:
         self._asked_port = port
         self._port: int | None = None
         self._keeps = keep
+        self._capacity = Capacity(max_connections, when_full)
         self._waiters = Waiters()
         self._arrivals: weakref.WeakSet[_Arrivals] = weakref.WeakSet()
         self._held: list[HeldReply] = []
         self._stack: AsyncExitStack | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._listener: anyio.abc.Listener[anyio.abc.SocketStream] | None = None
+        self._listening = do_nothing  # ends the task that accepts connections
+        self._is_accepting = False  # whether it runs
+        self._is_down = False
+        self._served: dict[ServedConnection, Callable[[], None]] = {}  # those on sockets, and what ends each
+        self._changes = Waiters()
 
     @property
     def port(self) -> int:
@@ -266,6 +284,41 @@ class SMTPServer:
         for connection in idle:
             await connection.say(reply, close=True)
         return len(idle)
+
+    async def restart(self, *, pause: float = 0.0) -> None:
+        """Stop, and start again at the same address. What was accepted and scripted is kept.
+
+        Every connection is cut without a word, in the middle of whatever is under way. Until the server is back,
+        connecting is refused.
+
+        Args:
+            pause: seconds between the end and the new start.
+
+        Raises:
+            RuntimeError: it is being restarted already.
+        """
+        if self._is_down:
+            raise RuntimeError("the server is being restarted already")
+        self._is_down = True
+        listens = self._listener is not None
+        try:
+            await self._stop_listening()
+            for connection in reversed(self.connections.copy()):  # the youngest first: nobody moves up into a place
+                if connection not in self._served:
+                    connection.cut()
+            await self._cut_sockets()
+            await anyio.sleep(pause)
+            if listens and self._tasks is not None:
+                self._listen(await self._bind(), self._tasks)
+        finally:
+            self._is_down = False
+
+    async def _cut_sockets(self) -> None:
+        for connection, end in reversed(self._served.copy().items()):
+            connection.wake = do_nothing
+            connection.cut()
+            end()
+        await self._changes.wait(lambda: not self._served, None)
 
     @property
     def messages(self) -> list[ReceivedMessage]:
@@ -412,9 +465,17 @@ class SMTPServer:
             server's part happens within `send`. It knows what the client has read, and so also what the client wrote
             too early (`ServerConnection.feed`). After the server has closed, `send` raises
             `anyio.BrokenResourceError`, and what the server had said can still be received.
+
+        Raises:
+            ConnectionRefusedError: the server is being restarted.
         """
         await anyio.lowlevel.checkpoint()
-        return MemoryStream(self._accept())
+        if self._is_down:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        connection = self._accept()
+        stream = MemoryStream(connection)
+        self._capacity.begin(connection)
+        return stream
 
     def _accept(self) -> ServedConnection:
         protocol = ServerConnection(self.config, self.mailbox, script=self.script)
@@ -422,26 +483,65 @@ class SMTPServer:
             protocol, lambda: self.ssl_context, is_implicit=self._is_implicit, keeps_transcript=self._keeps
         )
         self.connections.append(connection)
-        if not self._keeps:
-            connection.on_end = lambda: self.connections.remove(connection)
+        connection.on_end = lambda: self._end(connection)
         return connection
+
+    def _end(self, connection: ServedConnection) -> None:
+        self._capacity.end(connection)
+        self._changes.wake()
+        if not self._keeps:
+            self.connections.remove(connection)
 
     async def __aenter__(self) -> Self:
         if self._stack is not None:
             raise RuntimeError("the server listens already")
         async with AsyncExitStack() as stack:
-            listener: anyio.abc.Listener[anyio.abc.SocketStream]
             if self.socket_path is not None:
-                listener = await anyio.create_unix_listener(self.socket_path)
                 stack.callback(self.socket_path.unlink, missing_ok=True)
-            else:
-                listener = await anyio.create_tcp_listener(local_host=self.host, local_port=self._asked_port)
-                self._port = listener.extra(anyio.abc.SocketAttribute.local_port)
-            stack.push_async_callback(_close, listener)
+            stack.push_async_callback(self._stop_listening)
+            listener = await self._bind()
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            self._tasks.start_soon(listener.serve, self._serve, self._tasks)
+            self._listen(listener, self._tasks)
             self._stack = stack.pop_all()
         return self
+
+    async def _bind(self) -> anyio.abc.Listener[anyio.abc.SocketStream]:
+        """Take the address: at first the one that we were asked for, later the same again."""
+        listener: anyio.abc.Listener[anyio.abc.SocketStream]
+        if self.socket_path is not None:
+            if self._is_down:
+                self.socket_path.unlink(missing_ok=True)
+            listener = await anyio.create_unix_listener(self.socket_path)
+        else:
+            port = self._asked_port if self._port is None else self._port
+            listener = await anyio.create_tcp_listener(local_host=self.host, local_port=port)
+            self._port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        self._listener = listener
+        return listener
+
+    def _listen(self, listener: anyio.abc.Listener[anyio.abc.SocketStream], tasks: anyio.abc.TaskGroup) -> None:
+        """Take what comes, in a task of its own."""
+        scope = anyio.CancelScope()
+        self._listening = scope.cancel
+
+        async def accept() -> None:
+            try:
+                with scope:
+                    await listener.serve(self._serve, tasks)
+            finally:
+                self._is_accepting = False
+                self._changes.wake()
+
+        self._is_accepting = True
+        tasks.start_soon(accept)
+
+    async def _stop_listening(self) -> None:
+        self._listening()
+        # A listener that is closed under those who wait at it raises.
+        await self._changes.wait(lambda: not self._is_accepting or self._tasks is None, None)
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            await _close(listener)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -450,6 +550,10 @@ class SMTPServer:
             raise RuntimeError("the server does not listen")
         stack, tasks = self._stack, self._tasks
         self._stack = self._tasks = self._port = None
+        self._changes.wake()
+        if self.socket_path is not None:
+            with anyio.move_on_after(DEFAULT_WAIT_SECONDS, shield=True):
+                await self._cut_sockets()
         for arrivals in self._arrivals:
             arrivals.end()
         tasks.cancel_scope.cancel()
@@ -460,18 +564,28 @@ class SMTPServer:
         return await stack.__aexit__(exc_type, exc, traceback)
 
     async def _serve(self, stream: anyio.abc.SocketStream) -> None:
-        connection = self._accept()
+        with anyio.CancelScope() as scope:
+            connection = self._accept()
+            self._served[connection] = scope.cancel if self.socket_path is None else partial(_shut_down, stream)
+            try:
+                await self._serve_connection(stream, connection)
+            finally:
+                del self._served[connection]
+                self._changes.wake()
+
+    async def _serve_connection(self, stream: anyio.abc.SocketStream, connection: ServedConnection) -> None:
         wire = _Wire(stream, connection)
         connection.flush = wire.flush
         if self._tasks is not None:
             connection.wake = wire.flush_by(self._tasks)
         try:
-            connection.greet()
+            self._capacity.begin(connection)
+            await self._changes.wait(lambda: not (connection.is_open and connection.is_waiting), None)
             while True:
                 # The next bytes are taken only when the replies to the last ones are with the kernel. After our end,
                 # too: a socket closed with bytes unread would reset the connection, and take our last reply with it
                 await wire.flush()
-                await _room_while_held(connection)
+                await self._room_while_held(connection)
                 connection.receive(await stream.receive(MAX_RECEIVE_BYTES))
         except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):  # OSError: trio's, from send_eof
             pass
@@ -480,13 +594,19 @@ class SMTPServer:
             connection.receive(b"")
             await _close(stream)
 
+    async def _room_while_held(self, connection: ServedConnection) -> None:
+        """Wait until a client that goes on sending while a reply is held may be read again."""
+        listened_to: Hold | None = None
 
-async def _room_while_held(connection: ServedConnection) -> None:
-    """Wait until a client that goes on sending while a reply is held may be read again."""
-    while connection.is_full and (hold := connection.protocol.held_by) is not None:
-        released = anyio.Event()
-        hold.on_release(released.set)
-        await released.wait()
+        def may_be_read() -> bool:
+            nonlocal listened_to
+            hold = connection.protocol.held_by if connection.is_full and connection.is_open else None
+            if hold is not None and hold is not listened_to:
+                listened_to = hold
+                hold.on_release(self._changes.wake)
+            return hold is None or hold.is_released
+
+        await self._changes.wait(may_be_read, None)
 
 
 class _Arrivals(AsyncIterator[ReceivedMessage]):
@@ -547,6 +667,14 @@ class _Wire:
             if not self._connection.is_open and not self._sent_eof:
                 self._sent_eof = True
                 await self._stream.send_eof()
+
+
+def _shut_down(stream: anyio.abc.SocketStream) -> None:
+    """End a connection on a Unix socket: to cancel anyio's `receive` on one can fail when something just arrives."""
+    try:
+        stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the client was faster
 
 
 async def _close(resource: anyio.abc.AsyncResource) -> None:

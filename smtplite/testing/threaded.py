@@ -156,6 +156,10 @@ class ThreadedServer:
         """Close every connection on which nothing is under way (`SMTPServer.close_idle`)."""
         return self._in_thread().call(self.server.close_idle)
 
+    def restart(self, *, pause: float = 0.0) -> None:
+        """Stop, and start again at the same address (`SMTPServer.restart`); the thread is blocked meanwhile."""
+        self._in_thread().call(lambda: self.server.restart(pause=pause))
+
     def reset(self) -> None:
         """Forget messages, violations and script (`SMTPServer.reset`)."""
         self._in_thread().call(self.server.reset)

@@ -448,6 +448,8 @@ class Postfix(Server):
         "impatient": Service(idle_seconds=1),
         "rationed": Service(max_messages=5),
     }
+    #: By service: how many smtpd(8) there may be. One more connection is accepted by the kernel, and greeted by nobody.
+    processes: ClassVar[Mapping[str, int]] = {}
 
     INSTALL = (
         "echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections"
@@ -591,7 +593,16 @@ class Postfix(Server):
         # service, type, private, unprivileged, chroot, wake-up time, most processes, program
         rows = [
             *(
-                (f"{HOST}:{self.ports[service]}", "inet", "n", "-", "n", "-", "-", f"smtpd {options}")
+                (
+                    f"{HOST}:{self.ports[service]}",
+                    "inet",
+                    "n",
+                    "-",
+                    "n",
+                    "-",
+                    str(self.processes.get(service, "-")),
+                    f"smtpd {options}",
+                )
                 for service, options in self.options().items()
             ),
             ("postlog", "unix-dgram", "n", "-", "n", "-", "1", "postlogd"),

@@ -4,6 +4,7 @@
 
     python -m tests.soak --messages 100000 --connections 10
     python -m tests.soak --messages 100000 --connections 10 --send-many --chunking
+    python -m tests.soak --messages 100000 --connections 10 --chaos --tls
 
 All of it is one process on loopback: the client, the proxy, and a server that writes down what it takes *before* it
 answers. The proxy cuts a connection at a random octet, in either direction, by RST or by FIN; ``--seed`` repeats the
@@ -16,6 +17,13 @@ choices (not the scheduling). At the end, for each recipient of each message:
 
 So nothing is ever taken twice: what may have been handed over is never sent again. The client's memory must not grow,
 and no connection may be left. The exit status says whether all of that held.
+
+``--chaos`` adds to that: the server takes fewer connections than the client wants, and how many changes; one too many
+is told 421, closed, reset, or left without a greeting. It is restarted: all connections end, and for a moment none is
+accepted. The event loop stands still. Sends and streams are cancelled at random moments, or have hardly any time; what
+became of a cancelled `send` its trace says. And a message must not fail for a connection that was not its own (rule
+R26): when one fails because none could be opened, every connection that sent messages before, and is not closed, is
+suspect; one that goes on to send another message was there to be waited for, and the run has failed.
 """
 
 from __future__ import annotations
@@ -33,14 +41,24 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from smtplite import Client, Delivery, Outgoing, Receipt, SMTPError, Timeouts
-from smtplite.testing import Mailbox, ReceivedMessage, Script, ScriptedReply, ServerConfig, ServerConnection
+from smtplite import Client, Delivery, Outgoing, Receipt, SMTPError, SMTPTimeout, Timeouts
+from smtplite.testing import (
+    Mailbox,
+    ReceivedMessage,
+    Script,
+    ScriptedReply,
+    ServerConfig,
+    ServerConnection,
+    client_context,
+    server_context,
+)
+from smtplite.trace import ConnectionClosed, FlightSent, MessageFinished, TraceEvent
 
 __all__ = ["Report", "Settings", "main", "soak"]
 
@@ -71,6 +89,20 @@ GRACE_SECONDS: Final = 120
 NONE, ACCEPTED, REFUSED, UNKNOWN, NOT_SENT = range(5)
 _NAMES: Final = ("no outcome", "accepted", "refused", "unknown", "not sent")
 
+#: Chaos. Of so many messages, one has hardly any time, and one is cancelled.
+HURRIED: Final = 20
+HURRY_SECONDS: Final = 0.2
+#: A stream ends after so many messages; one of three is cancelled before.
+STREAM_MESSAGES: Final = 400
+#: Between two disturbances, and how long the event loop stands still, or nobody listens.
+CALM_SECONDS: Final = (0.02, 0.3)
+STALL_SECONDS: Final = (0.02, 0.3)
+PAUSE_SECONDS: Final = (0.0, 0.15)
+#: What becomes of a connection for which there is no place.
+TURNED_AWAY: Final = ("421", "FIN", "RST", "silence")
+#: Phases of an error that says: there was no connection.
+OPENING_PHASES: Final = frozenset({"connect", "tls", "starttls", "greeting", "hello", "auth", "pool"})
+
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -85,6 +117,8 @@ class Settings:
         seconds: after this nothing more is begun.
         send_many: use `Client.send_many`, not concurrent calls of `Client.send`.
         chunking: send with BDAT.
+        tls: inside TLS.
+        chaos: refuse connections, restart, stall and cancel, too.
     """
 
     messages: int = 100_000
@@ -93,6 +127,8 @@ class Settings:
     seconds: float = 1_800
     send_many: bool = False
     chunking: bool = False
+    tls: bool = False
+    chaos: bool = False
 
 
 @attrs.define(kw_only=True)
@@ -106,6 +142,8 @@ class Report:
     taken_but_unknown: int = 0
     connections: int = 0
     kills: collections.Counter[str] = attrs.field(factory=collections.Counter)
+    #: By chaos: what happened, how often.
+    chaos: collections.Counter[str] = attrs.field(factory=collections.Counter)
     seconds: float = 0.0
     #: Of memory, in the first quarter of the run and in the last; and the blocks that Python has given out.
     octets: tuple[int, int] = (0, 0)
@@ -123,6 +161,10 @@ class Report:
             f"the server took {self.taken}, {self.taken_but_unknown} of them unknown to the client",
             f"errors: {errors or 'none'}",
             f"{self.connections} connections, {self.kills.total()} killed: {kills}",
+            *(
+                [f"chaos: {', '.join(f'{count} {name}' for name, count in sorted(self.chaos.items()))}"]
+                * bool(self.chaos)
+            ),
             f"memory: {self.octets[0] / mebibyte:.1f} MiB in {self.blocks[0]} blocks in the first quarter, "
             f"{self.octets[1] / mebibyte:.1f} MiB in {self.blocks[1]} in the last",
             *(f"FAILED: {failure}" for failure in self.failures),
@@ -171,7 +213,7 @@ class Ledger(Mailbox):
         for recipient in message.recipients:
             self.taken[self._index(number, recipient)] += 1
 
-    def note(self, number: int, result: Receipt | SMTPError) -> None:
+    def note(self, number: int, result: Receipt | SMTPError | MessageFinished) -> None:
         """Note what the client said of a message."""
         said = [
             *((recipient, ACCEPTED) for recipient in result.accepted),
@@ -315,9 +357,14 @@ class _Side(asyncio.Protocol):
             return
         self.other.transport.write(passing)
         self._proxy.report.kills[f"by {self._killer.how} {self._direction}"] += 1
+        self.cut(is_reset=self._killer.how == "RST")
+
+    def cut(self, *, is_reset: bool) -> None:
+        """End the connection, both sides."""
         self.is_dead = self.other.is_dead = True
         for side in (self, self.other):
-            side.end(is_reset=self._killer.how == "RST")
+            if hasattr(side, "transport"):
+                side.end(is_reset=is_reset)
 
     def end(self, *, is_reset: bool) -> None:
         """Close this side."""
@@ -340,17 +387,25 @@ class _Side(asyncio.Protocol):
             self.is_dead = self.other.is_dead = True
             if hasattr(self.other, "transport"):  # else `_Proxy._connect` sees to it
                 self.other.end(is_reset=exc is not None)
+        self._proxy.left(self)
 
 
 class _Proxy:
     """Stands between the client and the server, and kills connections."""
 
-    def __init__(self, port: int, seed: int, report: Report, ends: _Open) -> None:
+    def __init__(self, port: int, settings: Settings, report: Report, ends: _Open) -> None:
         self._port = port
-        self._seed = seed
+        self._seed = settings.seed
+        self._is_tls = settings.tls
         self.report = report
         self.ends = ends
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rng = random.Random(f"{settings.seed}/proxy")
+        self._served: set[_Side] = set()
+        self._silent: collections.deque[_Side] = collections.deque()
+        #: How many connections are served at the same time; None: all.
+        self.places: int | None = None
+        self.front: asyncio.Server  # once it listens
 
     def accept(self) -> _Side:
         """Make the side of a client that has just connected."""
@@ -362,10 +417,71 @@ class _Proxy:
         return client
 
     def begin(self, client: _Side) -> None:
-        """Connect a client to the server."""
+        """Connect a client to the server, if there is a place for it."""
+        if self.places is not None and len(self._served) >= self.places:
+            self._turn_away(client)
+            return
+        self._served.add(client)
         task = asyncio.get_running_loop().create_task(self._connect(client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _turn_away(self, client: _Side) -> None:
+        how = self._rng.choice(TURNED_AWAY)
+        if how == "421" and self._is_tls:
+            how = "FIN"
+        self.report.chaos[f"refused by {how}"] += 1
+        if how == "silence":
+            self._silent.append(client)
+            return
+        if how == "421":
+            client.transport.write(b"421 4.3.2 too many connections\r\n")
+        client.is_dead = client.other.is_dead = True
+        client.end(is_reset=how == "RST")
+
+    def left(self, side: _Side) -> None:
+        """Take note that a side has ended: somebody who waits may have its place."""
+        self._served.discard(side)
+        if side in self._silent:
+            self._silent.remove(side)
+        while self._silent and (self.places is None or len(self._served) < self.places):
+            self.begin(self._silent.popleft())
+
+    async def listen(self, port: int = 0) -> None:
+        """Take connections."""
+        self.front = await asyncio.get_running_loop().create_server(self.accept, HOST, port)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.front.sockets[0].getsockname()[1])
+
+    async def restart(self) -> None:
+        """End every connection, and accept none for a moment."""
+        port = self.port
+        self.front.close()
+        is_reset = self._rng.random() < 0.5
+        for client in [*self._silent, *self._served]:
+            client.cut(is_reset=is_reset)
+        await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS))
+        await self.listen(port)
+
+    async def disturb(self, connections: int) -> None:
+        """Do now this, now that, until cancelled."""
+        rng, chaos = self._rng, self.report.chaos
+        while True:
+            await asyncio.sleep(rng.uniform(*CALM_SECONDS))
+            match rng.randrange(10):
+                case 0:
+                    chaos["restarts"] += 1
+                    await self.restart()
+                case 1 | 2 | 3:
+                    self.places = rng.randint(1, connections)
+                case 4 | 5 | 6:
+                    chaos["stalls"] += 1
+                    time.sleep(rng.uniform(*STALL_SECONDS))  # noqa: ASYNC251 (this is what is tested)
+                case _:
+                    pass
 
     async def _connect(self, client: _Side) -> None:
         await asyncio.get_running_loop().create_connection(lambda: client.other, HOST, self._port)
@@ -391,11 +507,21 @@ async def _serving(settings: Settings, ledger: Ledger, report: Report) -> AsyncI
     config = ServerConfig()
     script = Script(REPLIES)
     ends = _Open()
-    async with await loop.create_server(lambda: _Server(config, ledger, script, ends), HOST, 0) as server:
-        proxy = _Proxy(server.sockets[0].getsockname()[1], settings.seed, report, ends)
-        async with await loop.create_server(proxy.accept, HOST, 0) as front:
-            yield front.sockets[0].getsockname()[1]
-            await ends.none.wait()
+    context = server_context("localhost", HOST) if settings.tls else None
+    async with await loop.create_server(lambda: _Server(config, ledger, script, ends), HOST, 0, ssl=context) as server:
+        proxy = _Proxy(server.sockets[0].getsockname()[1], settings, report, ends)
+        await proxy.listen()
+        chaos = loop.create_task(proxy.disturb(settings.connections)) if settings.chaos else None
+        try:
+            yield proxy.port
+        finally:
+            if chaos is not None:
+                chaos.cancel()
+                await asyncio.wait([chaos])
+            proxy.front.close()
+        if chaos is not None and not chaos.cancelled():
+            chaos.result()
+        await ends.none.wait()
 
 
 # The client
@@ -416,6 +542,40 @@ def _descriptors() -> int:
         return 0
 
 
+class _Watch:
+    """What the client's trace tells: of messages that were cancelled, and of connections that were there all the time.
+
+    Args:
+        fail: is told what must not be.
+    """
+
+    def __init__(self, fail: Callable[[str], None]) -> None:
+        self._fail = fail
+        self._working: set[int] = set()  # connections that sent a message, and are not closed
+        self._suspects: dict[int, str] = {}  # of those: what failed, although they were there
+        #: By number: the outcomes of messages that are cancelled.
+        self.finished: dict[int, MessageFinished | None] = {}
+
+    def __call__(self, event: TraceEvent) -> None:
+        if isinstance(event, FlightSent):
+            if any(command.startswith("MAIL") for command in event.commands):
+                self._working.add(event.connection)
+                if (what := self._suspects.pop(event.connection, None)) is not None:
+                    self._fail(f"{what}, and connection {event.connection} went on sending messages")
+        elif isinstance(event, ConnectionClosed):
+            self._working.discard(event.connection)
+            self._suspects.pop(event.connection, None)
+        elif isinstance(event, MessageFinished) and event.message_id is not None:
+            number = int(event.message_id[1:].partition("@")[0])
+            if number in self.finished:
+                self.finished[number] = event
+
+    def failed(self, what: str) -> None:
+        """Take note that something failed because no connection could be had."""
+        for connection in self._working:
+            self._suspects[connection] = what
+
+
 class _Run:
     """The client's side of a soak."""
 
@@ -429,6 +589,9 @@ class _Run:
         self._every = max(1, settings.messages // 100)
         self._memory: list[tuple[int, int]] = []
         self.handed_in = 0
+        self._rng = random.Random(f"{settings.seed}/client")
+        #: For the client's ``trace=``.
+        self.watch = _Watch(ledger.fail)
 
     def _next(self) -> Iterator[int]:
         """Yield the numbers of messages, until all are handed in or time is up."""
@@ -440,11 +603,14 @@ class _Run:
             self.handed_in = number + 1
             yield number
 
-    def _note(self, number: int, result: Receipt | SMTPError) -> None:
+    def _note(self, number: int, result: Receipt | SMTPError | MessageFinished, *, is_judged: bool = False) -> None:
         self._ledger.note(number, result)
         self._report.messages += 1
         if isinstance(result, SMTPError):
             self._report.errors[type(result).__name__] += 1
+            if result.phase in OPENING_PHASES and not is_judged:
+                self._report.chaos["messages failed because no connection was to be had"] += 1
+                self.watch.failed(f"message {number} failed: {result!r}")
             if result.retryable and (result.accepted or result.unknown):
                 self._ledger.fail(f"message {number} may be sent again, and was delivered: {result!r}")
         if self._report.messages % self._every == 0:
@@ -456,22 +622,65 @@ class _Run:
 
         async def work() -> None:
             for number in self._next():
+                if self._settings.chaos and self._rng.randrange(HURRIED) == 0:
+                    await self._send_and_cancel(client, number)
+                    continue
+                hurry = self._settings.chaos and self._rng.randrange(HURRIED) == 0
                 try:
                     self._note(
                         number,
                         await client.send(
-                            content_of(number), sender=sender_of(number), recipients=recipients_of(number)
+                            content_of(number),
+                            sender=sender_of(number),
+                            recipients=recipients_of(number),
+                            timeout=HURRY_SECONDS if hurry else None,
                         ),
                     )
                 except SMTPError as error:
-                    self._note(number, error)
+                    # Whose own time was up did not fail for want of a connection.
+                    is_own = hurry and isinstance(error, SMTPTimeout)
+                    self._note(number, error, is_judged=is_own)
+                    if error.phase in OPENING_PHASES and not is_own:
+                        await asyncio.sleep(0.1)  # as anybody would: with nothing open, the next one fails at once
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(3 * self._settings.connections):
                 tasks.create_task(work())
 
+    async def _send_and_cancel(self, client: Client, number: int) -> None:
+        """Send a message that is cancelled at some moment, by `asyncio.timeout` or as a task."""
+        finished = self.watch.finished
+        finished[number] = None
+        seconds = self._rng.uniform(0, 0.1)
+        sending = client.send(content_of(number), sender=sender_of(number), recipients=recipients_of(number))
+        try:
+            if self._rng.random() < 0.5:
+                async with asyncio.timeout(seconds):
+                    self._note(number, await sending)
+            else:
+                task = asyncio.ensure_future(sending)
+                await asyncio.wait([task], timeout=seconds)
+                task.cancel()
+                await asyncio.wait([task])
+                if task.cancelled():
+                    raise TimeoutError
+                self._note(number, task.result())
+        except SMTPError as error:
+            self._note(number, error)
+        except TimeoutError:
+            self._report.chaos["cancelled sends"] += 1
+            event = finished[number]
+            if event is not None:
+                self._note(number, event)
+            else:  # it never got as far as being a message
+                self._note(number, SMTPError("cancelled", not_sent=recipients_of(number)))
+        del finished[number]
+
     async def send_many(self, client: Client) -> None:
         """Send by `Client.send_many`; begin it again when no connection could be opened."""
+        if self._settings.chaos:
+            await self._send_many_in_chaos(client)
+            return
         numbers = self._next()
         while not self._is_over:
             items = (
@@ -487,11 +696,48 @@ class _Run:
             for delivery in deliveries.rest:
                 self._note_delivery(delivery)
 
-    def _note_delivery(self, delivery: Delivery) -> None:
+    async def _send_many_in_chaos(self, client: Client) -> None:
+        """Send one stream after another, two at a time; some are cancelled, some have hardly any time for a message."""
+
+        async def work() -> None:
+            while not self._is_over:
+                numbers = itertools.islice(self._next(), STREAM_MESSAGES)
+                items = (
+                    Outgoing(content_of(number), sender_of(number), recipients=recipients_of(number), tag=number)
+                    for number in numbers
+                )
+                hurry = self._rng.randrange(3) == 0
+                seconds = self._rng.uniform(0.05, 1) if self._rng.randrange(3) == 0 else None
+                stream = client.send_many(
+                    items,
+                    connections=max(1, self._settings.connections // 2),
+                    timeout=HURRY_SECONDS if hurry else None,
+                )
+                try:
+                    async with asyncio.timeout(seconds), stream as deliveries:
+                        async for delivery in deliveries:
+                            self._note_delivery(delivery)
+                except TimeoutError as error:
+                    if isinstance(error, SMTPError):
+                        raise
+                    self._report.chaos["cancelled streams"] += 1
+                except SMTPError as error:
+                    self._report.chaos["streams failed because no connection was to be had"] += 1
+                    self.watch.failed(f"a stream failed: {error!r}")
+                    await asyncio.sleep(0.1)
+                for delivery in stream.rest:  # type: ignore[attr-defined]  # it is what `async with` gives
+                    self._note_delivery(delivery, is_rest=True)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                tasks.create_task(work())
+
+    def _note_delivery(self, delivery: Delivery, *, is_rest: bool = False) -> None:
         assert isinstance(delivery.item, Outgoing)
         result = delivery.receipt or delivery.error
         assert result is not None
-        self._note(delivery.item.tag, result)
+        # What a stream that gave up has left over is told of it, and was judged with it.
+        self._note(delivery.item.tag, result, is_judged=is_rest)
 
     def judge_memory(self) -> None:
         """Compare the first quarter with the last."""
@@ -525,13 +771,15 @@ async def soak(settings: Settings) -> Report:
     descriptors = _descriptors()
     async with asyncio.timeout(settings.seconds + GRACE_SECONDS), _serving(settings, ledger, report) as port:
         client = Client(
-            HOST,
+            "localhost" if settings.tls else HOST,
             port,
-            tls="none",
+            tls="implicit" if settings.tls else "none",
+            tls_context=client_context() if settings.tls else None,
             local_hostname="client.example",
             max_connections=settings.connections,
             timeouts=timeouts,
             chunking=settings.chunking,
+            trace=run.watch if settings.chaos else None,
         )
         async with client:
             await (run.send_many(client) if settings.send_many else run.send_each(client))

@@ -666,7 +666,10 @@ class _Wire:
                 await self._stream.send(data)
             if not self._connection.is_open and not self._sent_eof:
                 self._sent_eof = True
-                await self._stream.send_eof()
+                try:
+                    await self._stream.send_eof()
+                except RuntimeError as error:  # uvloop's, where the client was faster
+                    raise anyio.BrokenResourceError from error
 
 
 def _shut_down(stream: anyio.abc.SocketStream) -> None:

@@ -41,6 +41,7 @@ def full(launch: Launch) -> FullPostfix:
 @pytest.mark.parametrize("service", FullPostfix.services)
 @pytest.mark.asyncio
 async def test_a_stream_of_a_default_client_loses_nothing(full: FullPostfix, service: str) -> None:
+    """R26."""
     items = [
         Outgoing(nasty_message(message_id), SENDER, recipients=RECIPIENT, tag=message_id)
         for message_id in (new_message_id() for _ in range(MESSAGES))
@@ -55,6 +56,7 @@ async def test_a_stream_of_a_default_client_loses_nothing(full: FullPostfix, ser
 @pytest.mark.parametrize("service", FullPostfix.services)
 @pytest.mark.asyncio
 async def test_many_senders_of_a_default_client_lose_nothing(full: FullPostfix, service: str) -> None:
+    """R26."""
     message_ids = [new_message_id() for _ in range(MESSAGES)]
     complete: list[bool] = []
     async with full.client(service) as client, anyio.create_task_group() as tasks:

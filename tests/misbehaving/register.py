@@ -14,6 +14,8 @@ from typing import Final
 __all__ = ["ADVISORIES", "HELD", "RULES"]
 
 _SINK: Final = "interop/test_smtp_sink.py::"
+_LATE: Final = "sending/test_late.py::"
+_REFUSED: Final = "sending/test_refused.py::"
 
 #: The rules for reliability and security.
 RULES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -245,6 +247,37 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         _SINK + "test_the_same_with_content_that_fits_into_one_write",
     ),
     # Found by attacking the first version
+    "R25": (
+        _LATE + "test_the_calls_own_timeout",
+        _LATE + "test_a_scope_around_the_call",
+        _LATE + "test_asyncios_own_timeout",
+        _LATE + "test_a_task_that_was_cancelled_meanwhile",
+        _LATE + "test_a_message_of_a_stream",
+        _LATE + "test_a_process_that_was_suspended",
+    ),
+    "R26": (
+        _REFUSED + "test_a_stream_of_a_default_client_reaches_a_server_that_takes_fewer",
+        _REFUSED + "test_many_senders_share_what_the_server_takes",
+        _REFUSED + "test_out_of_descriptors",
+        _REFUSED + "test_with_others_open_nobody_fails_for_it",
+        _REFUSED + "test_with_nothing_open_everybody_learns_it_at_once",
+        _REFUSED + "test_after_pool_it_is_a_timeout_caused_by_the_last_refusal",
+        _REFUSED + "test_tries_beside_the_wait_do_not_make_it_longer",
+        _REFUSED + "test_a_greeting_that_does_not_come_is_given_up_for_a_session_that_is_free",
+        _REFUSED + "test_a_server_that_is_always_slow_is_not_taken_for_one_that_is_full",
+        _REFUSED + "test_the_pause_doubles_up_to_a_minute_and_begins_anew_once_more_are_taken",
+        _REFUSED + "test_several_refused_at_once_are_one_refusal",
+        _REFUSED + "test_what_a_try_would_not_change_is_not_tried_while_others_are_open",
+        _REFUSED + "test_after_a_try_another_may_come",
+        _REFUSED + "test_a_raw_session_is_nobody_to_wait_for",
+        _REFUSED + "test_a_connection_marked_for_closing_is_nobody_to_wait_for",
+        _REFUSED + "test_three_streams_and_many_senders_share_one_connection_fairly",
+        _REFUSED + "test_who_needs_a_fresh_one_keeps_its_turn",
+        _REFUSED + "test_no_place_is_lost_whoever_is_cancelled_wherever",
+        "sending/test_stream_trouble.py::test_a_server_that_is_restarted_twice_costs_no_message_that_was_not_handed_over",
+        "interop/test_full.py::test_a_stream_of_a_default_client_loses_nothing",
+        "interop/test_full.py::test_many_senders_of_a_default_client_lose_nothing",
+    ),
     "R28": (
         "auth::whatever_a_server_says_to_auth_it_is_quoted_without_the_secret",
         "auth::of_a_text_that_could_hold_a_short_secret_nothing_is_shown",

@@ -73,6 +73,7 @@ async def expect_nothing_taken(server: SMTPServer, client: Client, call: Callabl
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.anyio
 async def test_the_calls_own_timeout(way: str) -> None:
+    """R25."""
     options, raw, when = WAYS[way]
     stall = Stall(when)
     with server_of(options).in_thread() as server:
@@ -91,6 +92,7 @@ async def test_the_calls_own_timeout(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.anyio
 async def test_a_scope_around_the_call(way: str) -> None:
+    """R25."""
     options, raw, when = WAYS[way]
     stall = Stall(when)
     with server_of(options).in_thread() as server:
@@ -108,7 +110,7 @@ async def test_a_scope_around_the_call(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.asyncio
 async def test_asyncios_own_timeout(way: str) -> None:
-    """It is no scope: a timer of the loop's, which has to have its turn."""
+    """R25: it is no scope: a timer of the loop's, which has to have its turn."""
     options, raw, when = WAYS[way]
     stall = Stall(when)
     with server_of(options).in_thread() as server:
@@ -126,6 +128,7 @@ async def test_asyncios_own_timeout(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.asyncio
 async def test_a_task_that_was_cancelled_meanwhile(way: str) -> None:
+    """R25."""
     options, raw, when = WAYS[way]
     task: asyncio.Task[object] | None = None
     stall = Stall(when, lambda: task is not None and task.cancel())
@@ -145,7 +148,7 @@ async def test_a_task_that_was_cancelled_meanwhile(way: str) -> None:
 @pytest.mark.parametrize("way", ["DATA", "chunk"])
 @pytest.mark.anyio
 async def test_a_message_of_a_stream(way: str) -> None:
-    """Its timeout counts from its first octet; the others of the stream are sent."""
+    """R25: its timeout counts from its first octet; the others of the stream are sent."""
     options, raw, when = WAYS[way]
     stall = Stall(when)
     stall.is_armed = False
@@ -211,6 +214,7 @@ PROGRAM = """
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_a_process_that_was_suspended() -> None:
+    """R25."""
     with SMTPServer().in_thread() as server:
         held = server.hold("DATA")
         program = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(server.port)]

@@ -50,6 +50,7 @@ def items(count: int, prefix: str = "") -> list[Outgoing]:
 @pytest.mark.parametrize("places", [1, 2, 3])
 @pytest.mark.anyio
 async def test_a_stream_of_a_default_client_reaches_a_server_that_takes_fewer(places: int, when_full: WhenFull) -> None:
+    """R26."""
     server = SMTPServer(max_connections=places, when_full=when_full)
     outcomes: list[Delivery] = []
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -63,7 +64,7 @@ async def test_a_stream_of_a_default_client_reaches_a_server_that_takes_fewer(pl
 @pytest.mark.parametrize("when_full", ["421", "close", "silence"])
 @pytest.mark.anyio
 async def test_many_senders_share_what_the_server_takes(when_full: WhenFull) -> None:
-    """50 connections wanted, 10 taken, 2,000 messages: none fails."""
+    """R26: 50 connections wanted, 10 taken, 2,000 messages: none fails."""
     server = SMTPServer(max_connections=10, when_full=when_full)
     complete = 0
 
@@ -81,7 +82,7 @@ async def test_many_senders_share_what_the_server_takes(when_full: WhenFull) -> 
 
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 def test_out_of_descriptors(backend: str) -> None:
-    """300 senders and 100 connections where the process has room for a few: every message arrives."""
+    """R26: 300 senders and 100 connections where the process has room for a few: every message arrives."""
     program = textwrap.dedent(
         """
         import os, resource, sys
@@ -183,7 +184,7 @@ async def held_client(server: SMTPServer, wire: Wire, tasks: anyio.abc.TaskGroup
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.anyio
 async def test_with_others_open_nobody_fails_for_it(refusal: str) -> None:
-    """Whoever opened it goes on waiting for those that work, whatever it was."""
+    """R26: whoever opened it goes on waiting for those that work, whatever it was."""
     server = SMTPServer(**AUTH)
     wire = Wire(server)
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -204,7 +205,7 @@ async def test_with_others_open_nobody_fails_for_it(refusal: str) -> None:
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.anyio
 async def test_with_nothing_open_everybody_learns_it_at_once(refusal: str) -> None:
-    """And the next caller tries again. (An error of the caller's own is told to whom it happened.)"""
+    """R26: and the next caller tries again. (An error of the caller's own is told to whom it happened.)"""
     server = SMTPServer(**AUTH)
     wire = Wire(server)
     is_own = refusal == "own error"
@@ -235,7 +236,7 @@ async def test_with_nothing_open_everybody_learns_it_at_once(refusal: str) -> No
 
 @pytest.mark.anyio
 async def test_after_pool_it_is_a_timeout_caused_by_the_last_refusal() -> None:
-    """However often it was tried meanwhile."""
+    """R26: however often it was tried meanwhile."""
     server = SMTPServer(**AUTH)
     wire = Wire(server)
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -254,6 +255,7 @@ async def test_after_pool_it_is_a_timeout_caused_by_the_last_refusal() -> None:
 @pytest.mark.parametrize("tries", [1, 5])
 @pytest.mark.anyio
 async def test_tries_beside_the_wait_do_not_make_it_longer(tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R26."""
     monkeypatch.setattr(pool_module, "_FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(pool_module, "_MAX_PAUSE_SECONDS", 0.01)
     server = SMTPServer(**AUTH)
@@ -298,6 +300,7 @@ async def test_a_refusal_that_was_overcome_is_no_cause() -> None:
 async def test_a_greeting_that_does_not_come_is_given_up_for_a_session_that_is_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """R26."""
     monkeypatch.setattr(pool_module, "_PATIENCE_SECONDS", 0.05)
     server = SMTPServer(max_connections=1, when_full="silence")
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -315,7 +318,7 @@ async def test_a_greeting_that_does_not_come_is_given_up_for_a_session_that_is_f
 
 @pytest.mark.anyio
 async def test_a_server_that_is_always_slow_is_not_taken_for_one_that_is_full() -> None:
-    """Those that open connections are neither given up for a session that comes free, nor begun anew by newcomers."""
+    """R26: those that open connections are neither given up for a session that comes free, nor begun anew."""
     fakes = Fakes()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=3))
     clock = Clock()
@@ -426,6 +429,7 @@ class Fakes:
 
 @pytest.mark.anyio
 async def test_the_pause_doubles_up_to_a_minute_and_begins_anew_once_more_are_taken() -> None:
+    """R26."""
     clock = Clock()
     fakes = Refusing()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=4))
@@ -482,7 +486,7 @@ class Refusing:
 
 @pytest.mark.anyio
 async def test_several_refused_at_once_are_one_refusal() -> None:
-    """40 of 50 are refused in a burst: the first try after that is a second later, not a minute."""
+    """R26: 40 of 50 are refused in a burst: the first try after that is a second later, not a minute."""
     clock = Clock()
     fakes = Refusing()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=50))
@@ -502,7 +506,7 @@ async def test_several_refused_at_once_are_one_refusal() -> None:
 
 @pytest.mark.anyio
 async def test_what_a_try_would_not_change_is_not_tried_while_others_are_open() -> None:
-    """A password, a certificate."""
+    """R26: a password, a certificate."""
     clock = Clock()
     fakes = Refusing()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=4))
@@ -522,7 +526,7 @@ async def test_what_a_try_would_not_change_is_not_tried_while_others_are_open() 
 @pytest.mark.parametrize("ends", ["works, while another one left", "is cancelled"])
 @pytest.mark.anyio
 async def test_after_a_try_another_may_come(ends: str) -> None:
-    """However it ended."""
+    """R26: however it ended."""
     clock = Clock()
     fakes = Refusing()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=4))
@@ -554,7 +558,7 @@ async def test_after_a_try_another_may_come(ends: str) -> None:
 
 @pytest.mark.anyio
 async def test_a_raw_session_is_nobody_to_wait_for() -> None:
-    """It is never given back to be used again: with nothing else open, everybody learns at once."""
+    """R26: it is never given back to be used again: with nothing else open, everybody learns at once."""
     server = SMTPServer(max_connections=1)
     with anyio.fail_after(PATIENCE_SECONDS):
         async with server.client() as client, client.session():
@@ -564,6 +568,7 @@ async def test_a_raw_session_is_nobody_to_wait_for() -> None:
 
 @pytest.mark.anyio
 async def test_a_connection_marked_for_closing_is_nobody_to_wait_for() -> None:
+    """R26."""
     fakes = Refusing()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=4))
     session = await pool.acquire(Deadline())
@@ -612,7 +617,7 @@ def test_a_fork_drops_what_was_learnt() -> None:
 async def test_three_streams_and_many_senders_share_one_connection_fairly(
     when_full: WhenFull, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each owner gets a turn before anybody gets the next one: counted while all of them still want some."""
+    """R26: each owner gets a turn before anybody gets the next one: counted while all of them still want some."""
     # Those who open a connection of their own take no turn for a second.
     monkeypatch.setattr(pool_module, "_PATIENCE_SECONDS", 0.0)
     server = SMTPServer(max_connections=1, when_full=when_full)
@@ -643,7 +648,7 @@ async def test_three_streams_and_many_senders_share_one_connection_fairly(
 
 @pytest.mark.anyio
 async def test_who_needs_a_fresh_one_keeps_its_turn() -> None:
-    """It closes what it was lent, and nobody else opens one in that place."""
+    """R26: it closes what it was lent, and nobody else opens one in that place."""
     fakes = Refusing()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=1))
     order: list[str] = []
@@ -750,7 +755,7 @@ class Crowd(Fakes):
 def test_no_place_is_lost_whoever_is_cancelled_wherever(
     backend: str, seed: int, most: int, places: int, count: int, patience: float
 ) -> None:
-    """Never more than the pool may have; everybody comes back; at the end nothing is lent, and all places are free."""
+    """R26: never more than the pool may have; everybody comes back; at the end nothing is lent."""
     rng = random.Random(seed)
     crowd = Crowd(rng, places)
     pool = Pool(crowd.open, Options(hostname="mx.example", max_connections=most))

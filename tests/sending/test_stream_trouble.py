@@ -167,6 +167,7 @@ async def test_what_on_begin_objects_to_is_not_sent_and_ends_the_stream(options:
 async def test_a_server_that_is_restarted_twice_costs_no_message_that_was_not_handed_over(
     options: dict[str, object],
 ) -> None:
+    """R26."""
     taken: set[str] = set()
     servers = [SMTPServer().in_thread()]
     servers[0].__enter__()

@@ -32,7 +32,7 @@ from smtplite.testing import SMTPServer
 from smtplite.testing.capacity import WhenFull
 
 RAW = b"From: me@example.org\r\nTo: you@example.org\r\nSubject: hi\r\n\r\nbody\r\n"
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 
 def client_of(server: SMTPServer, **options: Any) -> Client:

@@ -809,7 +809,7 @@ def a_mailing_list_with_tabs_and_long_received_lines(message_id: str) -> Awkward
     octets = raw(
         message_id,
         "text",
-        X_Received_2="from a.test (a.test [192.0.2.1])\r\n\tby b.example (Postfix) with ESMTPS id 1\r\n\tfor <l@b.test>",
+        X_Received_2="from a.test (a.test [192.0.2.1])\r\n\tby b.example (Postfix) with ESMTPS id 1\r\n\tfor <l@b>",
         List_Id='"Alle (und mehr)" <alle.lists.example>',
         X_BeenThere="alle@lists.example",
         X_Long="x" * 900,

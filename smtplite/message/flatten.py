@@ -313,7 +313,12 @@ def _write_blocks(pieces: list[str], blocks: list[Any], form: _Form) -> None:
         text = "".join(written)
         if number:
             pieces.append("\r\n")
-        pieces.append(text.removesuffix("\r\n"))
+        if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in block.defects):
+            # Lines that are no fields, as in one that is base64: an empty line would begin another block.
+            text = text[2:] if text.startswith("\r\n") else text.replace("\r\n\r\n", "\r\n", 1)
+            pieces.append(text)
+        else:
+            pieces.append(text.removesuffix("\r\n"))
 
 
 #: What is in these is written octet for octet: it is signed, or a hash is taken of it (RFC 1847).

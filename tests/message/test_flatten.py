@@ -451,6 +451,28 @@ def test_any_message_is_sendable_and_flattened_twice_the_same_or_refused(
         assert any(part.defects for part in parsed(wire).walk())
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "status",
+    [
+        "A: b\n\nC: d\n",
+        "A: b\n\n\nC: d\n\n",
+        "QTogYg==",
+        "QTog\nYg==\n\n",
+        "no field\n\nnor this",
+        "A: b\nno field\n\nC: d\n",
+        "A: b\n\nno field",
+    ],
+)
+def test_a_delivery_status_that_was_read_leaves_octet_for_octet(status: str, policy: str) -> None:
+    """Some write it as base64, or as text: its blocks must stay those that they are."""
+    raw = (
+        "From: a@b.example\nMIME-Version: 1.0\nContent-Type: multipart/report; boundary=x\n\n"
+        f"--x\nContent-Type: message/delivery-status\n\n{status}\n--x--\n"
+    )
+    assert wire_bytes(parsed(raw, POLICIES[policy])) == raw.replace("\n", "\r\n").encode()
+
+
 @examples(200)
 @given(st.binary(max_size=300), st.sampled_from(sorted(POLICIES)))
 def test_octets_that_were_read_are_sendable_or_refused(raw: bytes, policy: str) -> None:

@@ -95,7 +95,7 @@ class Body(Protocol):
         """
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class OctetBody:
     """Content that is at hand as octets, checked and in wire form."""
 

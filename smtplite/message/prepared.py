@@ -7,14 +7,14 @@ octet of a transaction is written (rule R20), and `Prepared.for_server` fits it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from email import policy as email_policy
 from email.headerregistry import Address
 from email.message import Message
 from email.parser import BytesHeaderParser
 from email.utils import formatdate, make_msgid
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, Self
 
 import attrs
@@ -40,11 +40,19 @@ from smtplite.message.wire import (
     eight_bit_field,
     ends_within,
     header_section,
+    plain_header,
     wire_form,
 )
 from smtplite.protocol.commands import Mail, Rcpt
 from smtplite.protocol.extensions import Extensions
-from smtplite.protocol.parameters import NO_PARAMETERS, Parameters, extension_required, negotiate, require_offered
+from smtplite.protocol.parameters import (
+    NO_PARAMETERS,
+    Parameters,
+    extension_required,
+    negotiate,
+    negotiate_size,
+    require_offered,
+)
 from smtplite.protocol.paths import ForwardPath, ReversePath
 
 __all__ = ["Prepared", "envelope_of", "is_large", "prepare"]
@@ -57,7 +65,13 @@ _AT_ONCE_BYTES: Final = 1_048_576
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
-@attrs.frozen(eq=False)
+#: Nothing is asked for but the addresses.
+_NO_WISHES: Final = Envelope("", ())
+#: A recipient, its RCPT's parameters, and those of them that do not depend on the server; None: nothing is asked.
+_Addressee = tuple[ForwardPath, Recipient | None, Parameters]
+
+
+@attrs.define(eq=False)
 class Prepared:
     """A message and its envelope, read and checked, ready for any server.
 
@@ -65,7 +79,6 @@ class Prepared:
     await `aclose`.
 
     Attributes:
-        envelope: who sends and who receives.
         message: the caller's message object; None if it came as octets.
         content: the wire form, if it is at hand; of a message object, the 8-bit one. Else b"", and `reader` has it.
         added: header fields that the message object lacked.
@@ -78,13 +91,13 @@ class Prepared:
         signing: puts a signature in front; None: there is none.
     """
 
-    envelope: Envelope
+    _wishes: Envelope  # its parameters count, its addresses need not be there
     message: Message[Any, Any] | None
     content: bytes = attrs.field(repr=False)
     added: tuple[tuple[str, str], ...]
     sender: ReversePath
     recipients: tuple[str, ...]
-    forward_paths: tuple[tuple[ForwardPath, Recipient, Parameters], ...]
+    forward_paths: tuple[_Addressee, ...]
     positions: tuple[int, ...]
     is_eight_bit: bool
     _message_id: str | None
@@ -92,6 +105,11 @@ class Prepared:
     reader: ContentReader | None = attrs.field(default=None, repr=False)
     signing: Signing | None = attrs.field(default=None, repr=False)
     _narrowed: list[bytes] = attrs.field(factory=list, init=False, repr=False)  # the 7-bit form, once it was made
+
+    @property
+    def envelope(self) -> Envelope:
+        """Who sends and who receives."""
+        return Envelope(self.sender.address, self.recipients) if self._wishes is _NO_WISHES else self._wishes
 
     @property
     def message_id(self) -> str | None:
@@ -103,7 +121,7 @@ class Prepared:
     @property
     def needs_smtputf8(self) -> str | None:
         """Which address or header needs SMTPUTF8; None if none does. Of a Content, once it is checked."""
-        if self._needs_smtputf8 is None and self.reader is not None and self.envelope.smtputf8 is None:
+        if self._needs_smtputf8 is None and self.reader is not None and self._wishes.smtputf8 is None:
             return eight_bit_field(self.reader.header)
         return self._needs_smtputf8
 
@@ -127,7 +145,7 @@ class Prepared:
         """
         if self.reader is not None:
             await self.reader.check()
-            if self.reader.is_eight_bit and self.envelope.body == "7BIT":
+            if self.reader.is_eight_bit and self._wishes.body == "7BIT":
                 await self.aclose()
                 raise _not_seven_bit()
             if self.signing is not None and self.signing.gathered is None:
@@ -137,7 +155,7 @@ class Prepared:
 
     async def _gather(self, reader: ContentReader, signing: Signing) -> None:
         """Read all of the content: what is signed must be at hand as a whole."""
-        eight_bit_error = _not_seven_bit if self.envelope.body == "7BIT" else None
+        eight_bit_error = _not_seven_bit if self._wishes.body == "7BIT" else None
         async with aclosing(reader.body(eight_bit_error=eight_bit_error, limit=None).pieces()) as pieces:
             signing.gathered = b"".join([piece async for piece in pieces])
 
@@ -168,7 +186,7 @@ class Prepared:
                     flattened(
                         self.message,
                         seven_bit=True,
-                        sends_long_lines=self.envelope.long_lines == "send",
+                        sends_long_lines=self._wishes.long_lines == "send",
                         added=self.added,
                     )
                 )
@@ -200,9 +218,16 @@ class Prepared:
         Raises:
             ExtensionRequired: it cannot; nothing was sent.
         """
-        envelope = self.envelope
+        wishes = self._wishes
+        if self._is_plain:
+            content = self.content
+            return (
+                Mail(self.sender, negotiate_size(extensions, len(content))),
+                [Rcpt(path, NO_PARAMETERS) for path, _, _ in self.forward_paths],
+                OctetBody(content),
+            )
         is_eight_bit = self.is_eight_bit
-        kind = envelope.body
+        kind = wishes.body
         body: Body
         if self.reader is None or self.signing is not None:
             content = self._octets
@@ -211,7 +236,7 @@ class Prepared:
             is_narrowed = self._must_be_narrowed(extensions)
             if is_narrowed:
                 content = self.narrow()
-                is_eight_bit = not check_text(content, allows_long_lines=envelope.long_lines == "send")
+                is_eight_bit = not check_text(content, allows_long_lines=wishes.long_lines == "send")
             if self.signing is not None:
                 content = self.signing.signed(content, is_narrowed=is_narrowed)
             body = OctetBody(content, is_binary=kind == "BINARYMIME")
@@ -226,7 +251,7 @@ class Prepared:
         adds_line_end = size is not None and not ends_line and not body.is_binary
         if size is not None and adds_line_end:
             size += 2  # DATA ends the last line (RFC 5321 4.1.1.4)
-        drop_dsn = envelope.dsn == "drop" and not extensions.dsn
+        drop_dsn = wishes.dsn == "drop" and not extensions.dsn
         mail = Mail(
             self.sender,
             negotiate(
@@ -237,28 +262,40 @@ class Prepared:
                 needs_smtputf8=self.needs_smtputf8,
                 is_tls=is_tls,
                 body=kind,
-                ret=envelope.ret,
-                envid=envelope.envid,
+                ret=wishes.ret,
+                envid=wishes.envid,
                 drop_dsn=drop_dsn,
-                require_tls=envelope.require_tls,
+                require_tls=wishes.require_tls,
                 may_chunk=binary_ok,
-                custom=Parameters.custom(envelope.parameters) if envelope.parameters else NO_PARAMETERS,
+                custom=Parameters.custom(wishes.parameters) if wishes.parameters else NO_PARAMETERS,
             ),
         )
         rcpts = []
         for path, recipient, custom in self.forward_paths:
             parameters = custom
-            if not drop_dsn and (recipient.notify is not None or recipient.orcpt is not None):
+            if recipient is not None and not drop_dsn and _asks_for_dsn(recipient):
                 parameters = _dsn(recipient, smtputf8=self.needs_smtputf8 is not None) + custom
             if parameters.keywords:
                 require_offered(extensions, parameters)
             rcpts.append(Rcpt(path, parameters))
         return mail, rcpts, body
 
+    @property
+    def _is_plain(self) -> bool:
+        """True if nothing is to be negotiated but its size."""
+        return (
+            self._wishes is _NO_WISHES
+            and self._needs_smtputf8 is None
+            and not self.is_eight_bit
+            and self.reader is None
+            and self.signing is None
+            and self.content.endswith(b"\n")
+        )
+
     def _body(self, reader: ContentReader, extensions: Extensions) -> Body:
         error: Callable[[], SMTPError] | None = None
         limit = None
-        if self.envelope.body == "7BIT":
+        if self._wishes.body == "7BIT":
             error = _not_seven_bit
         elif not extensions.eight_bit_mime:
             error = _no_eight_bit_mime
@@ -277,6 +314,10 @@ def _no_eight_bit_mime() -> ExtensionRequired:
 
 def _over_size(offered: int) -> ExtensionRequired:
     return extension_required("SIZE", f"the message has more than the {offered} octets that the server takes")
+
+
+def _asks_for_dsn(recipient: Recipient) -> bool:
+    return recipient.notify is not None or recipient.orcpt is not None
 
 
 def _dsn(recipient: Recipient, *, smtputf8: bool) -> Parameters:
@@ -320,7 +361,9 @@ def prepare(
         MessageError: it cannot be sent; says what to change.
     """
     prepared = _prepare(message, sender, recipients, envelope)
-    return prepared if sign is None else attrs.evolve(prepared, signing=Signing(sign))
+    if sign is not None:
+        prepared.signing = Signing(sign)
+    return prepared
 
 
 def envelope_of(
@@ -331,10 +374,10 @@ def envelope_of(
     Raises:
         MessageError: it does not stand there.
     """
-    if sender is not None and recipients is not None:
-        return Envelope(sender, recipients)
-    header = header_section(octets)
-    return _complete(_parsed_header(header[dropped_size(header) :]), sender, recipients)
+    if sender is None or recipients is None:
+        header = header_section(octets)
+        sender, recipients = _complete(_parsed_header(header[dropped_size(header) :]), sender, recipients)
+    return Envelope(sender, recipients)
 
 
 def _prepare(
@@ -361,10 +404,12 @@ def _prepare_object(
     recipients: AnyRecipients | None,
     envelope: Envelope | None,
 ) -> Prepared:
-    envelope = envelope or _complete(message, sender, recipients)
-    if envelope.body == "BINARYMIME":
+    if envelope is None:
+        sender, recipients = _complete(message, sender, recipients)
+    elif envelope.body == "BINARYMIME":
         raise MessageError("body='BINARYMIME' is for octets: a message object is written as text")
-    reading = _Reading.of(envelope)
+    reading = _Reading.of(envelope, sender, recipients)
+    wishes = reading.wishes
     needs_smtputf8 = reading.needs_smtputf8
     added = []
     forbidden = signed_names(message) if is_dkim_signed(message) else frozenset()
@@ -376,8 +421,8 @@ def _prepare_object(
         domain = reading.sender.wire[1:-1].rpartition(b"@")[2].decode("ascii") or "localhost"
         message_id = make_msgid(domain=domain)
         added.append(("Message-ID", message_id))
-    is_seven_bit = envelope.body == "7BIT"
-    long_lines = envelope.long_lines == "send"
+    is_seven_bit = wishes.body == "7BIT"
+    long_lines = wishes.long_lines == "send"
     try:
         content = flattened(
             message,
@@ -387,7 +432,7 @@ def _prepare_object(
             added=added,
         )
     except FieldNeedsUtf8 as error:
-        if envelope.smtputf8 is False:
+        if wishes.smtputf8 is False:
             raise MessageError(f"{error}: only SMTPUTF8 could send it, and smtputf8=False forbids that") from error
         needs_smtputf8 = error.field
         content = flattened(message, utf8=True, seven_bit=is_seven_bit, sends_long_lines=long_lines, added=added)
@@ -395,7 +440,6 @@ def _prepare_object(
     if is_eight_bit and is_seven_bit:
         raise _not_seven_bit()
     return reading.prepared(
-        envelope,
         content=content,
         is_eight_bit=is_eight_bit,
         message=message,
@@ -411,6 +455,12 @@ def _prepare_octets(
     recipients: AnyRecipients | None,
     envelope: Envelope | None,
 ) -> Prepared:
+    plain = plain_header(octets) if type(octets) is bytes else None
+    if plain is not None:
+        if envelope is None and (sender is None or recipients is None):
+            sender, recipients = _complete(_parsed_header(plain), sender, recipients)
+        reading = _Reading.of(envelope, sender, recipients)
+        return reading.prepared(content=bytes(octets), message_id=_message_id_in(plain))
     is_large = memoryview(octets).nbytes > _AT_ONCE_BYTES
     raw = octets if is_large else bytes(octets)  # what is large is not copied
     header = header_section(raw)
@@ -425,7 +475,7 @@ def _prepare_octets(
     long_lines = envelope.long_lines == "send"
     if is_large:
         reader = Content.from_bytes(raw).reader(is_binary=is_binary, allows_long_lines=long_lines)
-        return reading.prepared(envelope, reader=reader)
+        return reading.prepared(reader=reader)
     content = bytes(raw)
     is_eight_bit = False
     if not is_binary:
@@ -437,7 +487,6 @@ def _prepare_octets(
     if needs_smtputf8 is None and envelope.smtputf8 is None:
         needs_smtputf8 = eight_bit_field(header)
     return reading.prepared(
-        envelope,
         content=content,
         is_eight_bit=is_eight_bit,
         message_id=_message_id_in(header),
@@ -451,21 +500,20 @@ def _prepare_content(
     recipients: AnyRecipients | None,
     envelope: Envelope | None,
 ) -> Prepared:
-    if envelope is None:
-        if sender is None or recipients is None:
-            missing = "sender=" if sender is None else "recipients="
-            raise MessageError(f"a Content's headers are not read for addresses: pass {missing}, or envelope=")
-        envelope = Envelope(sender, recipients)
-    reading = _Reading.of(envelope)
-    reader = content.reader(is_binary=envelope.body == "BINARYMIME", allows_long_lines=envelope.long_lines == "send")
-    return reading.prepared(envelope, reader=reader)
+    if envelope is None and (sender is None or recipients is None):
+        missing = "sender=" if sender is None else "recipients="
+        raise MessageError(f"a Content's headers are not read for addresses: pass {missing}, or envelope=")
+    reading = _Reading.of(envelope, sender, recipients)
+    wishes = reading.wishes
+    reader = content.reader(is_binary=wishes.body == "BINARYMIME", allows_long_lines=wishes.long_lines == "send")
+    return reading.prepared(reader=reader)
 
 
 def _complete(
     message: Message[Any, Any],
     sender: str | Address | None,
     recipients: AnyRecipients | None,
-) -> Envelope:
+) -> tuple[str | Address, AnyRecipients]:
     """Take from the headers what the caller did not say."""
     if sender is None or recipients is None:
         fields = envelope_fields(message)
@@ -473,24 +521,71 @@ def _complete(
             sender = sender_of(fields)
         if recipients is None:
             recipients = recipients_of(fields)
-    return Envelope(sender, recipients)
+    return sender, recipients
 
 
 _NOTHING_ASKED: Final[frozenset[bytes]] = frozenset()
 
 
-@attrs.frozen(eq=False)
+#: Whoever sends in bulk is always the same.
+_plain_sender: Final = lru_cache(maxsize=256)(reverse_path)
+
+
+@attrs.define(eq=False)
 class _Reading:
     """An envelope whose addresses and parameters were validated."""
 
+    wishes: Envelope
     sender: ReversePath
     recipients: tuple[str, ...]
-    forward_paths: tuple[tuple[ForwardPath, Recipient, Parameters], ...]
+    forward_paths: tuple[_Addressee, ...]
     positions: tuple[int, ...]
     needs_smtputf8: str | None
 
     @classmethod
-    def of(cls, envelope: Envelope) -> Self:
+    def of(
+        cls,
+        envelope: Envelope | None,
+        sender: str | Address | None = None,
+        recipients: AnyRecipients | None = None,
+    ) -> Self:
+        if envelope is None:
+            assert sender is not None
+            assert recipients is not None
+            if type(recipients) is str:  # one address: never split
+                recipients = (recipients,)
+            if type(sender) is str and type(recipients) in (list, tuple):
+                plain = cls._of_plain(sender, recipients)  # type: ignore[arg-type]  # mypy sees no type in `in`
+                if plain is not None:
+                    return plain
+            envelope = Envelope(sender, recipients)
+        return cls._of_envelope(envelope)
+
+    @classmethod
+    def _of_plain(cls, sender: str, recipients: Sequence[object]) -> Self | None:
+        """Read addresses of which each is a str, different from the others, in ASCII; None: they are not."""
+        path = _plain_sender(sender)
+        paths = []
+        for recipient in recipients:
+            if type(recipient) is not str:
+                return None
+            paths.append(forward_path(recipient))
+            if paths[-1].needs_smtputf8:
+                return None
+        count = len(paths)
+        if path.needs_smtputf8 or not count or (count > 1 and len({to.mailbox for to in paths}) < count):
+            return None
+        return cls(
+            _NO_WISHES,
+            path,
+            tuple(recipients),  # type: ignore[arg-type]  # each is a str
+            tuple([(to, None, NO_PARAMETERS) for to in paths]),
+            tuple(range(count)),
+            None,
+        )
+
+    @classmethod
+    def _of_envelope(cls, envelope: Envelope) -> Self:
         if not envelope.recipients:
             raise MessageError("message has no recipients")
         sender = reverse_path(envelope.sender)
@@ -499,14 +594,14 @@ class _Reading:
             Parameters.mail(ret=envelope.ret, envid=envelope.envid)
             Parameters.custom(envelope.parameters)
         needs = f"address {sender.address!r}" if sender.needs_smtputf8 else None
-        paths: list[tuple[ForwardPath, Recipient, Parameters]] = []
+        paths: list[_Addressee] = []
         index: dict[bytes, tuple[int, frozenset[bytes]]] = {}
         positions = []
         for recipient in envelope.recipients:
             path = forward_path(recipient.address)
             custom = Parameters.custom(recipient.parameters) if recipient.parameters else NO_PARAMETERS
             asked = _NOTHING_ASKED
-            if recipient.notify is not None or recipient.orcpt is not None or custom.keywords:
+            if _asks_for_dsn(recipient) or custom.keywords:
                 asked = frozenset((_dsn(recipient, smtputf8=False).wire + custom.wire).split())
             position, asked_before = index.setdefault(path.mailbox, (len(paths), asked))
             if asked != asked_before:  # two RCPTs, and the server could give two answers to one question
@@ -521,11 +616,10 @@ class _Reading:
         if envelope.smtputf8 is False and needs is not None:
             raise MessageError(f"{needs} needs SMTPUTF8, and smtputf8=False forbids it")
         recipients = tuple(recipient.address for recipient in envelope.recipients)
-        return cls(sender, recipients, tuple(paths), tuple(positions), needs)
+        return cls(envelope, sender, recipients, tuple(paths), tuple(positions), needs)
 
     def prepared(
         self,
-        envelope: Envelope,
         *,
         content: bytes = b"",
         is_eight_bit: bool = False,
@@ -536,7 +630,7 @@ class _Reading:
         needs_smtputf8: str | None = None,
     ) -> Prepared:
         return Prepared(
-            envelope,
+            self.wishes,
             message,
             content,
             added,
@@ -561,7 +655,8 @@ def _parsed_header(header: bytes) -> Message[Any, Any]:
 
 
 def _message_id_in(header: bytes) -> str | None:
-    match = _MESSAGE_ID.search(header)
+    at = header.lower().find(b"message-id")  # many times as fast as the pattern
+    match = None if at < 0 else _MESSAGE_ID.search(header, at)
     return None if match is None else unfold(match[1].decode("ascii", "surrogateescape")).strip() or None
 
 

@@ -245,6 +245,7 @@ class Parameters:
 
 
 NO_PARAMETERS: Final = Parameters()
+_SIZE: Final = ("SIZE",)
 
 
 def negotiate(
@@ -284,9 +285,8 @@ def negotiate(
         ExtensionRequired: the message needs what the server does not offer; nothing was sent.
         MessageError: the content is not what `body` says.
     """
-    offered = extensions.size
-    if size is not None and offered is not None and size > offered:
-        raise extension_required("SIZE", f"the message has {size} octets, and the server takes {offered} at most")
+    if size is not None:
+        _check_size(extensions, size)
     if needs_smtputf8 is not None and not extensions.smtputf8:
         raise extension_required("SMTPUTF8", f"{needs_smtputf8} needs SMTPUTF8, which the server does not offer")
     if body is None and is_eight_bit:
@@ -326,6 +326,22 @@ def negotiate(
     parameters += custom
     require_offered(extensions, parameters)
     return parameters
+
+
+def negotiate_size(extensions: Extensions, size: int) -> Parameters:
+    """Return what `negotiate` does for a message of which nothing but its exact size is to be said.
+
+    Raises:
+        ExtensionRequired: the server does not take so much; nothing was sent.
+    """
+    _check_size(extensions, size)
+    return Parameters(b" SIZE=%d" % size, _SIZE) if "SIZE" in extensions else NO_PARAMETERS
+
+
+def _check_size(extensions: Extensions, size: int) -> None:
+    offered = extensions.size
+    if offered is not None and size > offered:
+        raise extension_required("SIZE", f"the message has {size} octets, and the server takes {offered} at most")
 
 
 def require_offered(extensions: Extensions, parameters: Parameters) -> None:

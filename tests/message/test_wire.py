@@ -9,11 +9,15 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from smtplite.errors import MessageError
+from smtplite.errors import MessageError, SMTPError
+from smtplite.message import prepared as prepared_module
 from smtplite.message.content import Content, OctetBody
 from smtplite.message.envelope import Envelope
 from smtplite.message.prepared import Prepared, prepare
+from smtplite.message.wire import plain_header
 from smtplite.protocol.extensions import Extensions
 
 ME, YOU = "me@client.example", "you@server.example"
@@ -160,3 +164,166 @@ def test_r27_a_place_is_found_in_linear_time() -> None:
         with pytest.raises(MessageError, match="line of more than 998 octets"):
             by_octets(raw + b"x" * 1000)
     assert time.process_time() - begun < 4
+
+
+# The short way for what is plain, and the general one
+
+PLAIN = HEADER + b"Subject: a\r\n b\r\nMessage-ID: <1@x>\r\n\r\nHello\r\n.\r\n\r\nBye\r\n"
+#: Pieces of which each may spoil a plain message, or not.
+LINES = [
+    b"A: b",
+    b"A : b",
+    b"Message-ID: <2@x>",
+    b"message-id:",
+    b"Message-ID :<3@x>",
+    b"X-Message-ID: <4@x>",
+    b" message-id: folded",
+    b"Message-ID: <5@x> \r\n\t(more)",
+    b"Bcc: hidden@x",
+    b"resent-bcc : hidden@x",
+    b"X-Bcc: shown@x",
+    b"Resent-To: other@x",
+    b"Resent-From: someone@x",
+    b"To: Name <third@x>, third@x",
+    b"From: fourth@x",
+    b"DKIM-Signature: v=1",
+    b"Date: today",
+    b"Received: x",
+    b"From me@x today",
+    b"no field",
+    b"\xef\xbb\xbfA: b",
+    b"A: \xc3\xa9",
+    b"\xc3\xa9: b",
+    b"A: \0",
+    b"A:" + b"x" * 996,
+    b"A:" + b"x" * 997,
+    b"x" * 998,
+    b"x" * 999,
+    b" " + b"x" * 998,
+    b".",
+    b"",
+    b" ",
+    b":",
+]
+LINE_ENDS = [b"\r\n", b"\n", b"\r", b"\r\r\n", b"\n\r", b""]
+ENDED_LINE = st.tuples(st.sampled_from(LINES), st.sampled_from([b"\r\n"] * 40 + LINE_ENDS))
+OCTETS = st.lists(ENDED_LINE, max_size=8).map(lambda lines: b"".join(a + b for a, b in lines))
+ADDRESS = st.sampled_from([ME, YOU, "you@SERVER.example", "", "postmaster", f"You <{YOU}>", "not one", "ä@x", "a@ä.x"])
+ADDRESSES = st.none() | ADDRESS | st.lists(ADDRESS, max_size=3) | st.lists(ADDRESS, max_size=3).map(tuple)
+ENVELOPE = st.sampled_from(
+    [
+        None,
+        SEND,
+        Envelope(ME, YOU, body="7BIT"),
+        Envelope(ME, YOU, body="BINARYMIME"),
+        Envelope(ME, YOU, smtputf8=True),
+        Envelope(ME, YOU, smtputf8=False),
+        Envelope(ME, YOU, envid="1"),
+    ]
+)
+OFFERED = st.sampled_from(
+    [
+        Extensions({"SIZE": ("0",), "8BITMIME": (), "SMTPUTF8": (), "CHUNKING": (), "BINARYMIME": ()}),
+        Extensions({"SIZE": ("100",)}),
+        Extensions(),
+    ]
+)
+
+
+def everything_of(raw: bytes, sender: Any, recipients: Any, envelope: Any, offered: Extensions) -> Any:
+    """Return all that is to be known of a message, or the error."""
+    try:
+        prepared = prepare(raw, sender=sender, recipients=recipients, envelope=envelope)
+        known = (
+            prepared.envelope,
+            prepared.content,
+            prepared.sender.wire,
+            prepared.sender.address,
+            prepared.recipients,
+            [(path.wire, path.address, parameters.wire) for path, _, parameters in prepared.forward_paths],
+            prepared.positions,
+            prepared.is_eight_bit,
+            prepared.message_id,
+            prepared.needs_smtputf8,
+            prepared.is_checked,
+            prepared.is_repeatable,
+        )
+        fitted = []
+        for binary_ok in (False, True):
+            mail, rcpts, body = prepared.for_server(offered, is_tls=False, binary_ok=binary_ok)
+            assert isinstance(body, OctetBody)
+            fitted.append((mail.to_bytes(), [rcpt.to_bytes() for rcpt in rcpts], body.octets, body.is_binary))
+    except SMTPError as error:
+        return type(error), str(error)
+    return known, fitted
+
+
+@given(
+    st.sampled_from([HEADER, PLAIN, b""]),
+    OCTETS,
+    st.none() | ADDRESS,
+    ADDRESSES,
+    ENVELOPE,
+    OFFERED,
+)
+@example(PLAIN, b"", ME, [YOU, YOU], None, Extensions({"SIZE": ("100",)}))
+def test_the_short_way_for_what_is_plain_says_what_the_general_one_says(
+    front: bytes, octets: bytes, sender: Any, recipients: Any, envelope: Any, offered: Extensions
+) -> None:
+    raw = front + octets
+    if envelope is not None:
+        sender = recipients = None
+    short = everything_of(raw, sender, recipients, envelope, offered)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prepared_module, "plain_header", lambda _: None)
+        patched.setattr(prepared_module._Reading, "_of_plain", lambda *_: None)
+        assert everything_of(raw, sender, recipients, envelope, offered) == short
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line_end", LINE_ENDS)
+def test_the_short_way_says_the_same_of_each_line_wherever_it_stands(line: bytes, line_end: bytes) -> None:
+    before, empty, after = PLAIN.partition(b"\r\n\r\n")
+    for raw in (
+        line + line_end + PLAIN,
+        before + b"\r\n" + line + line_end + empty[2:] + after,
+        PLAIN + line + line_end,
+    ):
+        short = everything_of(raw, ME, [YOU], None, Extensions())
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(prepared_module, "plain_header", lambda _: None)
+            assert everything_of(raw, ME, [YOU], None, Extensions()) == short
+
+
+def test_the_usual_message_takes_the_short_way_untouched() -> None:
+    assert plain_header(PLAIN) == PLAIN[: PLAIN.index(b"\r\n\r\n") + 4]
+    prepared = prepare(PLAIN, sender=ME, recipients=[YOU])
+    assert prepared.content is PLAIN
+    assert prepared.message_id == "<1@x>"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        PLAIN.replace(b"\r\n", b"\n"),
+        PLAIN + b"a\n",
+        PLAIN.replace(b"Hello", b"Hel\nlo"),
+        PLAIN.replace(b"Hello", b"Hel\rlo"),
+        PLAIN.replace(b"From:", b"From\n:"),
+        PLAIN.replace(b" b", b" \nb"),
+        PLAIN + b"\xff\r\n",
+        PLAIN + b"\0\r\n",
+        PLAIN + b"x" * 999 + b"\r\n",
+        PLAIN + b"no line end",
+        b"From me\r\n" + PLAIN,
+        b"\r\n" + PLAIN,
+        b" " + PLAIN,
+        b"BCC: x\r\n" + PLAIN,
+        b"rESENT-bcc: x\r\n" + PLAIN,
+        b"A : b\r\n" + PLAIN,
+        HEADER,
+        b"",
+    ],
+)
+def test_what_is_not_plain_takes_the_general_way(raw: bytes) -> None:
+    assert plain_header(raw) is None

@@ -28,7 +28,7 @@ _MAX_FOUND_DOTS: Final = 512  # in a chunk; where a sample misled, the pattern t
 
 
 def _double_leading_dots(chunk: bytes) -> bytes:
-    if chunk.count(b".", 0, _SAMPLE_BYTES) > _RARE_DOTS:
+    if len(chunk) <= _SAMPLE_BYTES or chunk.count(b".", 0, _SAMPLE_BYTES) > _RARE_DOTS:
         return _DOT_BEHIND_LF.sub(b"\n..", chunk)
     pieces: list[bytes] = []
     begun = found = 0
@@ -99,7 +99,7 @@ class DotStuffer:
 
     @property
     def at_line_start(self) -> bool:
-        """True if what was encoded so far is empty or ends with a line end."""
+        """True if what was encoded is empty or ends with a line end: the dot behind it needs no CRLF."""
         return self._last == 0x0A
 
     def encode(self, chunk: bytes) -> bytes:
@@ -112,18 +112,17 @@ class DotStuffer:
         return b"." + chunk if opens_with_dot else chunk
 
 
-class ContentEncoder:
-    """Normalisation and dot-stuffing together: what DATA's content goes through."""
+class ContentEncoder(DotStuffer):
+    """Normalisation and dot-stuffing together: what DATA's content goes through.
 
-    def __init__(self) -> None:
-        self._normalizer = Normalizer()
-        self._stuffer = DotStuffer()
+    Args:
+        is_normalized: the content's line endings are known to be CRLF: dots are doubled, nothing else is looked at.
+    """
+
+    def __init__(self, *, is_normalized: bool = False) -> None:
+        super().__init__()
+        self._normalizer = None if is_normalized else Normalizer()
 
     def encode(self, chunk: bytes) -> bytes:
         """Return the chunk's wire form."""
-        return self._stuffer.encode(self._normalizer.encode(chunk))
-
-    @property
-    def at_line_start(self) -> bool:
-        """True if the end of data needs no CRLF in front of its dot."""
-        return self._stuffer.at_line_start
+        return super().encode(chunk if self._normalizer is None else self._normalizer.encode(chunk))

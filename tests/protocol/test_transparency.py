@@ -208,6 +208,19 @@ def test_whether_the_end_of_data_needs_a_line_end_in_front(chunks: list[bytes], 
     assert at_line_start is (not wire or wire.endswith(b"\r\n"))
 
 
+@EXAMPLES
+@given(contents, st.integers(1, 9))
+def test_what_is_known_to_be_normalized_is_encoded_alike_without_another_look(content: bytes, size: int) -> None:
+    content = reference_normalize(content)
+    known, unknown = ContentEncoder(is_normalized=True), ContentEncoder()
+    chunks = [content[at : at + size] for at in range(0, len(content), size)]
+    whole = b"".join(map(known.encode, chunks))
+    assert whole == ContentEncoder().encode(content)
+    for chunk in chunks:
+        unknown.encode(chunk)
+    assert known.at_line_start is unknown.at_line_start is (not content or content.endswith(b"\r\n"))
+
+
 @pytest.mark.parametrize("dots", [0, 1, 400, 2000])
 @pytest.mark.parametrize("opening", [b"", b"x" * 4000 + b"\r\n", b"." * 9 + b"\r\n", b".\r\n" * 9])
 def test_dots_are_found_alike_where_they_are_rare_and_where_they_are_not(opening: bytes, dots: int) -> None:

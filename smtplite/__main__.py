@@ -1,8 +1,6 @@
 """``python -m smtplite``: the same as the ``smtplite`` command."""
 
-import sys
-
-from smtplite.cli import main
+from smtplite.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -6,13 +6,14 @@ import argparse
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from smtplite import __version__
 from smtplite.cli.terminal import UserError
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 #: Each command is in a module of the same name, loaded when the command is used: --help loads none of them.
 _COMMANDS: Final = {
@@ -26,6 +27,8 @@ _COMMANDS: Final = {
 #: What a shell reports for a program that SIGPIPE or SIGINT ended.
 _BROKEN_PIPE: Final = 141
 _INTERRUPTED: Final = 130
+#: How long a thread that has nothing to do any more is given to end.
+_THREAD_SECONDS: Final = 0.2
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -58,6 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         _discard_output()
         return _BROKEN_PIPE
+
+
+def program() -> NoReturn:
+    """Run the command line, and end the process with its exit code.
+
+    A message that is hard to read is read in a thread. Nobody can stop a thread, and the interpreter would wait for it:
+    so Ctrl-C would be heard, and nothing would end.
+    """
+    code = main()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(_THREAD_SECONDS)
+            if thread.is_alive():
+                sys.stderr.flush()
+                os._exit(code)
+    sys.exit(code)
 
 
 def _main(arguments: Sequence[str]) -> int:

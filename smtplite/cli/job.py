@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import attrs
 
+from smtplite.cli.files import MAX_MESSAGE_BYTES, FileError, read_file
 from smtplite.cli.server_options import PASSWORD_VARIABLE, password_of
 from smtplite.cli.terminal import Output
 from smtplite.client import Client
@@ -101,9 +102,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        job = Job.parse(options.file.read_bytes())
-    except OSError as error:
-        return _fail(f"cannot read {options.file}: {error.strerror or error}")
+        job = Job.parse(read_file(options.file, MAX_MESSAGE_BYTES))
+    except FileError as error:
+        return _fail(str(error))
     except ValueError as error:
         return _fail(f"{options.file}: {error}")
     auth = None

@@ -1,29 +1,53 @@
-"""The results file of ``smtplite send``: one JSON object a line, for each recipient of each message.
+"""The results file of ``smtplite send``: one JSON object a line, written when it is known, and never changed.
 
-``{"file": ..., "recipient": ..., "outcome": ..., "reply": ..., "error": ...}``. The outcome is "accepted", "refused",
-"unknown" or "not_sent"; `recipient` is null where the message could not be read well enough to tell whom it is for.
+``{"file": ..., "recipient": ..., "outcome": "begun"}`` comes before the first octet of a message is written;
+`recipient` is null where its recipients are those of its header section. Then, for each recipient,
+``{"file": ..., "recipient": ..., "outcome": ..., "reply": ..., "error": ..., "more": ...}``. The outcome is "accepted",
+"refused", "unknown" or "not_sent"; `recipient` is null where the message could not be read well enough to tell whom it
+is for; `more` is how many lines of the same message follow.
+
+So the file is the truth at every moment (rule R31), whatever ends its writer: what is not in it was not begun, and what
+was begun and has no outcome is unknown. The next writer writes that down, before anything else. Only one process at a
+time has the file.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
+from smtplite.cli.files import FileError, kind_of, text_of
 from smtplite.cli.terminal import UserError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 if TYPE_CHECKING:
     from smtplite.errors import SMTPError
     from smtplite.results import Receipt
 
-__all__ = ["Result", "Results", "read_results", "results_of", "worth_another_try"]
+__all__ = ["Record", "Result", "Results", "begun_lines", "results_of"]
 
 _OUTCOMES: Final = ("accepted", "refused", "unknown", "not_sent")
+_BEGUN: Final = "begun"
 _BEGINNING: Final = b'{"file": "'
+#: Longer than any line of ours: an address and a reply have their limits.
+_MAX_LINE_BYTES: Final = 1_048_576
+_LEFT_OPEN: Final = (
+    "an earlier run was ended after it had begun this message and before it had written down the outcome"
+)
+#: Windows locks bytes, which nobody else can read then: one where there is nothing to be read.
+_LOCKED_OFFSET: Final = 1 << 62
 
 
 @attrs.frozen(kw_only=True)
@@ -65,29 +89,141 @@ def results_of(file: str, receipt: Receipt | None, error: SMTPError | None, expl
     return results or [Result(file=file, recipient=None, outcome="not_sent", reply=common, error=explanation)]
 
 
-class Results:
-    """A results file that is being written: each line is handed to the system as soon as it is known.
+def begun_lines(file: str, recipients: Iterable[str] | None) -> bytes:
+    """Return what is written before the first octet of a message is.
 
     Args:
-        path: appended to, so that no record is ever lost; None: nothing is written.
+        file: where the message stands.
+        recipients: None: those of its header section.
+    """
+    name = json.dumps(file)
+    if recipients is None:
+        return f'{{"file": {name}, "recipient": null, "outcome": "{_BEGUN}"}}\n'.encode("ascii")
+    return "".join(
+        f'{{"file": {name}, "recipient": {json.dumps(recipient)}, "outcome": "{_BEGUN}"}}\n' for recipient in recipients
+    ).encode("ascii")
 
-    Raises:
-        UserError: it cannot be opened.
+
+def _outcome_lines(results: Iterable[Result]) -> bytes:
+    lines = [attrs.asdict(result) for result in results]
+    for more, line in enumerate(reversed(lines)):
+        line["more"] = more
+    return b"".join(json.dumps(line).encode("ascii") + b"\n" for line in lines)
+
+
+class Record:
+    """What a results file says of one message, line by line.
+
+    Attributes:
+        results: recipient -> what is known. None, if it is a key, is everybody who has no key: recipients that nobody
+            has written down, of a message that was begun, or that could not be read.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self) -> None:
+        self.results: dict[str | None, Result] = {}
+        self._begun: set[str | None] = set()
+
+    def add_begun(self, recipient: str | None) -> None:
+        """Take in a line that comes before the first octet."""
+        self._begun.add(recipient)
+
+    def add(self, result: Result, more: int) -> None:
+        """Take in an outcome.
+
+        Args:
+            result: the line.
+            more: lines of the same message that follow.
+        """
+        recipient = result.recipient
+        self._begun.discard(recipient)
+        everybody_else = self.results.get(None)
+        if everybody_else is not None and everybody_else.outcome == "not_sent":  # nobody could tell whom it was for
+            del self.results[None]
+        known = self.results.get(recipient) or self.results.get(None)
+        # What may have arrived by an earlier run is not undone by a later one that did not send it.
+        if known is None or known.outcome != "unknown" or result.outcome in ("accepted", "unknown"):
+            self.results[recipient] = result
+        elif recipient not in self.results:
+            self.results[recipient] = attrs.evolve(known, recipient=recipient)
+        if not more and None in self._begun:  # everybody whom its header section names has a line
+            self._begun.discard(None)
+            self.results.pop(None, None)
+
+    def close(self, file: str) -> list[Result]:
+        """Make what was begun and has no outcome unknown; return the lines that say so."""
+        found = [
+            Result(file=file, recipient=recipient, outcome="unknown", error=_LEFT_OPEN)
+            for recipient in sorted(self._begun, key=lambda recipient: recipient or "")
+        ]
+        for result in found:
+            self.results[result.recipient] = result
+        self._begun.clear()
+        return found
+
+    @property
+    def has_unknown(self) -> bool:
+        """True if for some recipient nobody can know."""
+        return any(result.outcome == "unknown" for result in self.results.values())
+
+    def recipients_left(self, *, resend_unknown: bool) -> list[str] | None:
+        """Return those to send it to again; None: everybody, but for `recipients_done`.
+
+        Args:
+            resend_unknown: to those who may have it, too.
+        """
+        everybody_else = self.results.get(None)
+        if everybody_else is not None and (everybody_else.outcome != "unknown" or resend_unknown):
+            return None
+        return list(self._addresses(resend_unknown=resend_unknown, is_left=True))
+
+    def recipients_done(self, *, resend_unknown: bool) -> frozenset[str]:
+        """Return those to whom it is not sent again."""
+        return frozenset(self._addresses(resend_unknown=resend_unknown, is_left=False))
+
+    def _addresses(self, *, resend_unknown: bool, is_left: bool) -> Iterator[str]:
+        for address, result in self.results.items():
+            again = result.is_worth_another_try or (resend_unknown and result.outcome == "unknown")
+            if address is not None and again == is_left:
+                yield address
+
+
+class Results:
+    """A results file: read to its end, then written. Each line is handed to the system as soon as it is known.
+
+    Args:
+        path: appended to, so that no record is ever lost.
+        read_only: only read it.
+        must_exist: it is not made.
+        known: what earlier files said.
+
+    Raises:
+        UserError: it cannot be opened, another process has it, or it is no results file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        must_exist: bool = False,
+        known: dict[str, Record] | None = None,
+    ) -> None:
         self._path = path
-        self._file = None
-        if path is None:
-            return
+        #: file -> what is known of it from earlier runs.
+        self.known: dict[str, Record] = {} if known is None else known
+        self._size = 0
+        self._is_torn = False  # its last line has no end
+        self._descriptor = self._open(read_only=read_only, must_exist=must_exist)
         try:
-            self._file = path.open("ab+", buffering=0)
-            if self._file.seek(0, 2):
-                self._file.seek(-1, 2)
-                if self._file.read(1) != b"\n":  # its writer was killed within a line
-                    self._file.write(b"\n")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+            self._lock()
+            self._read()
+            left_open = [result for file, record in self.known.items() for result in record.close(file)]
+            if not read_only:
+                for result in left_open:
+                    self._append(_outcome_lines([result]))
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -98,65 +234,115 @@ class Results:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        os.close(self._descriptor)  # and with it goes the lock
 
-    def write(self, results: Iterable[Result]) -> None:
-        """Write them down.
+    def begin(self, lines: bytes) -> None:
+        """Write down what is about to be sent, all of it with one write.
 
         Raises:
-            UserError: that failed, as on a full disk.
+            UserError: that failed, as on a full disk. Nothing of it is in the file, and nothing of it may be sent.
         """
-        if self._file is None:
-            return
-        data = b"".join(json.dumps(attrs.asdict(result)).encode("ascii") + b"\n" for result in results)
+        self._append(lines)
+
+    def write(self, results: Iterable[Result]) -> None:
+        """Write down what became of one message.
+
+        Raises:
+            UserError: that failed, as on a full disk. Nothing of it is in the file; what was begun counts as unknown.
+        """
+        self._append(_outcome_lines(results))
+
+    def _append(self, data: bytes) -> None:
+        if self._is_torn:
+            data = b"\n" + data
+        written = 0
         try:
-            while data:
-                data = data[self._file.write(data) or 0 :]
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:] if written else data)
         except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror or error}", exit_code=1) from None
+            if written:
+                self._take_back(written)
+            raise UserError(f"cannot write {self._path}: {text_of(error)}", exit_code=1) from None
+        self._size += written
+        self._is_torn = False
 
+    def _take_back(self, written: int) -> None:
+        """Remove the beginning of what could not be written whole; that takes no room, so a full disk allows it."""
+        try:
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:  # the next line begins anew, and whoever reads this one sees that it has no end
+            self._size += written
+            self._is_torn = True
 
-def read_results(path: Path) -> dict[str, dict[str | None, Result]]:
-    """Return file -> recipient -> the last result.
-
-    Raises:
-        UserError: it cannot be read, or is not a results file.
-    """
-    known: dict[str, dict[str | None, Result]] = {}
-    try:
-        with path.open("rb") as file:
-            for result in _parse(path, file):
-                known.setdefault(result.file, {})[result.recipient] = result
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    return known
-
-
-def _parse(path: Path, lines: Iterable[bytes]) -> Iterator[Result]:
-    for number, line in enumerate(lines, 1):
+    def _open(self, *, read_only: bool, must_exist: bool) -> int:
+        verb = "read" if read_only or must_exist else "write"
+        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_APPEND
+        # What has taken its place since then cannot make us wait.
+        flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         try:
             try:
-                found = json.loads(line)
-            except ValueError:
-                if _BEGINNING.startswith(line[: len(_BEGINNING)].rstrip(b"\n")):  # its writer was killed within it
-                    continue
-                raise
-            result = Result(
-                file=found["file"], recipient=found["recipient"], outcome=found["outcome"], reply=found["reply"]
-            )
-            if not isinstance(result.file, str) or result.outcome not in _OUTCOMES:
-                raise ValueError
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}, line {number}: not a line of a results file") from None
-        yield result
+                kind = kind_of(os.stat(self._path).st_mode)
+            except FileNotFoundError:
+                if read_only or must_exist:
+                    raise
+                flags |= os.O_CREAT
+                kind = None
+            if kind is None:
+                descriptor = os.open(self._path, flags, 0o666)
+                kind = kind_of(os.fstat(descriptor).st_mode)
+                if kind is None:
+                    return descriptor
+                os.close(descriptor)
+        except OSError as error:
+            raise FileError(verb, self._path, text_of(error)) from None
+        raise FileError(verb, self._path, f"it is {kind}, not a regular file")
+
+    def _lock(self) -> None:
+        try:
+            if sys.platform == "win32":
+                os.lseek(self._descriptor, _LOCKED_OFFSET, os.SEEK_SET)
+                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+            else:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"{self._path} is in use by another smtplite send: wait for its end, or take another file"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot lock {self._path}, so that no other process uses it: {text_of(error)}") from None
+
+    def _read(self) -> None:
+        with open(self._descriptor, "rb", closefd=False) as file:
+            for number, line in enumerate(iter(partial(file.readline, _MAX_LINE_BYTES), b""), 1):
+                self._size += len(line)
+                self._is_torn = not line.endswith(b"\n")  # if it is the last one, its writer was killed within it
+                try:
+                    _take_in(self.known, line)
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    raise UserError(f"{self._path}, line {number}: not a line of a results file") from None
 
 
-def worth_another_try(known: dict[str | None, Result]) -> list[str] | None:
-    """Return the recipients to send a message to again, by its results; None: all of them.
+def _take_in(known: dict[str, Record], line: bytes) -> None:
+    """Take in one line.
 
-    A message that could not even be read has one result, without a recipient; nothing of it was sent.
+    Raises:
+        ValueError, KeyError, TypeError, RecursionError: it is none of ours.
     """
-    if None in known and len(known) == 1:
-        return None
-    return [address for address, result in known.items() if address is not None and result.is_worth_another_try]
+    try:
+        found = json.loads(line)
+    except ValueError:
+        if _BEGINNING.startswith(line[: len(_BEGINNING)].rstrip(b"\n")):  # its writer was killed within it
+            return
+        raise
+    file, recipient, outcome = found["file"], found["recipient"], found["outcome"]
+    if not isinstance(file, str) or not isinstance(recipient, str | None):
+        raise TypeError
+    if outcome == _BEGUN:
+        known.setdefault(file, Record()).add_begun(recipient)
+        return
+    more = found.get("more", 0)  # before there were "begun" lines, this was not told
+    if outcome not in _OUTCOMES or not isinstance(more, int):
+        raise ValueError
+    result = Result(file=file, recipient=recipient, outcome=outcome, reply=found["reply"], error=found.get("error"))
+    known.setdefault(file, Record()).add(result, more)

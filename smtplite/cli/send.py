@@ -6,15 +6,17 @@ import argparse
 import os
 import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
+from smtplite.cli.files import MAX_MESSAGE_BYTES, FileError, kind_of, read_file, text_of
 from smtplite.cli.progress import Lines, Progress, Tally, show_progress
-from smtplite.cli.results import Result, Results, read_results, results_of, worth_another_try
+from smtplite.cli.results import Record, Result, Results, begun_lines, results_of
 from smtplite.cli.server_options import add_server_options, client_options, explain, tls_context
 from smtplite.cli.terminal import HelpFormatter, UserError, count, on_stop, plural, printable, seconds
 
@@ -70,6 +72,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--to", action="append", metavar="ADDRESS", help="a recipient of all of them; may be repeated")
     parser.add_argument("--results", type=Path, metavar="FILE", help="a JSON line for each recipient is added to it")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results of an earlier run: send only the rest")
+    parser.add_argument(
+        "--resend-unknown", action="store_true", help="with --resume: to those as well who may have it already"
+    )
     parser.add_argument("--connections", type=count, metavar="N", help=f"at most (default: {_CONNECTIONS})")
     parser.add_argument(
         "--in-flight",
@@ -92,21 +97,44 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _run(options: argparse.Namespace) -> int:
     import anyio
 
-    known = {} if options.resume is None else read_results(options.resume)
-    jobs = _jobs(options.files, known, options.to)
-    arguments = client_options(options.server, options)
-    if options.connections is not None:
-        arguments["max_connections"] = options.connections
-    options.connections = arguments.setdefault("max_connections", _CONNECTIONS)  # the URL may say it, too
-    if options.chunking:
-        arguments["chunking"] = True
-    client = _client(arguments, options.ca)
-    if not jobs:
-        print("nothing is left to send")
-        return 0
-    with Results(options.results or options.resume) as results:
+    if options.resend_unknown and options.resume is None:
+        raise UserError("--resend-unknown needs --resume FILE, which says what is unknown")
+    with ExitStack() as stack:
+        results, known = (None, {}) if options.resume is None else _earlier(options.resume, options.results, stack)
+        jobs, unknown = _jobs(options.files, known, options)
+        arguments = client_options(options.server, options)
+        if options.connections is not None:
+            arguments["max_connections"] = options.connections
+        options.connections = arguments.setdefault("max_connections", _CONNECTIONS)  # the URL may say it, too
+        if options.chunking:
+            arguments["chunking"] = True
+        client = _client(arguments, options.ca)
+        if unknown:
+            print(f"{plural(unknown, 'message')} may have arrived: left alone (--resend-unknown sends them again)")
+        if not jobs:
+            print("nothing is left to send")
+            return _SOME_UNKNOWN if unknown else 0
+        if options.results is not None and results is None:
+            results = stack.enter_context(Results(options.results))
         work = _Work(client, jobs, options, results)
-        return anyio.run(work.run)
+        code = anyio.run(work.run)
+        return _SOME_UNKNOWN if unknown and code in (0, _SOME_REFUSED) else code
+
+
+def _earlier(resume: Path, results: Path | None, stack: ExitStack) -> tuple[Results, dict[str, Record]]:
+    """Read the results of earlier runs; return the file to write to as well. Nobody else has them until we end."""
+    if results is None or _is_same(resume, results):
+        earlier = stack.enter_context(Results(resume, must_exist=True))
+        return earlier, earlier.known
+    known = stack.enter_context(Results(resume, read_only=True)).known
+    return stack.enter_context(Results(results, known=known)), known
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def _client(arguments: dict[str, Any], ca: Path | None) -> Client:
@@ -124,37 +152,55 @@ def _client(arguments: dict[str, Any], ca: Path | None) -> Client:
 # What is sent
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class _Job:
     """A message to send.
 
     Attributes:
         file: its path, or "-".
+        content: what is in it; None: not read yet.
         recipients: None: those of its header section.
+        without: of these, those to whom it is not sent again.
     """
 
     file: str
-    recipients: Sequence[str] | None
+    content: bytes | None = None
+    recipients: Sequence[str] | None = None
+    without: frozenset[str] = frozenset()
 
     def read(self) -> bytes:
-        if self.file == _STDIN:
-            return sys.stdin.buffer.read()
-        with open(self.file, "rb") as file:
-            return file.read()
+        return read_file(self.file, MAX_MESSAGE_BYTES) if self.content is None else self.content
 
 
-def _jobs(arguments: Sequence[str], known: dict[str, dict[str | None, Result]], to: Sequence[str] | None) -> list[_Job]:
-    jobs = []
+def _jobs(arguments: Sequence[str], known: Mapping[str, Record], options: argparse.Namespace) -> tuple[list[_Job], int]:
+    """Return what to send, and how many messages are left alone because they may have arrived."""
+    jobs, unknown = [], 0
+    again = options.resend_unknown
     for file in dict.fromkeys(file for argument in arguments for file in _files(argument)):
-        recipients = to
+        job = _Job(file=file, recipients=options.to)
         if file in known:
-            again = worth_another_try(known[file])
-            if again is not None:
-                if not again:
-                    continue
-                recipients = again
-        jobs.append(_Job(file, recipients))
-    return jobs
+            record = known[file]
+            if record.has_unknown and not again:
+                unknown += 1
+            left = record.recipients_left(resend_unknown=again)
+            if left is not None and not left:
+                continue
+            job = _Job(
+                file=file,
+                recipients=options.to if left is None else left,
+                without=record.recipients_done(resend_unknown=again) if left is None else frozenset(),
+            )
+        if file == _STDIN:  # now, while Ctrl-C ends whatever waits
+            job = attrs.evolve(job, content=_read_stdin())
+        jobs.append(job)
+    return jobs, unknown
+
+
+def _read_stdin() -> bytes:
+    content = sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)
+    if len(content) > MAX_MESSAGE_BYTES:
+        raise UserError(f"cannot read stdin: it has more than {MAX_MESSAGE_BYTES:,} bytes")
+    return content
 
 
 def _files(argument: str) -> Iterator[str]:
@@ -162,8 +208,14 @@ def _files(argument: str) -> Iterator[str]:
         yield argument
         return
     if not os.path.isdir(argument):
-        if not os.path.exists(argument):
-            raise UserError(f"cannot read {argument}: no such file or folder")
+        try:
+            kind = kind_of(os.stat(argument).st_mode)
+        except FileNotFoundError:
+            raise UserError(f"cannot read {argument}: no such file or folder") from None
+        except OSError as error:
+            raise FileError("read", argument, text_of(error)) from None
+        if kind is not None:
+            raise FileError("read", argument, f"it is {kind}, not a regular file (- is stdin)")
         yield argument
         return
     found = False
@@ -178,7 +230,7 @@ def _files(argument: str) -> Iterator[str]:
 
 
 def _raise_unreadable(error: OSError) -> None:
-    raise UserError(f"cannot read {error.filename}: {error.strerror or error}")
+    raise FileError("read", error.filename, text_of(error))
 
 
 # Sending
@@ -191,10 +243,12 @@ class _Work:
         client: to the server.
         jobs: what to send.
         options: of the command line.
-        results: where to write down what became of each.
+        results: where to write down what is begun, and what became of each; None: nowhere.
     """
 
-    def __init__(self, client: Client, jobs: Sequence[_Job], options: argparse.Namespace, results: Results) -> None:
+    def __init__(
+        self, client: Client, jobs: Sequence[_Job], options: argparse.Namespace, results: Results | None
+    ) -> None:
         self._client = client
         self._jobs = jobs
         self._options = options
@@ -204,6 +258,7 @@ class _Work:
         self._problems = 0
         self._signal: int | None = None  # the first that asked us to stop
         self._error: Exception | None = None  # what stopped us
+        self._taking: anyio.CancelScope | None = None  # while messages are begun
 
     async def run(self) -> int:
         """Send; return the exit code."""
@@ -234,15 +289,41 @@ class _Work:
                         connections=options.connections,
                         in_flight=options.in_flight,
                         timeout=options.timeout,
+                        drain=_DRAIN_SECONDS,
+                        on_begin=None if self._results is None else self._begin,
                     ) as deliveries:
-                        async for delivery in deliveries:
-                            self._record(delivery)
+                        await self._take(deliveries)
                 finally:
-                    # What was cut off: by Ctrl-C, or by an error.
+                    # What was under way when it ended, by Ctrl-C or by an error.
                     for delivery in deliveries.rest if deliveries is not None else ():
                         self._record(delivery)
         except Exception as error:  # noqa: BLE001 (raised, or said, by _finish)
-            self._error = error
+            self._error = self._error or error
+
+    async def _take(self, deliveries: Deliveries) -> None:
+        """Write down the outcomes, until there are no more, we were asked to stop, or something is in the way.
+
+        The block of `send_many` is left as by `break` in all these cases: what is under way still gets its verdict.
+        """
+        import anyio
+
+        with anyio.CancelScope() as self._taking:
+            if self._signal is not None:
+                return
+            try:
+                async for delivery in deliveries:
+                    self._record(delivery)
+                    if self._error is not None:
+                        return
+            except UserError as error:
+                self._error = self._error or error
+
+    def _begin(self, items: list[Any]) -> None:
+        """Write down what is about to be sent. If that fails nothing of it is sent, and nothing more is begun."""
+        if self._error is not None:
+            raise self._error
+        lines = b"".join([begun_lines(item.tag.file, item.tag.recipients) for item in items])
+        cast("Results", self._results).begin(lines)
 
     def _outgoing(self) -> Iterator[Outgoing]:
         """Yield the messages, each read when its turn comes; none once we were asked to stop."""
@@ -251,9 +332,15 @@ class _Work:
                 return
             try:
                 content = job.read()
-            except OSError as error:
-                self._decided([Result(file=job.file, recipient=None, outcome="not_sent", error=_reason(error))])
+            except FileError as error:
+                reason = f"cannot be read: {error.reason}"
+                self._decided([Result(file=job.file, recipient=None, outcome="not_sent", error=reason)])
                 continue
+            if job.without:
+                recipients = _recipients_without(job, content, self._options.sender)
+                if recipients is not None and not recipients:
+                    continue
+                job = attrs.evolve(job, recipients=recipients)
             yield self._message(job, content)
 
     def _message(self, job: _Job, content: bytes) -> Outgoing:
@@ -270,17 +357,21 @@ class _Work:
                 pass  # sending says it again, for this message alone
             else:
                 envelope = attrs.evolve(envelope, long_lines=self._options.long_lines)
-                return Outgoing(content, envelope=envelope, tag=job.file)
-        return Outgoing(content, sender=sender, recipients=job.recipients, tag=job.file)
+                return Outgoing(content, envelope=envelope, tag=job)
+        return Outgoing(content, sender=sender, recipients=job.recipients, tag=job)
 
     def _record(self, delivery: Delivery) -> None:
         outgoing = cast("Outgoing", delivery.item)  # as all that _outgoing yields
         error = delivery.error
         explanation = None if error is None else explain(error)
-        self._decided(results_of(outgoing.tag, delivery.receipt, error, explanation))
+        self._decided(results_of(cast("_Job", outgoing.tag).file, delivery.receipt, error, explanation))
 
     def _decided(self, results: list[Result]) -> None:
-        self._results.write(results)
+        if self._results is not None:
+            try:
+                self._results.write(results)
+            except UserError as error:  # counted and shown all the same
+                self._error = self._error or error
         self._tally.add(results)
         for result in results:
             if result.outcome != "accepted":
@@ -299,6 +390,8 @@ class _Work:
             return
         self._signal = number
         sending.deadline = anyio.current_time() + _DRAIN_SECONDS
+        if self._taking is not None:  # a message that is still being read would be waited for
+            self._taking.cancel()
         self._progress.say("stopping: waiting for what is under way; Ctrl-C again stops at once")
 
     def _finish(self) -> int:
@@ -322,8 +415,16 @@ class _Work:
         return _SOME_REFUSED if outcomes["refused"] or outcomes["not_sent"] else 0
 
 
-def _reason(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or error}"
+def _recipients_without(job: _Job, content: bytes, sender: str | None) -> list[str] | None:
+    """Return the recipients that are left of a message; None: it cannot be read, which sending says again."""
+    from smtplite.errors import MessageError
+    from smtplite.message.prepared import envelope_of
+
+    try:
+        found = envelope_of(content, sender, job.recipients).recipients
+    except MessageError:
+        return None
+    return [recipient.address for recipient in found if recipient.address not in job.without]
 
 
 def _problem(result: Result) -> str:

@@ -17,6 +17,7 @@ from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smtplite.cli.files import check_file
 from smtplite.cli.server_options import PASSWORD_VARIABLE, password_of
 from smtplite.cli.terminal import HelpFormatter, Output, UserError, count, on_stop, plural, port, printable
 
@@ -194,6 +195,8 @@ def _faults(options: argparse.Namespace) -> Iterator[tuple[str, str | bytes, dic
 
 def _own_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for path in (certificate, key):
+        check_file(path)
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError:  # before OSError, of which it is one

@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from smtplite.cli.files import MAX_SMALL_BYTES, check_file, read_file
 from smtplite.cli.terminal import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _ADVICE: Final = {
     'pass tls="implicit"': "write smtps:// in place of smtp://",
     "pass tls_context= that trusts its CA (on the command line: --ca)": "name the file of its CA with --ca",
     "or pass that one as tls_hostname=": "or add ?tls_hostname=NAME to the URL",
+    "the block of send_many was left before its turn came": "the command was stopped before its turn came",
 }
 
 
@@ -137,9 +139,7 @@ def password_of(user: str, file: Path | None = None) -> str:
 
 def _first_line(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from None
+        text = read_file(file, MAX_SMALL_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8") from None
     line = text.partition("\n")[0].removesuffix("\r")
@@ -177,6 +177,7 @@ def tls_context(ca: Path | None, kind: type[_Context]) -> _Context:
     if ca is None:
         context.load_default_certs()
         return context
+    check_file(ca)
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError:  # before OSError, of which it is one

@@ -165,6 +165,11 @@ def test_a_long_line_is_sent_as_the_articles_program_does(job: Callable[..., lis
         assert b"\r\n" + b"x" * 5000 + b"\r\n" in server.messages[0].content
 
 
+def test_a_job_file_is_a_regular_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["job", "/dev/zero"]) == 1
+    assert capsys.readouterr().err == "smtplite job: cannot read /dev/zero: it is a device, not a regular file\n"
+
+
 def test_a_message_that_cannot_be_sent(job: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     with article_server() as server:
         assert main(job(server, text=MAIL_TXT + "x\0\n")) == 1

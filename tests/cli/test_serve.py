@@ -347,7 +347,11 @@ def test_it_serves_other_clients_too(catch: Catch) -> None:
         (["--tls", "implicit", "--cert", "x"], "--cert and --key go together"),
         (["--cert", "x", "--key", "y"], "--cert and --ca-file are for --tls"),
         (["--ca-file", "x"], "--cert and --ca-file are for --tls"),
-        (["--tls", "implicit", "--cert", "/nowhere", "--key", "/nowhere"], "cannot read /nowhere or /nowhere"),
+        (["--tls", "implicit", "--cert", "/nowhere", "--key", "/nowhere"], "cannot read /nowhere: No such file"),
+        (
+            ["--tls", "implicit", "--cert", "/dev/null", "--key", "/x"],
+            "cannot read /dev/null: it is a device, not a reg",
+        ),
         (["--tls", "implicit", "--cert", __file__, "--key", __file__], "are no certificate and its key, in PEM"),
         (["--tls", "implicit", "--ca-file", "/nowhere/ca.pem"], "cannot write /nowhere/ca.pem: "),
         (["--fail-after-dot", "250 ok"], "--fail-after-dot takes a reply such as 451"),

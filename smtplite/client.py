@@ -18,10 +18,10 @@ import anyio.abc
 from smtplite.callbacks import pass_through
 from smtplite.elsewhere import METHODS, OPTIONS, explained
 from smtplite.errors import ConfigurationError, ServiceUnavailable, SMTPError
-from smtplite.message.content import in_thread
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Outgoing
 from smtplite.message.prepared import is_large, prepare
 from smtplite.message.signing import Sign
+from smtplite.message.threads import in_thread
 from smtplite.options import Options, Timeouts, TLSMode, check_number, check_timeout, options_of
 from smtplite.protocol.commands import Noop
 from smtplite.results import Receipt, ServerInfo

@@ -74,7 +74,7 @@ CORE: list[set[str]] = [
     {"window"},
 ]
 MESSAGE: list[set[str]] = [
-    {"addresses", "headers"},
+    {"addresses", "headers", "threads"},
     {"wire"},
     {"flatten"},
     {"content", "signing", "composing"},

@@ -14,17 +14,17 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, TypeVar, TypeVarTuple
+from typing import Any, BinaryIO, Final, Protocol
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import attrs
 
 from smtplite.errors import LocalProtocolError, MessageError, SMTPError
+from smtplite.message.threads import in_thread
 from smtplite.message.wire import ContentChecker, Octets, cut
 
-__all__ = ["WHOLE_BYTES", "Body", "Content", "ContentBody", "ContentReader", "OctetBody", "in_thread"]
+__all__ = ["WHOLE_BYTES", "Body", "Content", "ContentBody", "ContentReader", "OctetBody"]
 
 
 #: Content up to this size goes in one write with its end of data.
@@ -36,30 +36,6 @@ _READ_BYTES: Final = 1_048_576
 _TURN_BYTES: Final = 1_048_576
 #: Small chunks of a stream are gathered up to WHOLE_BYTES, but not for longer than this.
 _GATHER_SECONDS: Final = 1.0
-#: Worker threads of one event loop. Our own, because those of anyio may all be waiting for us to send.
-_THREADS: Final = 8
-
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
-
-_limiters: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("smtplite threads")
-
-
-async def in_thread(function: Callable[[*_Ts], _T], *arguments: *_Ts, abandon_on_cancel: bool = False) -> _T:
-    """Call a function in a worker thread.
-
-    Args:
-        function: what to call. It cannot be stopped: what it does should take a moment only.
-        arguments: its.
-        abandon_on_cancel: True: whoever is cancelled does not wait for it; for what leaves no trace.
-    """
-    try:
-        limiter = _limiters.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(_THREADS)
-        _limiters.set(limiter)
-    return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter, abandon_on_cancel=abandon_on_cancel)
 
 
 # What a session sends

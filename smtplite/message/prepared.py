@@ -28,12 +28,14 @@ from smtplite.message.addresses import (
     reverse_path,
     sender_of,
 )
-from smtplite.message.content import Body, Content, ContentReader, OctetBody, in_thread
+from smtplite.message.content import Body, Content, ContentReader, OctetBody
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Recipient
 from smtplite.message.flatten import LARGE_BYTES, flattened, is_dkim_signed, signed_names
 from smtplite.message.headers import FieldNeedsUtf8, unfold
 from smtplite.message.signing import Sign, Signing
+from smtplite.message.threads import in_thread
 from smtplite.message.wire import (
+    MAX_TEXT_LINE_BYTES,
     check_header_section,
     check_text,
     dropped_size,
@@ -470,6 +472,8 @@ def _prepare_octets(
     header = header[dropped:]
     is_signed = check_header_section(header, is_binary=is_binary, first_line=first_line)
     if envelope is None:
+        if len(header) > MAX_TEXT_LINE_BYTES:  # before anything is read of it: no field has a line that is too long
+            check_text(header, first_line=first_line)
         envelope = envelope_of(header, sender, recipients)
     reading = _Reading.of(envelope)
     long_lines = envelope.long_lines == "send"

@@ -11,8 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from smtplite.errors import ConnectionLost, SMTPError
-from smtplite.message.content import Body, in_thread
+from smtplite.message.content import Body
 from smtplite.message.prepared import Prepared
+from smtplite.message.threads import in_thread
 from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.window import Submission

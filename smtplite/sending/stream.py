@@ -20,10 +20,10 @@ import anyio.abc
 import attrs
 
 from smtplite.errors import ConnectionLost, LocalProtocolError, MessageError, SMTPError
-from smtplite.message.content import in_thread
 from smtplite.message.envelope import Outgoing
 from smtplite.message.prepared import Prepared, is_large, prepare
 from smtplite.message.signing import Sign
+from smtplite.message.threads import in_thread
 from smtplite.results import Delivery
 from smtplite.sending.deadline import Deadline
 from smtplite.sending.items import Items, Ready

@@ -200,6 +200,7 @@ def test_only_what_cannot_duplicate_is_left_unless_the_unknown_is_asked_for() ->
 @pytest.mark.parametrize("later", ["not_sent", "refused"])
 @pytest.mark.parametrize("whom", ["x@y.example", None])
 def test_what_may_have_arrived_is_not_undone_by_a_later_run_that_did_not_send_it(later: str, whom: str | None) -> None:
+    """R31."""
     record = Record()
     record.add_begun(whom)
     record.close("a.eml")
@@ -249,6 +250,7 @@ def test_where_files_cannot_be_locked_it_is_said(path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("kind", ["FIFO", "device", "socket", "folder"])
 @pytest.mark.parametrize("read_only", [True, False])
 def test_it_is_a_regular_file(kind: str, read_only: bool, path: Path) -> None:
+    """R33."""
     if kind == "FIFO":
         os.mkfifo(path)
     elif kind == "device":

@@ -155,6 +155,7 @@ def case(start: Start, spawn: Spawn, run: Run, tmp_path: Path) -> Case:
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "END_OF_DATA", "RSET"])
 @pytest.mark.exhaustive(keep=6)
 def test_a_kill_at_a_chosen_moment_leaves_the_truth(verb: str, options: list[str], case: Case) -> None:
+    """R31."""
     case.fill(24)
     target: dict[str, Any] = {} if verb in ("DATA", "RSET") else {"to": "r13a@example.net"}
     if verb == "MAIL":
@@ -173,7 +174,7 @@ def test_a_kill_at_a_chosen_moment_leaves_the_truth(verb: str, options: list[str
 @pytest.mark.parametrize("seed", range(100))
 @pytest.mark.exhaustive(keep=8)
 def test_a_kill_at_any_moment_leaves_the_truth(seed: int, case: Case) -> None:
-    """The moment is when the file has so many bytes, or the server so many messages."""
+    """R31: The moment is when the file has so many bytes, or the server so many messages."""
     choose = random.Random(seed)
     case.fill(60)
     options = choose.choice([[], ["--chunking"], ["--connections", "1"], ["--chunking", "--in-flight", "3"]])
@@ -198,6 +199,7 @@ def limit_files(octets: int) -> Callable[[], None]:
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.exhaustive(keep=5)
 def test_a_full_disk_ends_it_and_leaves_the_truth(seed: int, case: Case, finish: Finish) -> None:
+    """R31."""
     choose = random.Random(seed)
     case.fill(40)
     options = choose.choice([[], ["--chunking"], ["--connections", "1"]])
@@ -228,6 +230,7 @@ def test_what_was_accepted_while_the_disk_was_full_is_still_shown(case: Case, fi
 
 @pytest.mark.parametrize("option", ["--results", "--resume"])
 def test_a_second_process_on_the_same_file_is_refused(option: str, case: Case, finish: Finish) -> None:
+    """R31."""
     case.fill(5)
     held = case.server.hold("END_OF_DATA", to="r2a@example.net")
     program = case.send("--connections", "1", "--results", str(case.log))
@@ -275,7 +278,7 @@ def test_what_two_files_say_is_known_together(case: Case) -> None:
 def test_ctrl_c_ends_it_although_a_message_is_still_being_read(
     number: signal.Signals, case: Case, finish: Finish
 ) -> None:
-    """What is read in a thread cannot be stopped: here it takes for ever, and holds nobody up."""
+    """R27: What is read in a thread cannot be stopped: here it takes for ever, and holds nobody up."""
     case.fill(3)
     (case.outbox / "0001.eml").write_bytes(
         b"From: ada@example.org\r\nTo: r1a@example.net, r1b@example.net\r\n" + b"X: y\r\n" * 2000 + b"\r\nHi\r\n"

@@ -514,7 +514,7 @@ def test_what_is_known_is_in_the_file_even_if_it_is_killed(
 def test_what_is_no_regular_file_is_named_and_nobody_waits_for_it(
     start: Start, run: Run, write: Write, outbox: Path, tmp_path: Path
 ) -> None:
-    """In a folder it costs that message alone; a link is what it leads to."""
+    """R33: In a folder it costs that message alone; a link is what it leads to."""
     server = start()
     write(1).rename(tmp_path / "elsewhere")
     (outbox / "0001.eml").symlink_to(tmp_path / "elsewhere")

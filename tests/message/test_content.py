@@ -30,9 +30,10 @@ from smtplite.errors import ExtensionRequired, MessageError
 from smtplite.message import content as content_module
 from smtplite.message import prepared as message_module
 from smtplite.message import wire as wire_module
-from smtplite.message.content import WHOLE_BYTES, Body, Content, OctetBody, in_thread
+from smtplite.message.content import WHOLE_BYTES, Body, Content, OctetBody
 from smtplite.message.envelope import Envelope
 from smtplite.message.prepared import Prepared, prepare
+from smtplite.message.threads import in_thread
 from smtplite.message.wire import MAX_HEADER_SECTION_BYTES, MAX_TEXT_LINE_BYTES, PIECE_BYTES, ContentChecker
 from smtplite.protocol.extensions import Extensions
 from tests.exhaustive import examples

@@ -278,6 +278,14 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "interop/test_full.py::test_a_stream_of_a_default_client_loses_nothing",
         "interop/test_full.py::test_many_senders_of_a_default_client_lose_nothing",
     ),
+    "R27": (
+        "linear::four_times_the_text_takes_no_more_than_linear_time",
+        "linear::a_line_that_is_too_long_is_found_before_any_field_is_read",
+        "linear::messages_that_are_slow_to_read_make_no_other_wait",
+        "message/test_addresses.py::test_r27_reading_costs_linear_time",
+        "message/test_threads.py::test_one_that_was_abandoned_counts_no_more",
+        "cli/test_resume.py::test_ctrl_c_ends_it_although_a_message_is_still_being_read",
+    ),
     "R28": (
         "auth::whatever_a_server_says_to_auth_it_is_quoted_without_the_secret",
         "auth::of_a_text_that_could_hold_a_short_secret_nothing_is_shown",
@@ -294,7 +302,16 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "client/test_tls.py::test_an_alert_in_a_stream_of_messages",
         "client/test_tls.py::test_an_alert_of_a_stream_of_the_users_own_tls",
     ),
+    "R31": (
+        "cli/test_resume.py::test_a_kill_at_a_chosen_moment_leaves_the_truth",
+        "cli/test_resume.py::test_a_kill_at_any_moment_leaves_the_truth",
+        "cli/test_resume.py::test_a_full_disk_ends_it_and_leaves_the_truth",
+        "cli/test_resume.py::test_a_second_process_on_the_same_file_is_refused",
+        "cli/test_results.py::test_what_may_have_arrived_is_not_undone_by_a_later_run_that_did_not_send_it",
+    ),
     "R33": (
+        "cli/test_send.py::test_what_is_no_regular_file_is_named_and_nobody_waits_for_it",
+        "cli/test_results.py::test_it_is_a_regular_file",
         "options/test_arguments.py::test_an_argument_that_is_nonsense_is_taken_or_named",
         "options/test_arguments.py::test_what_looks_like_a_host_says_what_to_write_instead",
         "options/test_arguments.py::test_what_connect_returns_and_raises",

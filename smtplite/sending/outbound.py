@@ -14,7 +14,7 @@ from smtplite.errors import ConnectionLost, SMTPError
 from smtplite.message.content import Body
 from smtplite.message.prepared import Prepared
 from smtplite.message.threads import in_thread
-from smtplite.protocol.outcomes import Outcome, RecipientOutcome
+from smtplite.protocol.outcomes import Outcome
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.window import Submission
 from smtplite.results import Receipt
@@ -27,6 +27,7 @@ __all__ = ["Outbound", "Queue"]
 
 #: Connections that end before MAIL was written count for nothing, but somebody must stop.
 _MAX_VAIN_CONNECTIONS: Final = 2
+_ACCEPTED: Final = Outcome.ACCEPTED
 
 
 class Outbound(Submission):
@@ -110,7 +111,7 @@ class Outbound(Submission):
         """
         if not self.is_done:
             return True
-        if not self._may_be_resent:
+        if self._is_accepted or not self._may_be_resent:
             return False
         if self.was_written:
             self._was_resent = True
@@ -121,6 +122,14 @@ class Outbound(Submission):
         self.reopen()
         if not self.transactions:  # a try that counts for nothing: what comes now decides
             self._session = None
+        return True
+
+    @property
+    def _is_accepted(self) -> bool:
+        """True if the server took it for everybody: nothing is left to be decided."""
+        for outcome in self._outcomes:  # noqa: SIM110 (all() takes three times as long)
+            if outcome.outcome is not _ACCEPTED:
+                return False
         return True
 
     @property
@@ -145,19 +154,22 @@ class Outbound(Submission):
         Args:
             error: what kept it from going on, if anything did; of no interest if somebody was delivered.
         """
-        session, outcomes = self._session, self.outcomes
-        if session is None or not any(outcome.outcome is Outcome.ACCEPTED for outcome in outcomes):
+        session, outcomes = self._session, self._outcomes
+        prepared = self.prepared
+        is_accepted = self._is_accepted
+        if session is None or not (is_accepted or any(decided.outcome is _ACCEPTED for decided in outcomes)):
             if self.failure is not None and not isinstance(self.failure, SMTPError):
                 self._say(None)
                 raise self.failure
             failure = self.error or self.failure or error or ConnectionLost("not sent: its turn never came")
             self._say(self.completed(failure))
             raise failure from failure.__cause__
+        sets = {"accepted": prepared.recipients} if is_accepted else self._sets()
         receipt = Receipt(
-            **self._sets(outcomes),
+            **sets,
             reply=self.transaction.reply,
-            replies=self._replies(outcomes),
-            message_id=self.prepared.message_id,
+            replies=self._replies(),
+            message_id=prepared.message_id,
             server=session.extensions.greeting.partition(" ")[0],
             tls=session.tls_version,
         )
@@ -166,7 +178,7 @@ class Outbound(Submission):
 
     def completed(self, error: SMTPError) -> SMTPError:
         """Complete an error: the four sets of recipients, and the transcript."""
-        for name, value in self._sets(self.outcomes).items():
+        for name, value in self._sets().items():
             setattr(error, name, value)
         error.message_id = self.prepared.message_id
         if self._session is not None and not error.transcript:
@@ -178,7 +190,7 @@ class Outbound(Submission):
     def was_cancelled(self) -> None:
         """Say what became of a message whose `send` was cancelled, to those who can still hear it."""
         self._say(None)
-        unknown = self._sets(self.outcomes)["unknown"]
+        unknown = self._sets()["unknown"]
         if unknown:
             logger.warning(
                 "send was cancelled after message %s was handed over: delivery unknown for %s",
@@ -186,10 +198,10 @@ class Outbound(Submission):
                 ", ".join(unknown),
             )
 
-    def _sets(self, outcomes: tuple[RecipientOutcome, ...]) -> dict[str, Any]:
+    def _sets(self) -> dict[str, Any]:
         """Return the four sets of recipients, as they were given: keyword arguments of a Receipt, or of an error."""
-        prepared = self.prepared
-        if {decided.outcome for decided in outcomes} == {Outcome.ACCEPTED}:
+        prepared, outcomes = self.prepared, self._outcomes
+        if self._is_accepted:
             return {"accepted": prepared.recipients, "refused": {}, "unknown": (), "not_sent": ()}
         by_outcome: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
         refused: dict[str, Reply] = {}
@@ -206,11 +218,15 @@ class Outbound(Submission):
             "not_sent": tuple(by_outcome[Outcome.NOT_SENT]),
         }
 
-    def _replies(self, outcomes: tuple[RecipientOutcome, ...]) -> dict[str, Reply]:
+    def _replies(self) -> dict[str, Reply]:
         """Return recipient -> the last reply about it."""
-        pairs = zip(self.prepared.recipients, self.prepared.positions, strict=True)
-        replies = ((address, outcomes[position].reply) for address, position in pairs)
-        return {address: reply for address, reply in replies if reply is not None}
+        outcomes = self._outcomes
+        replies: dict[str, Reply] = {}
+        for address, position in zip(self.prepared.recipients, self.prepared.positions, strict=True):
+            reply = outcomes[position].reply
+            if reply is not None:
+                replies[address] = reply
+        return replies
 
     def _say(self, error: SMTPError | None) -> None:
         if self._tracer.is_on:
@@ -219,7 +235,7 @@ class Outbound(Submission):
                     connection=None if self._session is None else self._session.number,
                     message_id=self.prepared.message_id,
                     error=error,
-                    **self._sets(self.outcomes),
+                    **self._sets(),
                 )
             )
 

@@ -150,8 +150,10 @@ class Deliveries:
         self._failure: Exception | None = None  # what the loop raises once nothing more can be done
         self._crash: BaseException | None = None  # what is no Exception, and ends the block at once
         self._left: SMTPError = ConnectionLost("not sent: the block of send_many was left before its turn came")
-        self._changed = anyio.Event()  # for the caller: an outcome, or the end
-        self._room = anyio.Event()  # for workers: something may be sent again
+        self._backlog = plan.connections * max(_OUTCOMES_PER_CONNECTION, plan.in_flight)  # outcomes that may lie
+        # Set and forgotten at a change; None: nobody waits.
+        self._changed: anyio.Event | None = None  # for the caller: an outcome, or the end
+        self._room: anyio.Event | None = None  # for workers: something may be sent again
         self._block: AbstractAsyncContextManager[None] | None = None
         self._tasks: anyio.abc.TaskGroup  # while the block runs
         self._rest: list[Delivery] = []
@@ -261,7 +263,7 @@ class Deliveries:
         self._tasks.start_soon(run)
 
     async def _wait_for_change(self) -> None:
-        if self._changed.is_set():  # else somebody waits for this one already
+        if self._changed is None:  # else somebody waits for this one already
             self._changed = anyio.Event()
         await self._changed.wait()
 
@@ -275,10 +277,6 @@ class Deliveries:
         self._outcomes.clear()
 
     # Messages
-
-    @property
-    def _backlog(self) -> int:
-        return self._plan.connections * max(_OUTCOMES_PER_CONNECTION, self._plan.in_flight)
 
     def next_outbound(self, session: Session) -> Outbound | None:
         """Return what comes next here, or None if there is nothing now, or there are too many outcomes already."""
@@ -387,12 +385,20 @@ class Deliveries:
 
     def _add(self, outcome: Delivery) -> None:
         self._outcomes.append(outcome)
-        self._changed.set()
+        if self._changed is not None:
+            self._wake_caller()
+
+    def _wake_caller(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
 
     def _call(self) -> None:
         """Wake all who wait: something may be sent again, or has ended."""
-        self._room.set()
-        self._changed.set()
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
+        self._wake_caller()
 
     # Workers
 
@@ -414,7 +420,7 @@ class Deliveries:
                 return True
             if self._is_dry and not (self._workers.acquiring or self._workers.holding):
                 break  # as long as others send, what they cannot finish comes back to whoever is there
-            if self._room.is_set():
+            if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()
         return False

@@ -715,20 +715,29 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
     for defect in defects:
         if isinstance(defect, _FATAL_DEFECTS):
             raise MessageError(f"{what} is no list of addresses: {source[:80]!r}: {defect}")
-    expected = [mailbox.identity for mailbox in mailboxes]
     read = mailboxes_of(text, what=what)
-    if [mailbox.identity for mailbox in read] != expected:
+    if not _are_same(read, mailboxes):
         raise MessageError(f"{what} does not read as the Address objects that it has: {text[:80]!r}: check their parts")
     if source != text:
         try:
             read = mailboxes_of(_without_words(tree), what=what)
         except MessageError:
             read = ()
-        if [mailbox.identity for mailbox in read] != expected:
+        if not _are_same(read, mailboxes):
             raise MessageError(f"{what} has an address that is not there as such: {source[:80]!r}")
     # The names are the objects', the addresses as they stand.
     return tuple(
-        attrs.evolve(mailbox, display_name=own.display_name) for mailbox, own in zip(read, mailboxes, strict=True)
+        mailbox if mailbox.display_name == own.display_name else attrs.evolve(mailbox, display_name=own.display_name)
+        for mailbox, own in zip(read, mailboxes, strict=True)
+    )
+
+
+def _are_same(some: tuple[Mailbox, ...], others: tuple[Mailbox, ...]) -> bool:
+    """Return True if these are the same mailboxes, in the same order."""
+    return len(some) == len(others) and all(
+        # Nearly all are written alike.
+        (one.local_part == other.local_part and one.domain == other.domain) or one.identity == other.identity
+        for one, other in zip(some, others, strict=True)
     )
 
 
@@ -752,6 +761,7 @@ def _without_words(tree: Any) -> str:
     return "".join(pieces)
 
 
+_NAMES_MAILBOXES: Final = frozenset({"from", "sender", "to", "cc", "bcc"})
 _RESENT_ONCE: Final = frozenset(
     {"resent-date", "resent-from", "resent-sender", "resent-to", "resent-cc", "resent-bcc", "resent-message-id"}
 )
@@ -765,6 +775,17 @@ def envelope_fields(message: Message[Any, Any]) -> EnvelopeFields:
     Of several Resent- blocks, the topmost is the one that counts (RFC 5322 3.6.6): it ends where another field stands
     between, or where a field comes again.
     """
+    fields: EnvelopeFields = {}
+    for name, value in message.raw_items():
+        lowered = name.lower()
+        if lowered in _NAMES_MAILBOXES:
+            fields.setdefault(lowered, []).append((name, value))
+        elif lowered in _RESENT_ONCE:
+            return _resent_fields(message)
+    return fields
+
+
+def _resent_fields(message: Message[Any, Any]) -> EnvelopeFields:
     resent: EnvelopeFields = {}
     for name, value in message.raw_items():
         lowered = name.lower()
@@ -774,14 +795,7 @@ def envelope_fields(message: Message[Any, Any]) -> EnvelopeFields:
             resent[lowered[7:]] = [(name, value)]
         elif resent and not lowered.startswith("resent-"):
             break
-    if resent:
-        return resent
-    fields: EnvelopeFields = {}
-    for name, value in message.raw_items():
-        lowered = name.lower()
-        if lowered in ("from", "sender", "to", "cc", "bcc"):
-            fields.setdefault(lowered, []).append((name, value))
-    return fields
+    return resent
 
 
 def _in_fields(fields: EnvelopeFields, kind: str, argument: str) -> list[str]:

@@ -30,7 +30,7 @@ from smtplite.message.addresses import (
 )
 from smtplite.message.content import Body, Content, ContentReader, OctetBody
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Recipient
-from smtplite.message.flatten import LARGE_BYTES, flattened, is_dkim_signed, signed_names
+from smtplite.message.flatten import LARGE_BYTES, flattened, signed_names
 from smtplite.message.headers import FieldNeedsUtf8, unfold
 from smtplite.message.signing import Sign, Signing
 from smtplite.message.threads import in_thread
@@ -414,11 +414,12 @@ def _prepare_object(
     wishes = reading.wishes
     needs_smtputf8 = reading.needs_smtputf8
     added = []
-    forbidden = signed_names(message) if is_dkim_signed(message) else frozenset()
-    if "Date" not in message and "date" not in forbidden:  # `in`: its value is not parsed, which may fail
+    names = {name.lower() for name, _ in message.raw_items()}
+    forbidden = signed_names(message) if "dkim-signature" in names else frozenset()
+    if "date" not in names and "date" not in forbidden:
         added.append(("Date", formatdate(localtime=True)))
-    message_id = _message_id(message)
-    if "Message-ID" not in message and "message-id" not in forbidden:
+    message_id = _message_id(message) if "message-id" in names else None
+    if "message-id" not in names and "message-id" not in forbidden:
         # The domain is given, or make_msgid would look this host's name up, and block.
         domain = reading.sender.wire[1:-1].rpartition(b"@")[2].decode("ascii") or "localhost"
         message_id = make_msgid(domain=domain)

@@ -50,6 +50,7 @@ from smtplite.message.headers import (
     phrase_source,
     unfold,
     utf8_of,
+    without_parameter,
 )
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.transparency import Normalizer
@@ -589,11 +590,13 @@ class _Header:
         return boundary
 
     def add_boundary(self, boundary: str) -> None:
-        """Put a boundary where there is none."""
+        """Put a boundary where there is none, or an empty one."""
         at = self._first("content-type")
         name, value = ("Content-Type", "multipart/mixed") if at < 0 else self._fields[at]
         source = source_of(value)
         check_field(name, source)
+        if "boundary" in source.lower():  # two of them, and a reader would take the first
+            source = without_parameter(unfold(source), "boundary").rstrip(" \t")
         line = f'{source}; boundary="{boundary}"'
         if len(name) + 2 + len(line) > LINE_CHARACTERS:
             line = f'{source};\r\n boundary="{boundary}"'

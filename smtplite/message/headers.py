@@ -805,3 +805,18 @@ def parameters_of(value: str) -> dict[str, str]:
                 continue
         found.setdefault(name, text)
     return found
+
+
+def without_parameter(value: str, name: str) -> str:
+    """Return a MIME field without one of its parameters, whatever stands there of it; without an empty one, too."""
+    at = value.find(";")
+    kept = [value if at < 0 else value[:at]]
+    while at >= 0:
+        segment = _SEGMENT.match(value, at + 1)
+        following = value.find(";", at + 1 if segment is None else segment.end())
+        part = value[at:] if following < 0 else value[at:following]
+        known = part[1:].partition("=")[0].partition("*")[0].strip(" \t").lower()
+        if known not in (name, ""):
+            kept.append(part)
+        at = following
+    return "".join(kept)

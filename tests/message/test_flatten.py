@@ -36,6 +36,7 @@ from smtplite.errors import MessageError
 from smtplite.message import flatten, prepared
 from smtplite.message.addresses import decode_words, mailboxes_of
 from smtplite.message.flatten import LARGE_BYTES, is_large, wire_bytes
+from smtplite.message.headers import parameters_of
 from tests.exhaustive import examples
 from tests.message.test_headers import lines_of, read_list, read_parameters, read_text
 
@@ -449,6 +450,33 @@ def test_any_message_is_sendable_and_flattened_twice_the_same_or_refused(
         assert wire_bytes(parsed(again), utf8=utf8, seven_bit=seven_bit) == again
     except MessageError:
         assert any(part.defects for part in parsed(wire).walk())
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        ('multipart/mixed; boundary=""', {}),
+        ('multipart/mixed; charset=x; BOUNDARY = "  "; type="text/html"', {"charset": "x", "type": "text/html"}),
+        ("multipart/mixed; boundary", {}),
+        ("multipart/mixed; boundary*=utf-8'';", {}),
+        ('multipart/mixed; boundary*0=""; x="; boundary=1"', {"x": "; boundary=1"}),
+    ],
+)
+@pytest.mark.parametrize("policy", ["default", "compat32"])
+def test_a_boundary_that_is_empty_gives_way_to_a_new_one(value: str, left: dict[str, str], policy: str) -> None:
+    """A reader takes the first of two."""
+    message: AnyMessage = Message(policy=POLICIES[policy])
+    message["MIME-Version"] = "1.0"
+    message["Content-Type"] = value
+    message.set_payload([MIMEText("one"), MIMEText("two")])
+    before = state(message)
+    wire = wire_bytes(message)
+    assert state(message) == before
+    written = parameters_of(value_in(wire, "Content-Type"))
+    assert len(written.pop("boundary")) > 10
+    assert written == left
+    assert bodies(parsed(wire))[1:] == [("text/plain", b"one"), ("text/plain", b"two")]
+    assert value_in(wire, "Content-Type").lower().count("boundary=") == 1 + ("; boundary=1" in value)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -1,5 +1,6 @@
-"""What is sent, and what came of it.
+"""Prepared: a message and its envelope, read and checked before the first octet is written, and fitted to a server.
 
+One job, although long: each form of a message, and each usual case with a short way of its own, ends in one `Prepared`.
 From the caller's message to its envelope and its wire form: `prepare` reads and checks everything before the first
 octet of a transaction is written (rule R20), and `Prepared.for_server` fits it to what one server offers.
 """

@@ -59,6 +59,7 @@ class Plan:
         rate_limit: entered and left before an item is taken.
         sign: signs each message.
         tracer: is told what becomes of each.
+        backlog: outcomes that the caller may leave lying before no more is sent.
     """
 
     connections: int
@@ -71,6 +72,12 @@ class Plan:
     rate_limit: AbstractAsyncContextManager[object] | None
     sign: Sign | None
     tracer: Tracer
+    backlog: int = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda plan: plan.connections * max(_OUTCOMES_PER_CONNECTION, plan.in_flight), takes_self=True
+        ),
+    )
 
 
 @attrs.define
@@ -150,7 +157,6 @@ class Deliveries:
         self._failure: Exception | None = None  # what the loop raises once nothing more can be done
         self._crash: BaseException | None = None  # what is no Exception, and ends the block at once
         self._left: SMTPError = ConnectionLost("not sent: the block of send_many was left before its turn came")
-        self._backlog = plan.connections * max(_OUTCOMES_PER_CONNECTION, plan.in_flight)  # outcomes that may lie
         # Set and forgotten at a change; None: nobody waits.
         self._changed: anyio.Event | None = None  # for the caller: an outcome, or the end
         self._room: anyio.Event | None = None  # for workers: something may be sent again
@@ -205,7 +211,7 @@ class Deliveries:
                 raise StopAsyncIteration
             await self._wait_for_change()
         outcome = self._outcomes.popleft()
-        if len(self._outcomes) == self._backlog // 2:
+        if len(self._outcomes) == self._plan.backlog // 2:
             self._call()
         return outcome
 
@@ -280,13 +286,13 @@ class Deliveries:
 
     def next_outbound(self, session: Session) -> Outbound | None:
         """Return what comes next here, or None if there is nothing now, or there are too many outcomes already."""
-        if self._is_leaving or len(self._outcomes) >= self._backlog:
+        if self._is_leaving or len(self._outcomes) >= self._plan.backlog:
             return None
         return self._ready.take(session) or self._new_outbound()
 
     def _new_outbound(self) -> Outbound | None:
         """Read and check the next item. One that cannot be sent is decided at once."""
-        while len(self._outcomes) < self._backlog and len(self._in_work) < self._plan.connections:
+        while len(self._outcomes) < self._plan.backlog and len(self._in_work) < self._plan.connections:
             found, item = self._items.next()
             if not found:
                 break

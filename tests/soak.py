@@ -43,11 +43,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from smtplite import Client, Delivery, Outgoing, Receipt, SMTPError, SMTPTimeout, Timeouts
+from smtplite.protocol.window import Window
 from smtplite.testing import (
     Mailbox,
     ReceivedMessage,
@@ -142,6 +143,8 @@ class Report:
     errors: collections.Counter[str] = attrs.field(factory=collections.Counter)
     taken: int = 0
     taken_but_unknown: int = 0
+    #: Verdicts that were taken at once with all that was owed (see `smtplite.protocol.usual`).
+    at_once: int = 0
     connections: int = 0
     kills: collections.Counter[str] = attrs.field(factory=collections.Counter)
     #: By chaos: what happened, how often.
@@ -161,6 +164,7 @@ class Report:
             f"{self.messages} messages in {self.seconds:.1f} s ({self.messages / (self.seconds or 1):.0f}/s)",
             f"recipients: {outcomes}; in all {self.outcomes.total()}",
             f"the server took {self.taken}, {self.taken_but_unknown} of them unknown to the client",
+            f"verdicts taken at once with all that was owed: {self.at_once}",
             f"errors: {errors or 'none'}",
             f"{self.connections} connections, {self.kills.total()} killed: {kills}",
             *(
@@ -769,6 +773,23 @@ def _means(samples: Sequence[tuple[int, int]], quarter: int, index: int) -> tupl
     return sum(values[:quarter]) // quarter, sum(values[-quarter:]) // quarter
 
 
+@contextlib.contextmanager
+def _counting_usual(report: Report) -> Iterator[None]:
+    """Count the messages whose replies were the usual ones, and were taken at once."""
+    receive_usual = Window.receive_usual
+
+    def counted(window: Window[Any]) -> Any:
+        taken = receive_usual(window)
+        report.at_once += taken is not None and taken[0] is not None
+        return taken
+
+    Window.receive_usual = counted  # type: ignore[method-assign,assignment] # for the time of a soak
+    try:
+        yield
+    finally:
+        Window.receive_usual = receive_usual  # type: ignore[method-assign] # as it was
+
+
 async def soak(settings: Settings) -> Report:
     """Run it, within bounds, and compare what the client said with what the server took."""
     report = Report()
@@ -789,8 +810,9 @@ async def soak(settings: Settings) -> Report:
             chunking=settings.chunking,
             trace=run.watch if settings.chaos else None,
         )
-        async with client:
-            await (run.send_many(client) if settings.send_many else run.send_each(client))
+        with _counting_usual(report):
+            async with client:
+                await (run.send_many(client) if settings.send_many else run.send_each(client))
         report.seconds = time.monotonic() - begun
         run.judge_memory()
     ledger.close(report, run.handed_in)

@@ -69,6 +69,7 @@ CORE: list[set[str]] = [
     {"parameters"},
     {"commands"},
     {"events", "state"},
+    {"usual"},
     {"connection", "outcomes"},
     {"transaction"},
     {"window"},

@@ -14,6 +14,7 @@ import binascii
 from base64 import b64decode
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from smtplite.errors import LocalProtocolError, RemoteProtocolError
@@ -49,6 +50,7 @@ from smtplite.protocol.redaction import REDACTED, Secrets
 from smtplite.protocol.reply import Reply, ReplyParser
 from smtplite.protocol.state import AFTER, RESERVED_CODES, RULES, Occasion, State
 from smtplite.protocol.transparency import ContentEncoder
+from smtplite.protocol.usual import USUAL, Group, group_of, usual_codes
 
 __all__ = ["MAX_CHALLENGES", "Connection"]
 
@@ -60,6 +62,8 @@ _AUTHENTICATION: Final = (Auth, AuthResponse, AuthCancel)
 _ENDS_OF_DATA: Final = (EndOfData, BdatLast)
 #: What a 250 leads to, for the commands that most replies answer.
 _AFTER_250: Final = {kind: state for kind in (Mail, Rcpt) if (state := RULES[kind].after_success) is not None}
+#: What the usual reply leads to.
+_AFTER_USUAL: Final = {kind: state for kind in USUAL if (state := RULES[kind].after_success) is not None}
 _BEGINS_SOMETHING: Final = frozenset({Bdat, BdatLast, EndOfData, *_AUTHENTICATION})
 _ENDED: Final = (State.CLOSING, State.CLOSED)
 
@@ -73,6 +77,10 @@ class Connection:
     Args:
         lmtp: speak LMTP (RFC 2033): LHLO, and a reply for each accepted recipient at the end of data.
     """
+
+    #: Whether what is usual is written and read at once (see `usual`). It changes nothing but the time that it takes:
+    #: tests turn it off, and compare.
+    _at_once = True
 
     def __init__(self, *, lmtp: bool = False) -> None:
         self.lmtp = lmtp
@@ -136,6 +144,11 @@ class Connection:
         return self._parser.has_data
 
     @property
+    def may_have_event(self) -> bool:
+        """True if `next_event` may return something without further octets."""
+        return self._parser.has_data or self._eof or self._violation is not None
+
+    @property
     def wants_content(self) -> bool:
         """True while `send_content` is legal: after 354 or a BDAT, until the content is complete."""
         if self._encoder is not None:
@@ -165,6 +178,12 @@ class Connection:
         Raises:
             LocalProtocolError: one of them is illegal where it stands; nothing changed.
         """
+        group = group_of(commands) if self._at_once else None
+        if group is not None and not group.has_chunk and self._takes(group):
+            self._pending.extend(commands)
+            data = b"".join([command.to_bytes() for command in commands])
+            self.octets_sent += len(data)
+            return data
         pending = self._pending
         newest = pending[-1] if pending else None
         chunk_left = self._chunk_left
@@ -181,6 +200,41 @@ class Connection:
         data = b"".join(octets)
         self.octets_sent += len(data)
         return data
+
+    def send_whole(self, commands: Sequence[Command], content: bytes) -> bytes | None:
+        """Return the octets of a group that ends in BDAT LAST, with the chunk; None: it must be sent step by step.
+
+        If it is None, nothing changed.
+        """
+        group = group_of(commands) if self._at_once else None
+        if group is None or not group.has_chunk or not self._takes(group):
+            return None
+        last = commands[-1]
+        if not isinstance(last, BdatLast) or last.size != len(content):
+            return None
+        self._pending.extend(commands)
+        octets = [command.to_bytes() for command in commands]
+        octets.append(content)
+        data = b"".join(octets)
+        self.octets_sent += len(data)
+        return data
+
+    def _takes(self, group: Group) -> bool:
+        """Return True if a group is legal now, as `_check` would say of each of its commands; False: ask that."""
+        pending = self._pending
+        if self.lmtp or self._chunk_left or not self.extensions.pipelining:
+            return False
+        if group.has_chunk and not self.extensions.chunking:
+            return False
+        state = self.state
+        if pending:
+            rule = RULES[type(pending[-1])]
+            if rule.ends_group or state in _ENDED:
+                return False
+            state = rule.while_owed or state
+        elif self._parser.has_data:
+            return False
+        return state in group.legal_in
 
     def _check(self, command: Command, newest: Command | None, chunk_left: int) -> bytes:
         """Return the octets of a command that is legal behind `newest`, the last that will be owed a reply before it.
@@ -341,6 +395,37 @@ class Connection:
             self._violation = str(error)
             self.state = AFTER[Occasion.BREACH]
             raise
+
+    def take_usual(self, count: int) -> tuple[list[Command], list[Reply]] | None:
+        """Take the replies to the oldest commands, if all are at hand and the usual ones; None: call `next_event`.
+
+        That is, 250, and 354 to DATA; each on one line, and of commands that a mail transaction consists of. Where it
+        is None, nothing was taken. Otherwise all is as if `next_event` had returned them, one after the other.
+
+        Args:
+            count: of how many commands.
+        """
+        pending = self._pending
+        if not self._at_once or self.lmtp or self._chunk_left or len(pending) < count or self.state in _ENDED:
+            return None
+        commands = list(pending) if len(pending) == count else list(islice(pending, count))
+        codes = usual_codes(commands)
+        if codes is None:
+            return None
+        replies = self._parser.take(codes, enhanced=self.extensions.enhanced_status_codes)
+        if replies is None:
+            return None
+        if len(pending) == count:
+            pending.clear()
+        else:
+            for _ in commands:
+                pending.popleft()
+        self.last_reply = replies[-1]
+        kind = type(commands[-1])
+        self.state = _AFTER_USUAL[kind]
+        if kind is Data:
+            self._encoder = ContentEncoder()
+        return commands, replies
 
     def _answer(self, command: Command, reply: Reply) -> Event:
         kind = type(command)

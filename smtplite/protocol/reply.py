@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -126,14 +126,16 @@ def _make(code: bytes, lines: tuple[bytes, ...], enhanced: bool) -> Reply:
     return Reply(int(code), lines, status)
 
 
-@lru_cache(maxsize=512)  # as above; and short lines alone, because the server chooses them
-def _short_reply(line: bytes, enhanced: bool) -> Reply | None:
+def _one_line(line: bytes, enhanced: bool) -> Reply | None:
     """Return the reply that this line is, or None if it is none by itself."""
     match = REPLY_LINE.fullmatch(line)
     if match is None:
         return None
     code, separator, text = match.groups(b"")
     return None if separator == b"-" else _make(code, (text,), enhanced)
+
+
+_short_reply: Final = lru_cache(maxsize=512)(_one_line)  # as above; and short lines alone, for the same reason
 
 
 def _no_reply(line: bytes, shown: Callable[[bytes], bytes] | None) -> RemoteProtocolError:
@@ -235,6 +237,32 @@ class ReplyParser:
                 self._code = b""
                 self._reply_octets = 0
                 return _make(code, lines, enhanced)
+
+    def take(self, codes: Sequence[int], *, enhanced: bool) -> list[Reply] | None:
+        """Return so many replies, if each is at hand, has this code, and is one line; else None, and nothing was taken.
+
+        Args:
+            codes: of the replies, in order.
+            enhanced: as in `next_reply`.
+        """
+        if self._lines:
+            return None
+        data, start = self._data, self._start
+        replies = []
+        for code in codes:
+            end = data.find(b"\n", start) + 1
+            length = end - start
+            if end == 0 or length > MAX_LINE_BYTES:
+                return None
+            line = data[start:end]
+            # A long one is none that a server says all day.
+            reply = _short_reply(line, enhanced) if length <= _SHORT_LINE_BYTES else _one_line(line, enhanced)
+            if reply is None or reply.code != code:
+                return None
+            replies.append(reply)
+            start = end
+        self._start = self._scanned = start
+        return replies
 
     def _check_unfinished_line(self, length: int) -> None:
         if self._data.startswith(_TLS_RECORDS, self._start):  # a line that may never end: who speaks TLS sends no CRLF

@@ -255,8 +255,12 @@ class Transaction:
 
     # What to write
 
-    def next_flight(self) -> bytes:
+    def next_flight(self, whole: bytes | None = None) -> bytes:
         """Return all commands that may be written now, to share one write; b"" if replies must be read first.
+
+        Args:
+            whole: all of the content. If it may be written behind these commands as one chunk, it is, and is handed
+                over: give it to the stream. Otherwise, and without it, `wants_content` says when it is to be sent.
 
         Raises:
             LocalProtocolError: they cannot be sent now; nothing changed.
@@ -282,6 +286,14 @@ class Transaction:
                 data = Data()
                 group.append(data)
         octets = b""
+        if whole is not None and group and content_follows and self.transfer is Transfer.ONE_CHUNK:
+            end = BdatLast(len(whole))
+            written = self._connection.send_whole([*group, end], whole)
+            if written is not None:
+                self._owed += len(group) + 1
+                to_send.clear()
+                self._hand_over(end)
+                return written
         if group:
             octets = self._connection.send_group(group)
             self._owed += len(group)
@@ -319,10 +331,14 @@ class Transaction:
                     self._chunk_ends = deque()
                 self._chunk_ends.append(connection.octets_sent)
                 return octets
-        self._end = end
-        self._content_end = connection.octets_sent
-        self.stage = _HANDED_OVER
+        self._hand_over(end)
         return octets
+
+    def _hand_over(self, end: EndOfData | BdatLast) -> None:
+        """Note that all of the content was given away, up to here."""
+        self._end = end
+        self._content_end = self._connection.octets_sent
+        self.stage = _HANDED_OVER
 
     def has_left(self, unsent: int) -> bool:
         """Return True if the last octet of the content is no longer with us.
@@ -384,6 +400,45 @@ class Transaction:
             self.fail(error, unsent=unsent, is_clean_end=not event.partial)
         else:
             raise LocalProtocolError(f"a transaction cannot take {type(event).__name__}: it sends no such command")
+
+    def receive_usual(self) -> tuple[list[Command], list[Reply]] | None:
+        """Take all the replies that are owed, if they are at hand and each is the usual one (see `usual`).
+
+        All that was written must have left: `unsent` would be 0. If it is None, nothing changed: call `receive` with
+        the next event. Otherwise these are the commands that were answered, and the replies.
+        """
+        owed, envelope, end = self._owed, self._envelope, self._end
+        rcpt_replies = envelope.rcpt_replies
+        if (
+            not owed
+            or self._proof is not None
+            or self._chunk_ends  # each acknowledgement is looked at
+            or self._chunk_refusal is not None
+            or envelope.mail_refusal is not None
+            or envelope.accepted != len(rcpt_replies)  # somebody was refused
+        ):
+            return None
+        if self.stage is not _HANDED_OVER and (
+            self.stage is not _ENVELOPE or self._to_send or envelope.data is None or end is not None
+        ):
+            return None  # all of the envelope, DATA included, or all up to the verdict; a lone dot is neither
+        taken = self._connection.take_usual(owed)
+        if taken is None:
+            return None
+        replies = taken[1]
+        self._owed = 0
+        behind_rcpts = owed - 1
+        behind_mail = behind_rcpts - len(envelope.rcpts) + len(rcpt_replies)
+        if envelope.mail_reply is None:
+            envelope.mail_reply = replies[behind_mail - 1]
+        rcpt_replies += replies[behind_mail:behind_rcpts]
+        envelope.accepted = len(rcpt_replies)
+        if end is None:
+            self._receive_data_reply(replies[-1])
+        else:
+            self.reply = replies[-1]
+            self._conclude(verdict=replies[-1])
+        return taken
 
     def _receive_reply(self, event: Replied, unsent: int) -> None:
         command, reply = event.command, event.reply

@@ -38,6 +38,7 @@ from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import Disconnected, Event, Replied, ServiceClosing
 from smtplite.protocol.extensions import Limits
 from smtplite.protocol.outcomes import Outcome, RecipientOutcome
+from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import State
 from smtplite.protocol.transaction import Stage, Transaction, Transfer
 
@@ -247,6 +248,8 @@ class Window(Generic[M]):
         self.is_proved = False
         #: Transactions begun on this connection.
         self.begun = 0
+        #: Of these, the ones whose verdict was taken at once with all that was owed (see `usual`).
+        self.at_once = 0
         self._mails = 0  # ... and MAIL commands: the proof has one of its own
         self._finished = 0
         self._has_met_limit = False
@@ -386,12 +389,28 @@ class Window(Generic[M]):
             if oldest.was_ignored and not self._was_refused:
                 self._traits.reads_behind_dot = False
             return []
-        if oldest.is_behind_dot and oldest.error is None and not oldest.was_ignored:
-            self._traits.reads_behind_dot = True
-        done = [self._finish()]
+        done = [self._decided()]
         if self.must_close:
             done += self._clear_up(oldest.error, unsent)
         return done
+
+    def receive_usual(self) -> tuple[M | None, list[Command], list[Reply]] | None:
+        """Take all the replies that the oldest message is owed, if they are at hand and each is the usual one.
+
+        Call it only while nothing that was written is unsent. If it is None, nothing changed: call `receive` with the
+        next event. Otherwise: the message, if it is done with a transaction, the commands answered and the replies.
+        """
+        if not self._under_way:
+            return None
+        oldest = self._under_way[0].transaction
+        taken = oldest.receive_usual()
+        if taken is None:
+            return None
+        done = None
+        if oldest.stage is _DONE:
+            done = self._decided()
+            self.at_once += 1
+        return done, *taken
 
     def _end(self, event: Event, unsent: int) -> list[M]:
         if isinstance(event, ServiceClosing):
@@ -416,6 +435,13 @@ class Window(Generic[M]):
         if self._under_way and self._under_way[0].transaction.stage is not _HANDED_OVER:
             return self._fail(_behind(error), unsent)
         return []
+
+    def _decided(self) -> M:
+        """Take the oldest transaction, which the server's replies decided, out of the window."""
+        oldest = self._under_way[0].transaction
+        if oldest.is_behind_dot and oldest.error is None and not oldest.was_ignored:
+            self._traits.reads_behind_dot = True
+        return self._finish()
 
     def _finish(self) -> M:
         """Take the oldest transaction, which is done, out of the window."""

@@ -1,5 +1,6 @@
 """Session: one live connection. It drives a `Connection` and its `Window` over a stream, and keeps its time.
 
+One job, although long: what is written, what is read and how long that may take depend on each other at every step.
 What is written and what a reply means is decided in `smtplite.protocol`; here octets and time are moved. A session
 whose dialogue was interrupted, by whatever, is dead at once: its stream is aborted before anything else is awaited,
 and it is never used again (rules R9, R10).
@@ -12,11 +13,11 @@ import math
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, Literal, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -43,7 +44,7 @@ from smtplite.protocol.events import (
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
-from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Transfer
+from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Stage, Transfer
 from smtplite.protocol.window import ServerTraits, Window
 from smtplite.results import ServerInfo, _subject
 from smtplite.sending.deadline import Deadline, silence
@@ -55,6 +56,8 @@ __all__ = ["Session"]
 _TRANSCRIPT_REPLIES: Final = 20
 #: A connection that was idle for longer may have ended without our notice.
 _MAX_REST_SECONDS: Final = 1.0
+
+_T = TypeVar("_T")
 
 _numbers: Final = itertools.count(1)
 
@@ -74,15 +77,21 @@ class _Flight:
     def add(self, outbound: Outbound) -> None:
         """Add what this message has to write now."""
         transaction = outbound.transaction
-        octets = transaction.next_flight()
+        if transaction.stage is Stage.HANDED_OVER:
+            return
+        whole = outbound.fitted_body.whole
+        octets = transaction.next_flight(whole)
         if octets:
             self.octets.append(octets)
             self.outbounds.append(outbound)
             if not outbound.has_begun:
                 outbound.has_begun = True
                 self.begun.append(outbound)
-        if transaction.wants_content and (whole := outbound.fitted_body.whole) is not None:
+        if whole is None:
+            return
+        if transaction.wants_content:
             self.octets.append(transaction.send_content(whole, last=True))
+        if outbound.transaction.stage is Stage.HANDED_OVER:
             self.content_bytes += len(whole)
             self.limit = outbound.limit if self.limit is None else min(self.limit, outbound.limit)
 
@@ -128,7 +137,8 @@ class Session:
         self._read_error: SMTPError | None = None  # what ended that reading
         self._write_error: ConnectionLost | TLSError | None = None
         self._held_back = 0  # octets that were made and not given to the stream
-        self._replies: deque[Replied] = deque(maxlen=_TRANSCRIPT_REPLIES)
+        #: Commands, and the replies to them: one entry for what was read together.
+        self._replies: deque[tuple[Sequence[Command], Sequence[Reply]]] = deque(maxlen=_TRANSCRIPT_REPLIES)
         self._tls: TLSStream | None = None
         self.server = server
         #: The text of the server's first words.
@@ -227,9 +237,10 @@ class Session:
         return tuple(self._transcript())
 
     def _transcript(self) -> Iterator[str]:
-        for event in self._replies:
-            yield f"C: {event.command}"
-            yield f"S: {event.reply}"
+        said = [pair for commands, replies in self._replies for pair in zip(commands, replies, strict=True)]
+        for command, reply in said[-_TRANSCRIPT_REPLIES:]:
+            yield f"C: {command}"
+            yield f"S: {reply}"
         for command in self._connection.pending:
             yield f"C: {command}"
 
@@ -429,10 +440,22 @@ class Session:
         return True
 
     async def _receive_next(self, queue: Queue, deadline: Deadline) -> None:
-        """Wait for the next event; take in that, and all that came with it."""
-        window = self.window
-        happened: tuple[Event, int] | None = await self._next_event(deadline)
-        while happened is not None:
+        """Wait for what happens next; take in that, and all that came with it."""
+        await self._receive(partial(self._take_in, queue, deadline), deadline)
+
+    def _take_in(self, queue: Queue, deadline: Deadline) -> Literal[True] | None:
+        """Take in all that is at hand; return None if nothing is."""
+        connection, window = self._connection, self.window
+        is_anything: Literal[True] | None = None
+        while True:
+            if not self._events and not connection.may_have_event:
+                return is_anything
+            if self._take_usual(queue, deadline):
+                is_anything = True
+            happened = self._next_event_at_hand()
+            if happened is None:
+                return is_anything
+            is_anything = True
             event, unsent = happened
             if type(event) is Disconnected:
                 self.abort("server closed the connection")
@@ -443,7 +466,30 @@ class Session:
                     queue.finished(outbound)
                 oldest = window.oldest
                 deadline.message_limit = math.inf if oldest is None else oldest.limit
-            happened = self._next_event_at_hand()
+
+    def _take_usual(self, queue: Queue, deadline: Deadline) -> bool:
+        """Take in, message by message, what is at hand as far as it is usual; return True if anything was."""
+        if self._events or self._unsent:
+            return False
+        window = self.window
+        taken = window.receive_usual()
+        if taken is None:
+            return False
+        is_done = False
+        while taken is not None:
+            outbound, commands, replies = taken
+            self._replies.append((commands[-_TRANSCRIPT_REPLIES:], replies[-_TRANSCRIPT_REPLIES:]))
+            if self._traces:
+                for command, reply in zip(commands, replies, strict=True):
+                    self._trace_reply(command, reply)
+            if outbound is not None:
+                is_done = True
+                queue.finished(outbound)
+            taken = window.receive_usual()
+        if is_done:
+            oldest = window.oldest
+            deadline.message_limit = math.inf if oldest is None else oldest.limit
+        return True
 
     # Octets and time
 
@@ -491,25 +537,30 @@ class Session:
 
     async def _next_event(self, deadline: Deadline) -> tuple[Event, int]:
         """Return the next event, and how many octets of the last write were unsent when it was read."""
-        event = self._next_event_at_hand()
-        if event is None:
+        return await self._receive(self._next_event_at_hand, deadline)
+
+    async def _receive(self, take: Callable[[], _T | None], deadline: Deadline) -> _T:
+        """Return what `take` makes of what is at hand; wait for more as long as that is None."""
+        taken = take()
+        if taken is None:
             if self._read_error is not None:
                 raise self._read_error
             # From here, whatever arrives: octets of a reply that does not end do not move its deadline.
             self._arm_for_reply(deadline)
-            while event is None:
+            while taken is None:
                 data = await self._stream.receive()
                 self._connection.receive_data(data)
-                event = self._next_event_at_hand()
-                if event is None and not data:  # its end was reported before: nothing more will come
+                taken = take()
+                if taken is None and not data:  # its end was reported before: nothing more will come
                     raise ConnectionLost("server closed the connection")
-        return event
+        return taken
 
     def _next_event_at_hand(self) -> tuple[Event, int] | None:
         """Return the next event, if it needs no more octets."""
         if self._events:
             return self._take_event()
-        event = self._connection.next_event()
+        connection = self._connection
+        event = connection.next_event() if connection.may_have_event else None
         if event is None:
             return None
         self._note(event)
@@ -525,18 +576,21 @@ class Session:
 
     def _note(self, event: Event) -> None:
         if type(event) is Replied:
-            self._replies.append(event)
+            self._replies.append(((event.command,), (event.reply,)))
         if self._traces:
             self._trace_event(event)
 
     def _trace_event(self, event: Event) -> None:
         if isinstance(event, (Replied, TlsReady)):
-            self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=event.reply))
+            self._trace_reply(event.command, event.reply)
         elif isinstance(event, ChallengeReceived):  # without what it says: it may tell of a secret
             reply = Reply(event.reply.code, (b"[redacted]",))
             self._tracer(ReplyReceived(connection=self.number, command=str(event.command), reply=reply))
         elif isinstance(event, (ServiceClosing, ContentRefused)):
             self._tracer(ReplyReceived(connection=self.number, command=None, reply=event.reply))
+
+    def _trace_reply(self, command: Command, reply: Reply) -> None:
+        self._tracer(ReplyReceived(connection=self.number, command=str(command), reply=reply))
 
     def _arm_for_reply(self, deadline: Deadline) -> None:
         command = self._connection.awaiting

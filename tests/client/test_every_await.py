@@ -29,6 +29,7 @@ import smtplite
 from smtplite import Client, Content, Deliveries, Outgoing, Receipt, SMTPError, Timeouts, sasl
 from smtplite.protocol.commands import Vrfy
 from smtplite.protocol.reply import Reply
+from smtplite.protocol.window import Window
 from smtplite.testing import (
     ReceivedMessage,
     ScriptedReply,
@@ -591,8 +592,11 @@ CONVERSATIONS: tuple[Conversation, ...] = (
     ),
     Conversation(name="many streams", act=_send_many, messages=FOUR[:2], stream=_sized_stream, without=(Kind.TIMEOUT,)),
     Conversation(name="many in chunks", act=_send_many, messages=FOUR, options=CHUNKING, floors=ASKABLE),
-    Conversation(name="many, quick", act=_send_many, messages=FOUR, is_quick=True),
-    Conversation(name="many in chunks, quick", act=_send_many, messages=FOUR, options=CHUNKING, is_quick=True),
+    # A write that waits is read beside, reply by reply; here none does, and replies are taken at once.
+    Conversation(name="many, quick", act=_send_many, messages=FOUR, is_quick=True, is_core=True),
+    Conversation(
+        name="many in chunks, quick", act=_send_many, messages=FOUR, options=CHUNKING, is_quick=True, is_core=True
+    ),
     Conversation(
         name="many in chunks, and refusals",
         is_core=True,
@@ -1082,25 +1086,46 @@ def strikes(floor: Floor, kind: Kind, place: str) -> bool:
 
 
 _runs: Counter[tuple[str, str]] = Counter()
+_verdicts: Counter[str] = Counter()  # how they were taken
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _count(request: pytest.FixtureRequest) -> Iterator[None]:
     """Print how many runs there were."""
     _runs.clear()
+    _verdicts.clear()
     yield
     reporter: Any = request.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         parts = ", ".join(f"{backend} {name}: {count}" for (backend, name), count in sorted(_runs.items()))
         reporter.write_line(f"\n{sum(_runs.values())} runs with one fault each ({parts})")
+        reporter.write_line(f"verdicts taken at once with all that was owed: {_verdicts['at once']}")
 
 
 @pytest.fixture(autouse=True)
 def _joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `Client` connect to the world of each run."""
     monkeypatch.setattr("smtplite.sending.handshake.connect_tcp", connect_tcp)
+    receive_usual = Window.receive_usual
+
+    def counted(window: Window[Any]) -> Any:
+        taken = receive_usual(window)
+        if taken is not None and taken[0] is not None:
+            _verdicts["at once"] += 1
+        return taken
+
+    monkeypatch.setattr(Window, "receive_usual", counted)
     # The same password and salt each time: what is derived from them is derived once.
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", functools.cache(hashlib.pbkdf2_hmac))
+
+
+@pytest.mark.parametrize("name", ["many, quick", "many in chunks, quick"])
+def test_a_stream_goes_through_what_is_taken_at_once(name: str) -> None:
+    """Or the faults below would not meet it (see `smtplite.protocol.usual`)."""
+    (conversation,) = (each for each in CONVERSATIONS if each.name == name)
+    _verdicts.clear()
+    run("asyncio", functools.partial(run_case, Case("asyncio", conversation, "own", None)))
+    assert _verdicts["at once"] == len(conversation.messages) + 1  # and the second one that is sent behind it
 
 
 async def run_case(case: Case) -> None:

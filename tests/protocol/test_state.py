@@ -110,7 +110,7 @@ def test_the_connection_goes_nowhere_but_where_a_table_says() -> None:
         "State.GREETING",
         "state",
     )  # `state`: the argument of _advance, which each caller takes from a rule
-    tables = {each for each in assigned if each.startswith(("AFTER[", "_AFTER_250["))}
+    tables = {each for each in assigned if each.startswith(("AFTER[", "_AFTER_250[", "_AFTER_USUAL["))}
     assert assigned == {first, advanced} | tables
     calls = {
         ast.unparse(node.args[0])

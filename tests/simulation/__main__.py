@@ -1,6 +1,7 @@
 """Run the simulation without pytest: ``python -m tests.simulation`` as the tests do, ``--exhaustive`` for all of it.
 
-``--digest`` does not judge: it prints a digest of octets and outcomes, to be compared with that of another commit.
+``--digest`` does not judge: it prints a digest of octets and outcomes, to be compared with that of another commit, or
+with that of ``--one-by-one``, for which no client takes replies at once (see `smtplite.protocol.usual`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+
+from smtplite.protocol import Connection
 
 from . import judge
 from .conversations import CONVERSATIONS
@@ -25,7 +28,10 @@ def main() -> int:
     parser.add_argument("--conversation", default="", help="only those whose name contains this")
     parser.add_argument("--kind", default="", help="only the faults whose name contains this")
     parser.add_argument("--digest", action="store_true", help="print what they did, as a digest for each kind")
+    parser.add_argument("--one-by-one", action="store_true", help="let clients take each reply by itself")
     arguments = parser.parse_args()
+    if arguments.one_by_one:
+        Connection._at_once = False
     kinds = [kind for kind in (EXHAUSTIVE_KINDS if arguments.exhaustive else KINDS) if arguments.kind in kind]
     if arguments.digest:
         print_digests(kinds, arguments.conversation, is_whole=arguments.exhaustive)
@@ -63,6 +69,7 @@ def print_digests(kinds: list[str], conversation: str, *, is_whole: bool) -> Non
             print(f"{of_kind}  {of_kind.runs:8,} runs  {kind}")
             in_all.include(of_kind)
     print(f"{in_all}  {in_all.runs:8,} runs, {in_all.octets:,} octets, {in_all.outcomes:,} outcomes")
+    print(f"verdicts taken at once with all that was owed: {in_all.at_once:,} of {in_all.begun:,} transactions")
 
 
 if __name__ == "__main__":

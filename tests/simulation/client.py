@@ -41,7 +41,7 @@ from smtplite.protocol.outcomes import RecipientOutcome
 from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import State
-from smtplite.protocol.transaction import Transfer
+from smtplite.protocol.transaction import Stage, Transfer
 from smtplite.protocol.window import ServerTraits, Submission, Window
 from smtplite.sasl import Exchange, Login, Mechanism, Plain, ScramSha256
 
@@ -245,6 +245,13 @@ class _Counting(Connection):
         octets = super().send_group(commands)
         for command in commands:
             self._count(command)
+        return octets
+
+    def send_whole(self, commands: Sequence[Command], content: bytes) -> bytes | None:
+        octets = super().send_whole(commands, content)
+        if octets is not None:
+            for command in commands:
+                self._count(command)
         return octets
 
     def _count(self, command: Command) -> None:
@@ -472,12 +479,34 @@ class Client:
                 self._write_next(source)
                 if not len(window):  # refused in the middle of its content
                     continue
-            happened = self._event(wait=True)
+            happened = self._event(wait=not self._hear_usual(source, wait=True))
             while happened is not None:
                 self._take(happened, source)
+                self._hear_usual(source, wait=False)
                 happened = self._event(wait=False)
             if not len(window) and (window.must_close or self._hears_first):
                 return
+
+    def _hear_usual(self, source: Source, *, wait: bool) -> bool:
+        """Take what is usual at once, as far as it is at hand; return True if anything was."""
+        window = self.window
+        if self._kept or self.wire.unsent or self._read_error is not None:
+            return False
+        if wait and not self._connection.may_have_event:
+            self._connection.receive_data(self.wire.read())
+        is_anything = False
+        while (taken := window.receive_usual()) is not None:
+            is_anything = True
+            done, commands, replies = taken
+            owed = self._connection.owed + len(commands)
+            for command, reply in zip(commands, replies, strict=True):
+                owed -= 1
+                self.happened.append(Replied(command, reply))
+                number = self._connection.numbers[id(command)]
+                self.heard.append(Heard(number, command, reply, owed, self._messages[0]))
+            if done is not None:
+                self._finish([done], source)
+        return is_anything
 
     @property
     def _hears_first(self) -> bool:
@@ -511,9 +540,13 @@ class Client:
 
     def _compose(self, message: Message, flight: bytearray) -> None:
         transaction = message.transaction
-        flight += transaction.next_flight()
-        if transaction.wants_content and not message.spec.pieces:
-            flight += transaction.send_content(message.content, last=True)
+        if transaction.stage is Stage.HANDED_OVER:
+            return
+        whole = None if message.spec.pieces else message.content
+        flight += transaction.next_flight(whole)
+        if whole is not None and transaction.wants_content:
+            flight += transaction.send_content(whole, last=True)
+        if message.transaction.stage is Stage.HANDED_OVER:
             message.end = self._written(flight)
 
     def _written(self, flight: bytes | bytearray) -> int:

@@ -29,6 +29,8 @@ class Digest:
         self.runs = 0
         #: How many octets the clients wrote, and how many outcomes there were.
         self.octets = self.outcomes = 0
+        #: How many transactions there were, and how many whose verdict was taken at once (no part of the digest).
+        self.begun = self.at_once = 0
 
     def add(self, conversation: Conversation, case: Case) -> None:
         """Make a run, and add what it did."""
@@ -41,6 +43,8 @@ class Digest:
         self.runs += 1
         self.octets += sum(len(client.wire.written) for client in agent.clients)
         self.outcomes += sum(len(message.outcomes) for message in agent.messages)
+        self.begun += sum(client.window.begun for client in agent.clients)
+        self.at_once += sum(client.window.at_once for client in agent.clients)
         for text in (str(conversation), said, *_connections(agent.clients), *_messages(agent.messages)):
             self._hash.update(text.encode() + b"\0")
 
@@ -50,6 +54,8 @@ class Digest:
         self.runs += other.runs
         self.octets += other.octets
         self.outcomes += other.outcomes
+        self.begun += other.begun
+        self.at_once += other.at_once
 
     def __str__(self) -> str:
         """The digest, short enough to be compared by eye."""

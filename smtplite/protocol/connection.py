@@ -181,6 +181,7 @@ class Connection:
         group = group_of(commands) if self._at_once else None
         if group is not None and not group.has_chunk and self._takes(group):
             self._pending.extend(commands)
+            self._is_guarded = False
             data = b"".join([command.to_bytes() for command in commands])
             self.octets_sent += len(data)
             return data
@@ -213,6 +214,7 @@ class Connection:
         if not isinstance(last, BdatLast) or last.size != len(content):
             return None
         self._pending.extend(commands)
+        self._is_guarded = False
         octets = [command.to_bytes() for command in commands]
         octets.append(content)
         data = b"".join(octets)
@@ -275,10 +277,10 @@ class Connection:
         """Note what a command begins, or ends, beside the state."""
         if isinstance(command, Bdat):
             self._chunk_left = command.size
-        elif type(command) is EndOfData:
-            self._encoder = None
         elif isinstance(command, _AUTHENTICATION):
             self._guard(command)
+        else:  # the end of data
+            self._encoder = None
 
     def _guard(self, command: Auth | AuthResponse | AuthCancel) -> None:
         """Keep in mind what the server must not be quoted with (rule R28)."""

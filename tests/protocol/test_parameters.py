@@ -19,6 +19,7 @@ from smtplite.protocol.parameters import (
     RESERVED,
     Parameters,
     negotiate,
+    negotiate_size,
     require_offered,
     xtext,
 )
@@ -414,3 +415,11 @@ def test_requiretls_outside_of_verified_tls_is_refused_and_says_why() -> None:
         negotiate(ALL, **PLAIN, require_tls=True, is_tls=False)
     with pytest.raises(ExtensionRequired, match="does not offer it"):
         negotiate(without("REQUIRETLS"), **PLAIN, require_tls=True, is_tls=True)
+
+
+def test_a_size_alone_is_negotiated_as_with_everything_else() -> None:
+    offered, silent = Extensions({"SIZE": ("100",)}), Extensions({})
+    assert negotiate_size(offered, 100).wire == b" SIZE=100"
+    assert negotiate_size(silent, 100) is NO_PARAMETERS
+    with pytest.raises(ExtensionRequired, match="101"):
+        negotiate_size(offered, 101)

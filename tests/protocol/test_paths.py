@@ -443,3 +443,14 @@ def test_paths_survive_pickle_and_copy() -> None:
     for again in (pickle.loads(pickle.dumps(path)), copy.copy(path), copy.deepcopy(path)):
         assert type(again) is ForwardPath
         assert (again.address, again.wire, again.needs_smtputf8) == (path.address, path.wire, True)
+
+
+def test_a_domain_beyond_any_length_is_not_looked_at() -> None:
+    with pytest.raises(MessageError, match="more than 2048 characters"):
+        Domain.parse("ü" * 3000)
+
+
+def test_a_character_that_would_become_a_dot_ends_no_label() -> None:
+    """U+2488 is mapped to "1." by UTS 46: one label would be two where nobody sees it."""
+    with pytest.raises(MessageError, match="no internationalized domain name"):
+        Domain.parse("a\u2488b.example")

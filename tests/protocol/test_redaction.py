@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smtplite.errors import RemoteProtocolError
-from smtplite.protocol import Auth, AuthCancel, AuthResponse, Connection, Ehlo, Mail
+from smtplite.protocol import Auth, AuthCancel, AuthResponse, Connection, Ehlo, Mail, Rcpt
 from smtplite.protocol.commands import Command
 from smtplite.protocol.events import ChallengeReceived, Disconnected, Replied, ServiceClosing
 from smtplite.protocol.redaction import MIN_SOUGHT_BYTES, REDACTED, Secrets
@@ -204,3 +204,30 @@ def test_an_echo_that_is_cut_is_found(length: int, start: int) -> None:
 @given(_TEXT)
 def test_without_secrets_a_text_is_left_alone(text: bytes) -> None:
     assert Secrets().hide(text) == text
+
+
+def test_an_empty_password_hides_nothing() -> None:
+    secrets = Secrets()
+    secrets.begin("PLAIN")
+    secrets.add(b"\x00user\x00")
+    assert secrets.hide(b"535 no such user") == b"535 no such user"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_replies_to_a_message_are_quoted_again_after_authentication(at_once: bool) -> None:
+    """What stands behind the exchange is no echo of it, however its commands were written."""
+    connection = Connection()
+    connection._at_once = at_once
+    connection.receive_data(b"220 x\r\n")
+    connection.next_event()
+    connection.send(Ehlo("client.example"))
+    connection.receive_data(b"250-x\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n")
+    connection.next_event()
+    connection.send(Auth("PLAIN", b"\x00user\x00abc"))
+    connection.receive_data(b"235 ok\r\n")
+    connection.next_event()
+    connection.send_group([Mail("me@x.example"), Rcpt("you@x.example")])
+    connection.receive_data(b"550 5.1.8 bad sender abc\r\n")
+    event = connection.next_event()
+    assert isinstance(event, Replied)
+    assert event.reply.text == "5.1.8 bad sender abc"

@@ -6,6 +6,8 @@ What a family is decides how it is marked::
     @examples(200)                                  # a property: a tenth of its examples
     for cut in part(range(len(data)), keep=50):     # what one test tries: 50 of them
 
+A test that runs on several event loops needs no mark: on all but asyncio a quarter of them is run.
+
 Whoever names a test, as in ``pytest FILE::NAME``, wants all of it, and gets it. What was left out is said at the end of
 a run, by `tests/conftest.py`.
 """
@@ -13,6 +15,7 @@ a run, by `tests/conftest.py`.
 from __future__ import annotations
 
 import random
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, TypeVar
@@ -30,6 +33,9 @@ COLLECTED: Final = pytest.StashKey[list[str]]()
 #: A property tries one in so many of its examples, and _FEWEST_EXAMPLES at least.
 _EXAMPLES: Final = 10
 _FEWEST_EXAMPLES: Final = 20
+
+#: On event loops beside asyncio, one test in so many is run.
+_OTHER_LOOPS: Final = 4
 
 _is_whole = False
 
@@ -54,6 +60,11 @@ def examples(count: int) -> settings:
     return settings(max_examples=count if _is_whole else few, deadline=None)
 
 
+def _is_on_another_loop(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and "anyio_backend" in callspec.params and "asyncio" not in callspec.id.split("-")
+
+
 def thin(items: list[pytest.Item]) -> list[pytest.Item]:
     """Take from the tests what a run without ``--exhaustive`` leaves out, and return it."""
     if _is_whole:
@@ -68,5 +79,7 @@ def thin(items: list[pytest.Item]) -> list[pytest.Item]:
         if keep < len(members):
             # Not each n-th: event loops and other parameters come round regularly.
             left_out |= set(members) - set(random.Random(name).sample(members, keep))
+    others = [item for item in items if item not in left_out and _is_on_another_loop(item)]
+    left_out |= {item for item in others if zlib.crc32(item.nodeid.encode()) % _OTHER_LOOPS}
     items[:] = [item for item in items if item not in left_out]
     return list(left_out)

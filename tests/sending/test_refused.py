@@ -46,6 +46,7 @@ def items(count: int, prefix: str = "") -> list[Outgoing]:
 # Servers that take fewer
 
 
+@pytest.mark.exhaustive(keep=3)
 @pytest.mark.parametrize("when_full", ["421", "close", "silence"])
 @pytest.mark.parametrize("places", [1, 2, 3])
 @pytest.mark.anyio
@@ -61,6 +62,7 @@ async def test_a_stream_of_a_default_client_reaches_a_server_that_takes_fewer(pl
     assert not server.violations
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("when_full", ["421", "close", "silence"])
 @pytest.mark.anyio
 async def test_many_senders_share_what_the_server_takes(when_full: WhenFull) -> None:

@@ -162,6 +162,7 @@ async def test_what_on_begin_objects_to_is_not_sent_and_ends_the_stream(options:
 # Servers that go and come back
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("options", [{}, {"chunking": True}], ids=["DATA", "chunks"])
 @pytest.mark.anyio
 async def test_a_server_that_is_restarted_twice_costs_no_message_that_was_not_handed_over(

@@ -31,7 +31,7 @@ def soaked(messages: int, *options: str) -> str:
     return ran.stdout
 
 
-@pytest.mark.exhaustive(keep=2)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(
     "options",
     [[], ["--chunking", "--tls"], ["--send-many", "--tls"], ["--send-many", "--chunking"]],

@@ -21,7 +21,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from smtplite.errors import MessageError
@@ -39,6 +39,7 @@ from smtplite.message.addresses import (
 )
 from smtplite.message.envelope import Envelope, Recipient
 from smtplite.message.prepared import prepare
+from tests.exhaustive import examples
 
 # What is read
 
@@ -463,7 +464,7 @@ def without_odd_spaces(name: str) -> str:
     return " ".join(name.split())
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(fields())
 def test_what_a_field_is_built_from_is_what_is_read(field: tuple[str, list[tuple[str, str]]]) -> None:
     """R32: the grammar of RFC 5322 3.4 and 4.4, comments, folding and encoded words included."""
@@ -474,7 +475,7 @@ def test_what_a_field_is_built_from_is_what_is_read(field: tuple[str, list[tuple
     assert [without_odd_spaces(name) for name, _ in read] == [without_odd_spaces(name) for name, _ in expected]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(
         st.tuples(
@@ -632,7 +633,7 @@ HOSTILE = st.text('ab.@,;:<>()[]"\\ \tä', max_size=14) | st.lists(
 ).map("".join)
 
 
-@settings(max_examples=3000, deadline=None)
+@examples(3000)
 @given(HOSTILE)
 @example('"\\"')
 @example('"":')
@@ -657,7 +658,7 @@ def members_of(text: str, *, fast: bool) -> object:
         return str(error)
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(
     HOSTILE.map(lambda text: re.sub(r"[\r\n]", " ", text))
     | st.lists(
@@ -802,7 +803,7 @@ def test_r27_reading_costs_linear_time(unit: str, before: str, after: str) -> No
     assert_linear(lambda size: before + unit * (size // len(unit)) + after)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.text('a."(),:;<>@[]\\ =?q\r\n', min_size=1, max_size=7),
     st.text('a"(<[@ ', max_size=3),
@@ -866,7 +867,7 @@ def test_encoded_words_are_decoded_as_mail_programs_do(text: str, decoded: str) 
     assert decode_words(text) == decoded
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60),
     st.sampled_from(["utf-8", "iso-8859-15", "koi8-r"]),
@@ -880,7 +881,7 @@ def test_what_the_stdlib_encodes_is_decoded(text: str, charset: str) -> None:
     assert decode_words(Header(text, charset).encode(maxlinelen=0)) == text
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.text("=?utf8-qbBQ_ aYQ*.", max_size=40) | st.text())
 def test_whatever_text_is_decoded_or_stays(text: str) -> None:
     assert isinstance(decode_words(text), str)
@@ -980,7 +981,7 @@ def test_an_address_object_is_never_a_second_mailbox(address: Address) -> None:
 PART = st.text('ab.@,;:<>()[]"\\ ä', max_size=8)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(PART, PART, PART)
 @example("x", "a", "y.example>, <evil@z.example")
 def test_whatever_parts_an_address_has_it_is_one_mailbox_or_an_error(name: str, username: str, domain: str) -> None:
@@ -1138,7 +1139,7 @@ def test_what_is_more_than_a_name_and_an_address_is_refused_with_what_to_pass(gi
             prepare(MIMEText("x"), **arguments)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(HOSTILE | st.builds("{} <{}>".format, HOSTILE, HOSTILE))
 def test_r19_the_path_of_a_named_address_is_the_one_that_its_reader_reads(text: str) -> None:
     try:

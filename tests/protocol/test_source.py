@@ -59,6 +59,7 @@ def test_the_core_has_no_assert(path: Path) -> None:
     assert lines == [], f"{path.name}: raise an error of smtplite.errors instead"
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_guards_and_outcomes_hold_without_asserts() -> None:
     """The tests' own asserts still count: pytest rewrites them."""
     command = (sys.executable, "-O", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", *GUARDS)

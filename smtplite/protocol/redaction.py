@@ -26,6 +26,8 @@ _NAME_ALONE: Final = "EXTERNAL"
 _NAME_FIRST: Final = "LOGIN"
 #: In these the server has nothing of its own to say with its success.
 _ONE_SIDED: Final = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER")
+#: What precedes the token in these is no secret.
+_BEARER: Final = frozenset({"XOAUTH2", "OAUTHBEARER"})
 
 
 class Secrets:
@@ -52,7 +54,9 @@ class Secrets:
         if is_name or self._mechanism == _NAME_ALONE:
             return
         # The last field: PLAIN's password, the token of OAuth; else all of it.
-        secret = re.split(rb"[\x00\x01]", sent.rstrip(b"\x01"))[-1].removeprefix(b"auth=Bearer ")
+        secret = re.split(rb"[\x00\x01]", sent.rstrip(b"\x01"))[-1]
+        if self._mechanism in _BEARER:
+            secret = secret.removeprefix(b"auth=Bearer ")
         if not secret:
             return
         if len(secret) < MIN_SOUGHT_BYTES:

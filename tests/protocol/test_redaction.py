@@ -177,6 +177,7 @@ _TEXT = st.binary(max_size=30)
 
 @given(_SECRET, _TEXT, _TEXT, st.sampled_from(["", "line", "upper", "base64"]))
 @example(b"hunter2", b"AUTH PLAIN ", b"", "line")
+@example(b"auth=Bearer ", b"", b"", "")
 def test_no_secret_is_left_in_a_text(secret: bytes, before: bytes, behind: bytes, form: str) -> None:
     secrets = Secrets()
     secrets.begin("PLAIN")

@@ -260,7 +260,7 @@ async def test_a_server_killed_among_many_messages_has_what_we_say_it_has(
     killer = Killer(server, outcomes=30)
     try:
         async with server.client(service, trace=killer, **MODES[mode]) as client:
-            async with client.send_many(items.values(), connections=3) as deliveries:
+            async with client.send_many(items.values(), connections=3, reconnect=0) as deliveries:
                 with contextlib.suppress(smtplite.TransportError):  # that no connection can be opened is said once
                     async for delivery in deliveries:
                         note(delivery, said)

@@ -460,7 +460,7 @@ async def test_a_server_that_is_gone_after_so_many() -> None:
     with sink("-M", "10") as server:
         async with client_at(server) as client:
             with contextlib.suppress(ConnectError, ConnectionLost):  # nobody there any more; or not for us
-                async with client.send_many(messages, connections=1) as deliveries:
+                async with client.send_many(messages, connections=1, reconnect=0.2) as deliveries:
                     async for delivery in deliveries:
                         sort(delivery)
             for delivery in deliveries.rest:

@@ -943,6 +943,7 @@ def test_many_octets_are_checked_in_steps_with_the_same_result(raw: bytes) -> No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(message_module, "_AT_ONCE_BYTES", 3)
+        patch.setattr(wire_module, "_MAX_PLAIN_BYTES", 3)
         if expected is None:
             with pytest.raises(MessageError):
                 anyio.run(checked)

@@ -6,7 +6,8 @@ What a family is decides how it is marked::
     @examples(200)                                  # a property: a tenth of its examples
     for cut in part(range(len(data)), keep=50):     # what one test tries: 50 of them
 
-A test that runs on several event loops needs no mark: on all but asyncio a quarter of them is run.
+Two things need no mark: of a test with many parameters 24 are run, and on all event loops but asyncio a quarter of the
+tests. A table that must be looked at whole says so: ``pytestmark = pytest.mark.exhaustive(keep=WHOLE)``.
 
 Whoever names a test, as in ``pytest FILE::NAME``, wants all of it, and gets it. What was left out is said at the end of
 a run, by `tests/conftest.py`.
@@ -23,12 +24,18 @@ from typing import Final, TypeVar
 import pytest
 from hypothesis import settings
 
-__all__ = ["COLLECTED", "choose", "examples", "part", "thin"]
+__all__ = ["COLLECTED", "WHOLE", "choose", "examples", "part", "thin"]
 
 T = TypeVar("T")
 
 #: The ids of all tests that were collected, before any was left out.
 COLLECTED: Final = pytest.StashKey[list[str]]()
+
+#: `keep` for parameters that are few, or cheap, or of which each one counts: all of them.
+WHOLE: Final = 1_000_000
+
+#: Without a mark, so many of a test's parameters are run.
+_PARAMETERS: Final = 24
 
 #: A property tries one in so many of its examples, and _FEWEST_EXAMPLES at least.
 _EXAMPLES: Final = 10
@@ -65,21 +72,33 @@ def _is_on_another_loop(item: pytest.Item) -> bool:
     return callspec is not None and "anyio_backend" in callspec.params and "asyncio" not in callspec.id.split("-")
 
 
+def _name(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+def _too_many(name: str, members: list[pytest.Item], keep: int) -> set[pytest.Item]:
+    if len(members) <= keep:
+        return set()
+    # Not each n-th: event loops and other parameters come round regularly.
+    return set(members) - set(random.Random(name).sample(members, keep))
+
+
 def thin(items: list[pytest.Item]) -> list[pytest.Item]:
     """Take from the tests what a run without ``--exhaustive`` leaves out, and return it."""
     if _is_whole:
         return []
-    families: dict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
+    marked: dict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
     for item in items:
         mark = item.get_closest_marker("exhaustive")
         if mark is not None:
-            families[item.nodeid.partition("[")[0], mark.kwargs["keep"]].append(item)
-    left_out: set[pytest.Item] = set()
-    for (name, keep), members in families.items():
-        if keep < len(members):
-            # Not each n-th: event loops and other parameters come round regularly.
-            left_out |= set(members) - set(random.Random(name).sample(members, keep))
+            marked[_name(item), mark.kwargs["keep"]].append(item)
+    left_out = {item for (name, keep), members in marked.items() for item in _too_many(name, members, keep)}
     others = [item for item in items if item not in left_out and _is_on_another_loop(item)]
     left_out |= {item for item in others if zlib.crc32(item.nodeid.encode()) % _OTHER_LOOPS}
+    unmarked: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item not in left_out and item.get_closest_marker("exhaustive") is None:
+            unmarked[_name(item)].append(item)
+    left_out |= {item for name, members in unmarked.items() for item in _too_many(name, members, _PARAMETERS)}
     items[:] = [item for item in items if item not in left_out]
     return list(left_out)

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.exhaustive import WHOLE
+
+pytestmark = pytest.mark.exhaustive(keep=WHOLE)
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "smtplite"
+
 
 MAX_LINES = 600
 MAX_ATTRIBUTES = 20

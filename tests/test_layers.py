@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.exhaustive import WHOLE
+
+pytestmark = pytest.mark.exhaustive(keep=WHOLE)
+
 PACKAGE = Path(__file__).parents[1] / "smtplite"
+
 
 #: What each room may import, beside itself. `CORE` and `MESSAGE` say in which order their own modules stand.
 ARROWS: dict[str, set[str]] = {

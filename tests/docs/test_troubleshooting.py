@@ -9,6 +9,10 @@ from types import ModuleType
 
 import pytest
 
+from tests.exhaustive import WHOLE
+
+pytestmark = pytest.mark.exhaustive(keep=WHOLE)
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.exhaustive import COLLECTED
+from tests.exhaustive import COLLECTED, WHOLE
 
 from .register import ADVISORIES, HELD, RULES
+
+pytestmark = pytest.mark.exhaustive(keep=WHOLE)
 
 TESTS = Path(__file__).parent.parent
 Place = tuple[str, str]  # of a test: its file, from tests/ on, and its name

@@ -570,6 +570,8 @@ class _Reading:
     @classmethod
     def _of_plain(cls, sender: str, recipients: Sequence[object]) -> Self | None:
         """Read addresses of which each is a str, different from the others, in ASCII; None: they are not."""
+        if not recipients:
+            return None
         path = _plain_sender(sender)
         paths = []
         for recipient in recipients:
@@ -579,7 +581,7 @@ class _Reading:
             if paths[-1].needs_smtputf8:
                 return None
         count = len(paths)
-        if path.needs_smtputf8 or not count or (count > 1 and len({to.mailbox for to in paths}) < count):
+        if path.needs_smtputf8 or (count > 1 and len({to.mailbox for to in paths}) < count):
             return None
         return cls(
             _NO_WISHES,

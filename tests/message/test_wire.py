@@ -267,6 +267,7 @@ def everything_of(raw: bytes, sender: Any, recipients: Any, envelope: Any, offer
     OFFERED,
 )
 @example(PLAIN, b"", ME, [YOU, YOU], None, Extensions({"SIZE": ("100",)}))
+@example(PLAIN, b"", "postmaster", [], None, Extensions())
 def test_the_short_way_for_what_is_plain_says_what_the_general_one_says(
     front: bytes, octets: bytes, sender: Any, recipients: Any, envelope: Any, offered: Extensions
 ) -> None:

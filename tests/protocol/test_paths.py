@@ -23,6 +23,7 @@ from smtplite.protocol.paths import (
     Path,
     ReversePath,
 )
+from tests.exhaustive import WHOLE
 
 _LABEL_63 = "d" * 63
 _DOMAIN_255 = ".".join(["d" * 63] * 4)
@@ -234,6 +235,7 @@ def test_the_table_is_one_of_many_rows_each_with_a_reason_and_each_once() -> Non
     assert all(reason for _, _, reason in ADDRESSES)
 
 
+@pytest.mark.exhaustive(keep=WHOLE)
 @pytest.mark.parametrize("kind", [ReversePath, ForwardPath])
 @pytest.mark.parametrize(("address", "wire"), [row[:2] for row in ADDRESSES], ids=range(len(ADDRESSES)))
 def test_an_address_is_sent_as_it_stands_or_refused(

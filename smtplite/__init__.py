@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from smtplite import errors as errors
     from smtplite import message as message
+    from smtplite import oauth as oauth
     from smtplite import protocol as protocol
     from smtplite import sasl as sasl
     from smtplite import testing as testing
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         SMTPError,
         SMTPTimeout,
         TLSError,
+        TokenError,
         TransportError,
     )
     from smtplite.message.composing import Attachment, compose
@@ -80,6 +82,7 @@ _HOME = {
         "SenderRefused",
         "ServiceUnavailable",
         "TLSError",
+        "TokenError",
         "TransportError",
     ),
     "smtplite.message.envelope": ("Envelope", "Outgoing", "Recipient"),
@@ -90,7 +93,7 @@ _HOME = {
     "smtplite.sync": ("SyncClient", "SyncDeliveries", "SyncSession"),
 }
 #: Modules that work after ``import smtplite`` alone.
-_MODULES = ("errors", "message", "protocol", "sasl", "testing", "trace", "types")
+_MODULES = ("errors", "message", "oauth", "protocol", "sasl", "testing", "trace", "types")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_exports.py holds it to _HOME)
@@ -122,6 +125,7 @@ __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_export
     "ReplyError",
     "ServiceUnavailable",
     "AuthenticationError",
+    "TokenError",
     "SenderRefused",
     "RecipientsRefused",
     "MessageRefused",

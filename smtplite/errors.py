@@ -11,6 +11,7 @@
     ├── ReplyError                        the server said no
     │   ├── ServiceUnavailable            greeting, EHLO, 421
     │   ├── AuthenticationError
+    │   │   └── TokenError            the provider gave no access token (`smtplite.oauth`)
     │   ├── SenderRefused
     │   ├── RecipientsRefused
     │   └── MessageRefused                DATA, BDAT, end of data
@@ -52,6 +53,7 @@ __all__ = [
     "SenderRefused",
     "ServiceUnavailable",
     "TLSError",
+    "TokenError",
     "TransportError",
 ]
 
@@ -66,6 +68,10 @@ class _Details(TypedDict, total=False):
     not_sent: Sequence[str]
     reply: Reply | None
     transcript: Sequence[str]
+
+
+class _CommandDetails(_Details, total=False):
+    command: str | None
 
 
 class SMTPError(Exception):
@@ -168,6 +174,22 @@ class AuthenticationError(ReplyError):
     """
 
     error_data: dict[str, Any] | None = None
+
+
+class TokenError(AuthenticationError):
+    """No access token could be had from its provider, so the server was not asked to let us in. See `smtplite.oauth`.
+
+    Attributes:
+        error_data: what the provider said: its ``error``, ``error_description`` and the like, if it said anything.
+        is_transient: it may work later: the provider was busy, or could not be reached.
+    """
+
+    def __init__(self, message: str, *, is_transient: bool = False, **details: Unpack[_CommandDetails]) -> None:
+        super().__init__(message, **details)
+        self.is_transient = is_transient
+
+    def _is_transient(self) -> bool:
+        return self.is_transient
 
 
 class SenderRefused(ReplyError):

@@ -68,6 +68,13 @@ def test_the_testing_kit_makes_no_certificates_until_it_is_asked_to() -> None:
     assert not packages(loaded) & {"trustme", "cryptography", "pytest", "_pytest", "rich"}
 
 
+def test_the_libraries_for_tokens_are_loaded_with_the_first_source() -> None:
+    libraries = {"authlib", "httpx", "httpx2", "httpcore2", "joserfc", "cryptography", "trio"}
+    assert not packages(loaded_by("import smtplite.oauth")) & libraries
+    source = "smtplite.oauth.ClientCredentials(token_endpoint='https://a.example', client_id='a', client_secret='b')"
+    assert packages(loaded_by(f"import smtplite.oauth; {source}")) & libraries >= {"authlib", "httpx2"}
+
+
 @pytest.mark.parametrize("module", ["smtplite.cli", "smtplite.__main__"])
 def test_the_command_line_loads_rich_and_the_server_only_for_what_needs_them(module: str) -> None:
     loaded = loaded_by(f"import {module}")

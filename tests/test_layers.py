@@ -61,6 +61,7 @@ ARROWS: dict[str, set[str]] = {
 ABOVE: dict[str, set[str]] = {
     "smtplite.testing": set(),
     "smtplite.sync": set(),
+    "smtplite.oauth": set(),
     "smtplite.contrib": {"smtplite.testing", "smtplite.sync"},
     "smtplite.cli": {"smtplite.testing"},
     "smtplite.__main__": {"smtplite.cli"},

@@ -7,6 +7,8 @@ How the Python blocks of README.md and docs/**/*.md are run:
 - The example's "localhost" and 1025 stand for an SMTP server that is up meanwhile, 2424 for an LMTP server, and
   "/run/dovecot/lmtp" for one on a Unix socket. ``sys.argv[1:]`` are the SMTP server's host and port. They refuse
   nobody@example.net, and lose the connection in place of the verdict on a message to lost@example.net.
+- On howto/oauth2.md the addresses of the providers stand for an authorization server and a mail server that takes its
+  tokens.
 - Functions ``test_*`` without arguments that a block defines are called.
 - What a block prints must be the next block, if that is a ```` ```text output ````; "..." there stands for anything.
 - A block ```` ```python no-run ```` is compiled, not run.
@@ -19,6 +21,7 @@ import asyncio
 import doctest
 import importlib.util
 import inspect
+import json
 import re
 import shutil
 import sys
@@ -27,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import pytest
@@ -224,6 +227,40 @@ def _servers() -> Iterator[dict[str, str]]:
         }
 
 
+MAILBOXES: Final = ("invoices@example.org", "ada@gmail.com")
+
+
+@contextmanager
+def _providers(folder: Path, monkeypatch: pytest.MonkeyPatch, namespace: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Run an authorization server and a mail server that takes its tokens, for the page about OAuth 2.0."""
+    from tests.oauth.authorization import CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN, AuthorizationServer, google_key
+
+    mail = SMTPServer(tls="starttls", require_auth=True, tokens=dict.fromkeys(MAILBOXES, "none.yet"))
+    tokens = cast("dict[str, str]", mail.config.tokens)
+
+    class ForAll(dict[str, str]):
+        def __setitem__(self, _user: str, token: str) -> None:
+            tokens.update(dict.fromkeys(MAILBOXES, token))
+
+    with AuthorizationServer(user=MAILBOXES[0], mailboxes=ForAll()) as server, mail.in_thread():
+        server.rotates = True
+        monkeypatch.setenv("TENANT_ID", "tenant")
+        monkeypatch.setenv("CLIENT_ID", CLIENT_ID)
+        monkeypatch.setenv("CLIENT_SECRET", CLIENT_SECRET)
+        (folder / "refresh-token").write_text(REFRESH_TOKEN)
+        (folder / "service-account.json").write_text(json.dumps(google_key(server.token_endpoint)))
+        namespace["trusts_the_server"] = mail.ca_context()
+        here = f'"{mail.host}", {mail.port}, tls_context=trusts_the_server'
+        yield {
+            '"smtp.office365.com"': here,
+            '"smtp.gmail.com"': here,
+            "https://login.microsoftonline.com": server.url,
+            "https://oauth2.googleapis.com/token": server.token_endpoint,
+        }
+        assert (folder / "refresh-token").read_text() in server.refresh_tokens  # which was not there at first
+        assert [len(message.recipients) for message in mail.messages] == [1, 1, 1]
+
+
 async def _aclose(clients: list[Client]) -> None:
     for client in clients:
         await client.aclose()
@@ -240,7 +277,11 @@ def test_the_examples_of_a_page_run(
         return
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    with _servers() as stands_for, asyncio.Runner() as runner:
+    with ExitStack() as stack:
+        stands_for = stack.enter_context(_servers())
+        if page.name == "oauth2.md":
+            stands_for |= stack.enter_context(_providers(tmp_path, monkeypatch, namespace))
+        runner = stack.enter_context(asyncio.Runner())
         pattern = re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in stands_for))
         monkeypatch.setattr(sys, "argv", ["program.py", stands_for['"localhost"'].strip('"'), stands_for["1025"]])
         for number, block in enumerate(blocks):
@@ -312,8 +353,13 @@ API: Final = DOCS / "reference" / "api"
 
 @pytest.mark.parametrize(
     ("page", "module"),
-    [("smtplite.rst", smtplite), ("testing.rst", smtplite.testing), ("protocol.rst", smtplite.protocol)],
-    ids=["smtplite", "testing", "protocol"],
+    [
+        ("smtplite.rst", smtplite),
+        ("testing.rst", smtplite.testing),
+        ("oauth.rst", smtplite.oauth),
+        ("protocol.rst", smtplite.protocol),
+    ],
+    ids=["smtplite", "testing", "oauth", "protocol"],
 )
 def test_every_public_name_is_on_the_page_of_its_module(page: str, module: ModuleType) -> None:
     text = (API / page).read_text(encoding="utf-8")

@@ -29,6 +29,7 @@ from smtplite.errors import (
     SMTPError,
     SMTPTimeout,
     TLSError,
+    TokenError,
     TransportError,
 )
 from smtplite.protocol import EnhancedStatusCode, Reply
@@ -43,6 +44,7 @@ TREE: dict[type[SMTPError], tuple[type[BaseException], ...]] = {
     ReplyError: (SMTPError,),
     ServiceUnavailable: (ReplyError,),
     AuthenticationError: (ReplyError,),
+    TokenError: (AuthenticationError,),
     SenderRefused: (ReplyError,),
     RecipientsRefused: (ReplyError,),
     MessageRefused: (ReplyError,),
@@ -187,6 +189,7 @@ NEVER: list[type[SMTPError]] = [
     RemoteProtocolError,
     ExtensionRequired,
     DeliveryUnknown,
+    TokenError,  # unless it says is_transient
 ]
 BY_REPLY: list[type[SMTPError]] = [
     ReplyError,

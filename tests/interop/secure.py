@@ -182,11 +182,20 @@ class SecurePostfix(SecureServer, Postfix):
         "clear": Service(authenticates=True),
         "impatient": Service(tls="implicit", authenticates=True, idle_seconds=1),
     }
-    mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2")
+    mechanisms: ClassVar[tuple[str, ...]] = (
+        "PLAIN",
+        "LOGIN",
+        "CRAM-MD5",
+        "SCRAM-SHA-1",
+        "SCRAM-SHA-256",
+        "OAUTHBEARER",
+        "XOAUTH2",
+    )
+    DOVECOT: ClassVar[type[Dovecot]] = Dovecot
 
     def __init__(self) -> None:
         super().__init__()
-        self.dovecot = Dovecot()
+        self.dovecot = self.DOVECOT()
 
     @classmethod
     def missing(cls) -> str | None:

@@ -31,6 +31,7 @@ from smtplite.testing import (
     SMTPServer,
     ThreadedHeldReply,
     ThreadedServer,
+    Violation,
     client_context,
     server_context,
 )
@@ -69,7 +70,7 @@ async def running() -> None:
         assert_type(server.port, int)
         assert_type(server.url, str)
         assert_type(server.messages, list[ReceivedMessage])
-        assert_type(server.violations, list[str])
+        assert_type(server.violations, list[Violation])
         assert_type(server.connections, list[ServedConnection])
         assert_type(server.committed, list[Commitment])
         assert_type(server.executed_content, list[bytes])
@@ -169,7 +170,7 @@ def without_io() -> None:
     assert_type(connection.feed(b"NOOP\r\n"), bytes)
     assert_type(connection.resume(), bytes)
     assert_type(connection.closing, bool)
-    assert_type(connection.violations, list[str])
+    assert_type(connection.violations, list[Violation])
     for commitment in connection.committed:
         assert_type(commitment, Commitment)
         assert_type(commitment.message, ReceivedMessage)

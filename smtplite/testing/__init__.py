@@ -20,7 +20,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smtplite.testing.config import ScramFault, ServerConfig, ServerExtensions, ServerQuirks
-from smtplite.testing.message import Commitment, Mailbox, Parameters, ReceivedMessage
+from smtplite.testing.message import (
+    Commitment,
+    Mailbox,
+    Parameters,
+    ReceivedMessage,
+    Refusal,
+    RefusedMessage,
+    Violation,
+)
 from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import Hold, Script, ScriptedReply
 
@@ -40,6 +48,8 @@ __all__ = [
     "Outbox",
     "Parameters",
     "ReceivedMessage",
+    "Refusal",
+    "RefusedMessage",
     "SMTPServer",
     "ScramFault",
     "Script",
@@ -51,6 +61,7 @@ __all__ = [
     "ServerQuirks",
     "ThreadedHeldReply",
     "ThreadedServer",
+    "Violation",
     "WhenFull",
     "client_context",
     "server_context",

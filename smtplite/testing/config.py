@@ -198,6 +198,8 @@ class ServerConfig:
     #: The greeting is ``#0``. Content after a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
     #: and its responses as one. A 334 has no number, as it would not be base64; nor has what is said unasked.
     numbered: bool = False
+    #: Refuse what servers take though it breaks the protocol.
+    strict: bool = False
     #: Without TLS, answer 530 to everything but what leads to TLS or to the end (RFC 3207 section 4).
     require_tls: bool = False
     #: Passwords by user name.

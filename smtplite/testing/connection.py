@@ -14,6 +14,7 @@ from typing import Literal
 import anyio
 import anyio.lowlevel
 
+from smtplite.testing.message import Violation
 from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import Hold
 from smtplite.testing.tls import TlsServerSide, server_context
@@ -86,6 +87,10 @@ class HeldReply(Hold):
             raise TimeoutError(f"the server held {self.count} of {count} replies within {timeout} seconds")
 
 
+def _what_failed(error: ssl.SSLError) -> str:
+    return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+
+
 class ServedConnection:
     """The record of one connection, and its way from the wire to the protocol half and back.
 
@@ -136,7 +141,7 @@ class ServedConnection:
         self._is_cut = False
 
     @property
-    def violations(self) -> list[str]:
+    def violations(self) -> list[Violation]:
         """The client's mistakes on this connection."""
         return self.protocol.violations
 
@@ -258,7 +263,7 @@ class ServedConnection:
             if protocol.begins_tls:
                 protocol.feed(data)  # it does nothing but write them down
             else:
-                protocol.violations.append("unencrypted bytes where TLS begins")
+                protocol.violate("unencrypted bytes where TLS begins", at="TLS")
         decrypted = tls.receive(data)
         if tls.is_established and protocol.tls is None:
             protocol.tls_established(tls.version, tls.peer)
@@ -270,6 +275,8 @@ class ServedConnection:
         self.outgoing += tls.outgoing()
         if tls.error is not None or tls.is_ended:
             self.tls_error = tls.error
+            if tls.error is not None:
+                protocol.refuse_tls(_what_failed(tls.error))
             self._hear(b"")
 
     def _hear(self, data: bytes, *, unread: bool = False) -> None:

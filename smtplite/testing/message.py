@@ -8,11 +8,24 @@ import re
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from itertools import zip_longest
-from typing import Literal
+from typing import Literal, Self
 
 import attrs
 
-__all__ = ["Commitment", "Mailbox", "Parameters", "ReceivedMessage"]
+__all__ = [
+    "Commitment",
+    "Dialogue",
+    "Mailbox",
+    "Parameters",
+    "ReceivedMessage",
+    "Refusal",
+    "RefusedMessage",
+    "Violation",
+]
+
+#: What client ("C") and server ("S") said, one command or reply an entry; without content, and without what was said
+#: to prove who the client is.
+Dialogue = tuple[tuple[Literal["C", "S"], bytes], ...]
 
 #: Parameters of MAIL or RCPT: the keyword in upper case, and its value as it was on the wire (None: no ``=``).
 Parameters = Mapping[str, str | None]
@@ -34,6 +47,98 @@ def decode_xtext(value: str) -> str:
     RFC 3461 section 4.
     """
     return _XTEXT_ESCAPE.sub(lambda match: chr(int(match[1], 16)), value)
+
+
+class Violation(str):
+    """One mistake of a client. It is its own text, so it can be compared with a str.
+
+    Args:
+        text: what the client did.
+        at: where in the dialogue: see `at`.
+        number: see `number`.
+        rfc: see `rfc`.
+    """
+
+    __slots__ = ("at", "number", "rfc")
+
+    #: A verb, such as ``MAIL``; ``GREETING``, ``CONTENT`` or ``TLS``.
+    at: str
+    #: The number of the command in its session, from 1; 0: before the first (`ServerConfig.numbered`).
+    number: int
+    #: What it breaks, such as ``RFC 5321 section 2.3.8``.
+    rfc: str
+
+    def __new__(cls, text: str, *, at: str = "", number: int = 0, rfc: str = "") -> Self:
+        """Make a mistake out of its text."""
+        self = super().__new__(cls, text)
+        self.at = at
+        self.number = number
+        self.rfc = rfc
+        return self
+
+
+@attrs.frozen(kw_only=True)
+class Refusal:
+    """Something that the server refused, on the way of one message."""
+
+    #: A verb, such as ``RCPT``; ``END_OF_DATA``, ``CONTENT``, ``TLS``.
+    at: str
+    #: What the client was told, such as ``550 5.1.1 no such user``; empty: the connection ended instead.
+    reply: str = ""
+    #: Who was refused, if it was a recipient.
+    recipient: str | None = None
+
+    def __str__(self) -> str:
+        where = {"END_OF_DATA": "after the content", "CONTENT": "within the content"}.get(self.at, f"at {self.at}")
+        what = self.reply or "the connection ended"
+        return f"{what} ({where})" if self.recipient is None else f"{what} ({where}: {self.recipient})"
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class RefusedMessage:
+    """One message that came to nothing: what the client had said of it, and why the server did not accept it.
+
+    It exists for messages that were refused at MAIL, for all recipients, or after their content; for those whose
+    connection ended within the content; and for sessions that came to no message because something was refused.
+    """
+
+    #: What was refused, in order; never empty.
+    refusals: tuple[Refusal, ...]
+    #: The reverse-path; None: MAIL was not said, or could not be read.
+    sender: str | None = None
+    #: The forward-paths that were accepted.
+    recipients: tuple[str, ...] = ()
+    #: The parameters of MAIL.
+    parameters: Parameters = attrs.field(factory=dict)
+    #: What came of the content; empty if it was over the limit.
+    content: bytes = b""
+    #: The argument of the last EHLO, HELO or LHLO.
+    helo: str = ""
+    #: The version of TLS; None: unencrypted.
+    tls: str | None = None
+    #: Who sent it, by AUTH.
+    authenticated_as: str | None = None
+    #: The client's mistakes since the message before it.
+    violations: tuple[Violation, ...] = attrs.field(default=(), eq=False)
+    #: What opened the session, and what was said of this message.
+    dialogue: Dialogue = attrs.field(default=(), eq=False)
+
+    def __repr__(self) -> str:
+        sender = "no MAIL" if self.sender is None else f"<{_cut(self.sender)}>"
+        return f"<refused: {sender}, {_cut(str(self.decisive))}>"
+
+    @property
+    def decisive(self) -> Refusal:
+        """The refusal that the message came to nothing by: the last one about content, else the first one of MAIL."""
+        for refusal in reversed(self.refusals):
+            if refusal.at in {"END_OF_DATA", "CONTENT", "BDAT"}:
+                return refusal
+        return next((refusal for refusal in self.refusals if refusal.at in {"MAIL", "RCPT"}), self.refusals[-1])
+
+    @property
+    def refused_recipients(self) -> dict[str, str]:
+        """Who was refused, and with which reply."""
+        return {refusal.recipient: refusal.reply for refusal in self.refusals if refusal.recipient is not None}
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -65,6 +170,12 @@ class ReceivedMessage:
     tls: str | None = None
     #: Who sent it, by AUTH; None: nobody said. Empty: a scripted 235 ended the exchange before the server knew.
     authenticated_as: str | None = None
+    #: The client's mistakes since the message before it. Not compared.
+    violations: tuple[Violation, ...] = attrs.field(default=(), eq=False)
+    #: What was refused on the way: recipients, and what came before MAIL. Not compared.
+    refusals: tuple[Refusal, ...] = attrs.field(default=(), eq=False)
+    #: What opened the session, and what was said of this message, up to the verdict. Not compared.
+    dialogue: Dialogue = attrs.field(default=(), eq=False)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.recipients[:MAX_SHOWN_RECIPIENTS])
@@ -86,7 +197,7 @@ class ReceivedMessage:
         """
         lines = [
             f"{name}: {getattr(self, name)!r} != {getattr(other, name)!r}"
-            for name in (field.name for field in attrs.fields(ReceivedMessage))
+            for name in (field.name for field in attrs.fields(ReceivedMessage) if field.eq)
             if name != "content" and getattr(self, name) != getattr(other, name)
         ]
         if self.content != other.content:
@@ -166,10 +277,13 @@ class Commitment:
 class Mailbox:
     """The messages that one server accepted, over all its connections, in the order in which they were committed.
 
+    And those that it refused.
+
     Args:
         on_delivery: called after each message was added; the server's shell uses it to wake those who wait.
         on_message: called before a message is added. What it returns is the reply to the message, which is then not
             added; None: it is added.
+        on_refusal: called with each message that was refused, and each session that came to none.
         keeps: whether messages are kept. If not, only `count` counts them.
     """
 
@@ -178,9 +292,12 @@ class Mailbox:
         on_delivery: Callable[[ReceivedMessage], None] | None = None,
         *,
         on_message: Callable[[ReceivedMessage], str | None] | None = None,
+        on_refusal: Callable[[RefusedMessage], None] | None = None,
         keeps: bool = True,
     ) -> None:
         self.messages: list[ReceivedMessage] = []
+        #: What was refused, in the order in which it came to its end.
+        self.refused: list[RefusedMessage] = []
         #: What the server answers for, one entry for each recipient of each message, in the order of the commitments.
         #:
         #: It is the truth to judge a client by: an entry is here before the reply that says so exists.
@@ -189,6 +306,7 @@ class Mailbox:
         self.count = 0
         self._on_delivery = on_delivery
         self._on_message = on_message
+        self._on_refusal = on_refusal
         self._keeps = keeps
         self._last_id = 0
 
@@ -216,8 +334,16 @@ class Mailbox:
             self._on_delivery(message)
         return None
 
+    def refuse(self, message: RefusedMessage) -> None:
+        """Note a message that came to nothing."""
+        if self._keeps:
+            self.refused.append(message)
+        if self._on_refusal is not None:
+            self._on_refusal(message)
+
     def clear(self) -> None:
         """Forget all messages."""
         self.messages.clear()
+        self.refused.clear()
         self.committed.clear()
         self.count = 0

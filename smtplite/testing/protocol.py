@@ -37,8 +37,17 @@ import attrs
 from smtplite.testing.config import ServerConfig
 from smtplite.testing.content import ContentCheck, DotDecoder
 from smtplite.testing.grammar import BadSyntax, is_domain, read_parameters, read_path
-from smtplite.testing.message import Commitment, Mailbox, Parameters, ReceivedMessage
+from smtplite.testing.message import (
+    Commitment,
+    Mailbox,
+    Parameters,
+    ReceivedMessage,
+    Refusal,
+    RefusedMessage,
+    Violation,
+)
 from smtplite.testing.parameters import MAX_ENVID_BYTES, MAX_ORCPT_BYTES, PARAMETERS, declared_size
+from smtplite.testing.record import Record
 from smtplite.testing.sasl import (
     MECHANISMS,
     Challenge,
@@ -82,8 +91,6 @@ EXTRA_PARAMETER_BYTES = 500
 MAX_CONTENT_BYTES = 1024 * 1024 * 1024
 #: Accepted in one transaction.
 MAX_RECIPIENTS = 100_000
-#: Written down of one connection.
-MAX_VIOLATIONS = 1_000
 #: Of content that ran as commands, written down of one connection.
 MAX_EXECUTED_LINES = 1_000
 #: Of a client's line in a violation or a reply.
@@ -202,6 +209,8 @@ class _Verdict:
     reply: _Reply
     scripted: ScriptedReply | None
     is_taken: bool
+    #: For whom it is in LMTP.
+    recipient: str | None = None
 
 
 class ServerConnection:
@@ -228,8 +237,6 @@ class ServerConnection:
         self.config = config if config is not None else ServerConfig()
         self.mailbox = mailbox if mailbox is not None else Mailbox()
         self.script = script if script is not None else Script(self.config.replies)
-        #: The client's mistakes, in the order in which they came.
-        self.violations: list[str] = []
         #: Whether the server wants to close after the bytes that were returned last.
         self.closing = False
         #: Whether it closes with an alert, inside TLS.
@@ -244,6 +251,7 @@ class ServerConnection:
         #: `ServerQuirks.executes_refused_chunks` is on, or not known. None of them is a violation.
         self.executed_content: list[bytes] = []
 
+        self._record = Record()
         self._out: list[bytes] = []
         # Where in _out a reply stands that is held. After the turn: what is kept, and what it waits for
         self._holds: list[tuple[int, Hold]] = []
@@ -313,11 +321,12 @@ class ServerConnection:
 
         RFC 5321 section 3.1.
         """
-        self._out = []
+        self._begin_turn()
         protocol = "LMTP" if self.config.lmtp else "ESMTP"
         settled = self._settle("GREETING", _Reply(220, "", f"{self.config.name} {protocol} ready"))
         self._refuses_service = not settled.performed
         self._answered = "GREETING"
+        self._note_reply()
         return self._end_turn()
 
     def tls_established(self, version: str = "TLS", peer: str | None = None) -> None:
@@ -338,6 +347,11 @@ class ServerConnection:
         self._is_extended = False
         self._transaction_count = 0
         self._reset()
+
+    @property
+    def violations(self) -> list[Violation]:
+        """The client's mistakes, in the order in which they came."""
+        return self._record.violations
 
     @property
     def committed(self) -> list[Commitment]:
@@ -393,6 +407,7 @@ class ServerConnection:
             The replies. All messages that they answer for are in the mailbox.
         """
         if not data:
+            self._note_end()
             self._kept.clear()
             self._backlog.clear()
             self.closing = True
@@ -422,8 +437,7 @@ class ServerConnection:
         return b"".join(pieces)
 
     def _take_turn(self, data: bytes, *, unread: bool) -> bytes:
-        self._out = []
-        self._verdict_at = 0
+        self._begin_turn()
         if self._unfinished is not None:
             end, self._unfinished = self._unfinished, None
             if not self.closing:
@@ -446,8 +460,15 @@ class ServerConnection:
             self._is_after_dot = False
         return self._end_turn()
 
+    def _begin_turn(self) -> None:
+        self._out = []
+        self._verdict_at = 0
+        self._record.noted = 0
+
     def _end_turn(self) -> bytes:
         """Return what may be sent now, and keep what is held."""
+        if self._mail_was_refused:
+            self._report()
         if not self._holds:
             return b"".join(self._out)
         starts = [start for start, _ in self._holds]
@@ -505,15 +526,19 @@ class ServerConnection:
     def _act_on(self, line: bytes, is_too_long: bool) -> None:
         if self._dialogue is not None:
             self._answered = "AUTH"
+            self._record.heard(b"(not shown: a response of AUTH)\r\n")
             self._respond(self._dialogue, line, is_too_long or len(line) + 2 > MAX_RESPONSE_LINE_BYTES)
+            self._note_reply()
             return
         self._number += 1
         verb = line.partition(b" ")[0].upper().decode("ascii", "replace")
         if verb in _COMMANDS:
             self._is_after_auth = verb == "AUTH"
         self._answered = self._name(verb)
+        self._begin_note(verb, line)
         if self._is_after_dot:
             self._refuse_after_dot()
+            self._note_reply()
             return
         try:
             if is_too_long or len(line) + 2 > MAX_COMMAND_LINE_BYTES + self._additions.get(verb, 0):
@@ -526,6 +551,7 @@ class ServerConnection:
                 self._mail_was_refused = True
             elif verb == "RCPT" and self._transaction is not None:
                 self._transaction.rcpt_count += 1
+        self._note_reply()
 
     def _refuse_after_dot(self) -> None:
         self._say(_Reply(503, "5.5.1", "bad sequence of commands: pipelined after end of data"))
@@ -546,8 +572,9 @@ class ServerConnection:
 
     def _end_content(self) -> None:
         if self._decoder.single_dot:
-            self._violate("a line of content that begins with a dot, not doubled")
+            self._violate("a line of content that begins with a dot, not doubled", at="CONTENT")
         self._number += 1
+        self._record.number = self._number
         self._answered = "END_OF_DATA"
         self._verdict_at = len(self._out)
         self._is_after_dot = self.config.quirks.refuses_after_dot is not None
@@ -582,13 +609,90 @@ class ServerConnection:
         scripted = self._scripted("CONTENT", content_bytes=transaction.size)
         if scripted is not None:
             self._say_scripted(scripted)
+            self._record.at = "CONTENT"
+            self._note_reply()
 
     # --- what is written down, and what is said
 
-    def _violate(self, violation: str) -> None:
+    def violate(self, what: str, *, at: str | None = None) -> None:
+        """Write a mistake of the client down that shows only to what carries the bytes.
+
+        Args:
+            what: the client did.
+            at: where; None: where the session is.
+        """
+        self._violate(what, at=at)
+
+    def refuse_tls(self, problem: str) -> None:
+        """Note that TLS failed; the session that ends by it is reported with what it was."""
+        self._record.refuse(problem.encode(), at="TLS")
+
+    def _violate(self, violation: str, *, at: str | None = None) -> None:
         # Content that runs as commands is written down as such, and is no mistake line by line
-        if len(self.violations) < MAX_VIOLATIONS and not self._line_is_stray:
-            self.violations.append(violation)
+        if not self._line_is_stray:
+            self._record.violate(violation, at=at)
+
+    def _begin_note(self, verb: str, line: bytes) -> None:
+        """Note a command, without what may be a credential."""
+        record = self._record
+        record.at = verb if verb in _COMMANDS else "COMMAND"
+        record.number = self._number
+        record.recipient = None
+        if verb == "MAIL":
+            if self._mail_was_refused:
+                self._end_attempt()
+            record.has_mail = True
+        auth = _AUTH_COMMAND.search(line)
+        if auth is not None:
+            line = line[: auth.end()] + b" (not shown)"
+        elif self._is_after_auth:
+            line = b"(not shown after AUTH)"
+        record.heard(line + b"\r\n")
+
+    def _note_reply(self) -> None:
+        """Note what a command was answered, and whether that refuses something."""
+        record = self._record
+        reply = b"".join(self._out[record.noted :])
+        record.noted = len(self._out)
+        if reply:
+            record.said(reply)
+        if reply[:1] in {b"4", b"5"} or (not reply and self.closing and record.at != "END_OF_DATA"):
+            record.refuse(reply, recipient=record.recipient)
+            if record.at == "DATA":
+                self._report()
+
+    def _note_end(self) -> None:
+        """Note that the client is gone: what was under way comes to nothing."""
+        if self._transaction is not None and self._read in (self._read_content, self._read_chunk):
+            self._record.refuse(b"", at="CONTENT")
+        self._end_attempt()
+
+    def _end_attempt(self) -> None:
+        """Report what was refused since the last message, if anything was, and begin anew."""
+        self._report()
+        self._record.begin_anew()
+
+    def _report(self) -> None:
+        """Hand the mailbox what came to nothing, once."""
+        record = self._record
+        if record.is_reported or not record.refusals:
+            return
+        record.is_reported = True
+        transaction = self._transaction
+        self.mailbox.refuse(
+            RefusedMessage(
+                refusals=record.refusals,
+                sender=transaction.sender if transaction is not None else record.sender,
+                recipients=tuple(transaction.recipients) if transaction is not None else (),
+                parameters=transaction.parameters if transaction is not None else {},
+                content=bytes(transaction.content) if transaction is not None else b"",
+                helo=self._helo or "",
+                tls=self.tls,
+                authenticated_as=self.authenticated_as,
+                violations=record.recent,
+                dialogue=record.dialogue,
+            )
+        )
 
     def _note_early(self) -> None:
         """Write down that bytes came which the client should not have sent before it read the last reply."""
@@ -621,12 +725,15 @@ class ServerConnection:
 
     def _say(self, reply: _Reply, *lines: str) -> None:
         """Send a reply of our own; `lines` follow its first line."""
+        self._out.append(self._worded(reply, *lines))
+        if reply.code == 421:
+            self.closing = True
+
+    def _worded(self, reply: _Reply, *lines: str) -> bytes:
         enhanced = f"{reply.enhanced} " if reply.enhanced and self.config.extensions.enhanced_status_codes else ""
         text = [f"{enhanced}{reply.text}{self._suffix}", *lines]
         lines_before = "".join(f"{reply.code}-{line}\r\n" for line in text[:-1])
-        self._out.append(f"{lines_before}{reply.code} {text[-1]}\r\n".encode())
-        if reply.code == 421:
-            self.closing = True
+        return f"{lines_before}{reply.code} {text[-1]}\r\n".encode()
 
     @property
     def _suffix(self) -> str:
@@ -811,6 +918,9 @@ class ServerConnection:
         is_extended = verb != "HELO"
         lines = self._keywords() if is_extended else ()
         if self._settle(verb, _Reply(250, "", f"{self.config.name} greets {argument}"), *lines).performed:
+            if self._record.has_mail:
+                self._note_reply()
+                self._end_attempt()
             self._reset()
             self._helo = argument
             self._is_extended = is_extended
@@ -937,6 +1047,7 @@ class ServerConnection:
 
     def _mail(self, argument: str) -> None:
         sender, parameters = self._path_and_parameters("MAIL", "FROM:", argument)
+        self._record.sender = sender
         if not sender.isascii() and "SMTPUTF8" not in parameters:
             raise _Refusal(
                 553, "5.6.7", "non-ASCII address without SMTPUTF8", f"8-bit MAIL without SMTPUTF8: {_quote(argument)}"
@@ -974,6 +1085,7 @@ class ServerConnection:
 
     def _rcpt(self, argument: str) -> None:
         recipient, parameters = self._path_and_parameters("RCPT", "TO:", argument)
+        self._record.recipient = recipient
         transaction = self._transaction
         if not recipient.isascii() and transaction is not None and "SMTPUTF8" not in transaction.parameters:
             raise _Refusal(
@@ -1101,7 +1213,9 @@ class ServerConnection:
             if transaction.is_too_big:
                 reply = _Reply(552, "5.3.4", "message size exceeds the limit")
             positive = self._settle_by(scripted, "BDAT", reply).positive
+        self._note_reply()
         if not positive:
+            self._report()
             self._transaction = None
             self._must_reset = True
             if chunk.is_last and transaction is not None and self.config.quirks.merges_messages:
@@ -1111,6 +1225,9 @@ class ServerConnection:
     def _rset(self, argument: str) -> None:
         self._no_argument("RSET", argument)
         if self._settle("RSET", _Reply(250, "2.0.0", "ok")).performed:
+            if self._record.has_mail:
+                self._note_reply()
+                self._end_attempt()
             self._reset()
 
     def _noop(self, argument: str) -> None:
@@ -1209,10 +1326,10 @@ class ServerConnection:
         """
         transaction.check.finish()
         for fault in transaction.check.faults:
-            self._violate(fault)
+            self._violate(fault, at="CONTENT")
         declared = declared_size(transaction.parameters)
         if declared is not None and transaction.size > declared:
-            self._violate(f"{transaction.size} bytes of content, SIZE={declared} declared")
+            self._violate(f"{transaction.size} bytes of content, SIZE={declared} declared", at="CONTENT")
         queue_id = self.mailbox.new_queue_id()
         refusal = self._refuses_content(transaction)
         reply = refusal or _Reply(250, "2.0.0", f"ok: queued as {queue_id}")
@@ -1232,25 +1349,49 @@ class ServerConnection:
             is_taken = refusal is None
             if scripted is not None:
                 is_taken = scripted.performs_if(is_taken if scripted.is_own else scripted.is_positive)
-            verdicts.append(_Verdict(reply, scripted, is_taken))
+            verdicts.append(
+                _Verdict(reply, scripted, is_taken, recipients[0] if self.config.lmtp and recipients else None)
+            )
             answers_for_all = scripted is not None and scripted.for_all
             if is_taken:
                 taken += everyone[group.start :] if answers_for_all else group
             if answers_for_all or (scripted is not None and scripted.closes):
                 break
 
+        record = self._record
+        record.heard(f"({transaction.size} bytes of content)\r\n".encode())
         can_perform = bool(transaction.recipients) and not transaction.is_too_big and not transaction.is_void
         is_committed = bool(taken) and can_perform and self._commit(transaction, via, queue_id, taken, verdicts)
         self._taken_count += is_committed
         positive = False
         for verdict in verdicts:
             positive |= self._settle_by(verdict.scripted, "END_OF_DATA", verdict.reply).positive
+        record.at = "END_OF_DATA"
+        record.noted = len(self._out)
+        if not is_committed:
+            self._note_verdicts(verdicts)
+            self._report()
+        record.begin_anew()
         self._transaction = None
         if is_committed and quirks.closes_unasked and self._taken_count == quirks.max_messages:
             enhanced = "4.7.0 " if self.config.extensions.enhanced_status_codes else ""
             self._out.append(f"421 {enhanced}too many messages in this connection, closing\r\n".encode())
             self.closing = True
         return positive
+
+    def _wording(self, verdict: _Verdict) -> bytes:
+        """Return what a verdict will say, as far as it is known before it is said."""
+        if verdict.scripted is None or verdict.scripted.is_own:
+            return self._worded(verdict.reply)
+        return verdict.scripted.to_bytes()
+
+    def _note_verdicts(self, verdicts: list[_Verdict]) -> None:
+        """Note what refused a message after its content."""
+        for verdict in verdicts:
+            text = self._wording(verdict)
+            if text:
+                self._record.said(text)
+            self._record.refuse(text, at="END_OF_DATA", recipient=verdict.recipient)
 
     def _refuses_content(self, transaction: _Transaction) -> _Reply | None:
         """Return what stands against a message that is complete."""
@@ -1270,6 +1411,13 @@ class ServerConnection:
         Returns:
             Whether the mailbox has it; if not, the verdicts that took it say so now, unless they are scripted.
         """
+        record = self._record
+        said = [self._wording(verdict) for verdict in verdicts]
+        refused = [
+            Refusal(at="END_OF_DATA", reply=text.decode("utf-8", "replace").rstrip(), recipient=verdict.recipient)
+            for verdict, text in zip(verdicts, said, strict=True)
+            if text[:1] in {b"4", b"5"}
+        ]
         refusal = self.mailbox.deliver(
             ReceivedMessage(
                 sender=transaction.sender,
@@ -1282,6 +1430,9 @@ class ServerConnection:
                 queue_id=queue_id,
                 tls=self.tls,
                 authenticated_as=self.authenticated_as,
+                violations=record.recent,
+                refusals=(*record.refusals, *refused),
+                dialogue=(*record.dialogue, *(("S", text) for text in said)),
             )
         )
         if refusal is None:

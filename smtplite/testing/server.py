@@ -34,7 +34,7 @@ from smtplite.testing.config import (
 )
 from smtplite.testing.connection import DEFAULT_WAIT_SECONDS, HeldReply, ServedConnection, Waiters, do_nothing
 from smtplite.testing.memory import MemoryStream
-from smtplite.testing.message import Commitment, Mailbox, ReceivedMessage
+from smtplite.testing.message import Commitment, Mailbox, ReceivedMessage, RefusedMessage, Violation
 from smtplite.testing.protocol import ServerConnection
 from smtplite.testing.script import Hold, ReplyOptions, Script, ScriptedReply, ScriptedText
 from smtplite.testing.tls import authority, client_context, require_trustme, server_context
@@ -71,6 +71,10 @@ class SMTPServer:
         on_message: called with each message, before it is accepted and answered. If it returns text, such as
             ``"452 4.3.1 disk full"``, that is the reply instead, and the message is not accepted; None: it is. If it
             raises, the server ends with that exception. It must not block for long.
+        on_refusal: called with each message that was refused, and why, and with each session that came to none because
+            something was refused; the same rules hold for it.
+        strict: refuse what servers take though it breaks the protocol, such as 8-bit content without BODY=8BITMIME. It
+            is written down in `violations` in any case.
         max_connections: how many connections are served at the same time; None: as many as come.
         when_full: what is done with one more. ``"421"``: the greeting is a 421, and the connection is closed.
             ``"close"``: it is closed without a greeting. ``"silence"``: it is accepted, and not greeted until another
@@ -113,6 +117,8 @@ class SMTPServer:
         numbered: bool = False,
         replies: Iterable[ScriptedReply] = (),
         on_message: Callable[[ReceivedMessage], str | None] | None = None,
+        on_refusal: Callable[[RefusedMessage], None] | None = None,
+        strict: bool = False,
         keep: bool = True,
         max_connections: int | None = None,
         when_full: WhenFull = "421",
@@ -142,6 +148,7 @@ class SMTPServer:
             extensions=extensions,
             lmtp=lmtp,
             numbered=numbered,
+            strict=strict,
             require_tls=require_tls,
             users=dict(users or {}),
             tokens=dict(tokens or {}),
@@ -164,7 +171,7 @@ class SMTPServer:
             require_trustme()
         #: The scripted replies, common to all connections.
         self.script = Script(self.config.replies)
-        self.mailbox = Mailbox(self._on_delivery, on_message=on_message, keeps=keep)
+        self.mailbox = Mailbox(self._on_delivery, on_message=on_message, on_refusal=on_refusal, keeps=keep)
         #: Every connection so far, including those that ended.
         self.connections: list[ServedConnection] = []
         self.host = host
@@ -326,12 +333,17 @@ class SMTPServer:
         return self.mailbox.messages
 
     @property
+    def refused(self) -> list[RefusedMessage]:
+        """What was refused, and why, in the order in which it came to its end."""
+        return self.mailbox.refused
+
+    @property
     def committed(self) -> list[Commitment]:
         """What the server answers for, one entry for each recipient of each message (`Mailbox.committed`)."""
         return self.mailbox.committed
 
     @property
-    def violations(self) -> list[str]:
+    def violations(self) -> list[Violation]:
         """The mistakes of all clients so far; a test of a client ends in ``assert not server.violations``."""
         return [violation for connection in self.connections for violation in connection.violations]
 

@@ -14,7 +14,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from smtplite.testing.connection import DEFAULT_WAIT_SECONDS, HeldReply, ServedConnection
-from smtplite.testing.message import Commitment, ReceivedMessage
+from smtplite.testing.message import Commitment, ReceivedMessage, RefusedMessage, Violation
 from smtplite.testing.script import ReplyOptions, ScriptedText
 from smtplite.testing.server import SMTPServer
 
@@ -121,9 +121,14 @@ class ThreadedServer:
         return list(self.server.connections)
 
     @property
-    def violations(self) -> list[str]:
+    def violations(self) -> list[Violation]:
         """The mistakes of all clients so far. A new list each time."""
         return [violation for connection in self.connections for violation in list(connection.violations)]
+
+    @property
+    def refused(self) -> list[RefusedMessage]:
+        """What was refused so far, and why (`SMTPServer.refused`). A new list each time."""
+        return list(self.server.refused)
 
     @property
     def committed(self) -> list[Commitment]:

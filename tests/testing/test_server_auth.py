@@ -46,7 +46,7 @@ def codes(sent: bytes) -> list[int]:
 class Outcome:
     sent: bytes
     messages: list[ReceivedMessage]
-    violations: list[str]
+    violations: Sequence[str]
     authenticated_as: str | None
     closing: bool
 

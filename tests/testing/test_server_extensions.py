@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import pytest
 
@@ -17,7 +19,7 @@ EVE = b"RCPT TO:<eve@example.org>\r\n"
 class Outcome:
     sent: bytes
     messages: list[ReceivedMessage]
-    violations: list[str]
+    violations: Sequence[str]
     closing: bool
 
     @property

@@ -455,7 +455,7 @@ FAULTY = {
 }
 
 
-def run(faulty: Faulty, pieces: Sequence[bytes]) -> tuple[bytes, list[str], list[str], list[bytes]]:
+def run(faulty: Faulty, pieces: Sequence[bytes]) -> tuple[bytes, list[str], Sequence[str], list[bytes]]:
     connection = server(*faulty.make_replies(), quirks=faulty.quirks)
     sent = b""
     for piece in pieces:

@@ -33,7 +33,7 @@ CONTENT = b"Subject: hello\r\n\r\nhi\r\n"
 class Outcome:
     sent: bytes
     messages: list[ReceivedMessage]
-    violations: list[str]
+    violations: Sequence[str]
     closing: bool
 
     @property
@@ -833,7 +833,7 @@ def test_recipients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_violations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtplite.testing.protocol.MAX_VIOLATIONS", 2)
+    monkeypatch.setattr("smtplite.testing.record.MAX_VIOLATIONS", 2)
     assert len(talk(b"A\r\n", b"B\r\n", b"C\r\n").violations) == 2
 
 

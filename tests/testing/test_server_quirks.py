@@ -30,7 +30,7 @@ NOBODY = ScriptedReply("RCPT", "550 5.1.1 no such user", times=1)
 class Outcome:
     sent: bytes
     messages: list[ReceivedMessage]
-    violations: list[str]
+    violations: Sequence[str]
     executed: list[bytes]
     closing: bool
 

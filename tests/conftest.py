@@ -11,10 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
+from smtplite.testing import ServerConfig, SMTPServer
 from tests import exhaustive
 
 #: Longer than any test should take: a raw server that waits for this long has been left alone.
@@ -31,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     exhaustive.choose(config)
+
+
+# Our own client keeps every rule: the servers of its tests refuse what other servers let pass. A test of what they let
+# pass says strict=False.
+for _init in (ServerConfig.__init__, SMTPServer.__init__):
+    cast("dict[str, Any]", _init.__kwdefaults__)["strict"] = True
 
 
 @pytest.hookimpl(trylast=True)  # what -k and -m leave

@@ -180,6 +180,9 @@ class ServerQuirks:
     lmtp_fails_once: bool = False
     #: DATA is answered 354 though nobody was accepted, and the dot after it 250. The message goes nowhere.
     takes_empty_envelopes: bool = False
+    #: A bare LF ends a command as CRLF does, and is taken within content (Postfix with smtpd_forbid_bare_newline=no).
+    #: Only ``CRLF . CRLF`` ends the content all the same.
+    takes_bare_lf: bool = False
     #: The least length of a reply to RCPT, made up with lines without meaning. A few of them fill a socket.
     rcpt_reply_bytes: int = 0
 
@@ -198,7 +201,10 @@ class ServerConfig:
     #: The greeting is ``#0``. Content after a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
     #: and its responses as one. A 334 has no number, as it would not be base64; nor has what is said unasked.
     numbered: bool = False
-    #: Refuse what servers take though it breaks the protocol.
+    #: Refuse what real servers take though it breaks the protocol, such as 8-bit content without BODY=8BITMIME.
+    #:
+    #: It is written down in any case. What is refused either way: a bare LF (unless `ServerQuirks.takes_bare_lf`),
+    #: commands that are unknown or out of sequence, parameters that are not offered, and what cannot be understood.
     strict: bool = False
     #: Without TLS, answer 530 to everything but what leads to TLS or to the end (RFC 3207 section 4).
     require_tls: bool = False

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-__all__ = ["MAX_TEXT_LINE_BYTES", "ContentCheck", "DotDecoder"]
+__all__ = ["BARE_LF", "MAX_TEXT_LINE_BYTES", "ContentCheck", "DotDecoder"]
+
+BARE_LF = "bare LF in content"
+EIGHT_BIT_CONTENT = "8-bit content without 8BITMIME or SMTPUTF8"
 
 #: Of a line of content, its CRLF and a doubled dot not counted (RFC 5321 section 4.5.3.1.6).
 MAX_TEXT_LINE_BYTES = 998
@@ -19,13 +22,18 @@ class ContentCheck:
     The faults are the same however the content is cut. Bytes are counted and searched in bulk, never one by one.
 
     Args:
-        allow_8bit: Bytes over 127 are no fault.
+        allow_8bit: Bytes over 127 are no fault in the body.
+        allow_utf8: nor are they in the header section.
         allow_binary: nothing is a fault.
     """
 
-    def __init__(self, *, allow_8bit: bool, allow_binary: bool = False) -> None:
+    def __init__(self, *, allow_8bit: bool, allow_utf8: bool = False, allow_binary: bool = False) -> None:
         self.faults: list[str] = []
         self._allow_8bit = allow_8bit
+        self._allow_utf8 = allow_utf8
+        self._is_in_header = True
+        # The end of what came so far, as long as it is header section; its first byte has a line before it
+        self._header_end = b"\n"
         self._allow_binary = allow_binary
         self._ends_in_cr = False
         # Bytes since the last LF, a CR that may open the line's end among them
@@ -37,10 +45,25 @@ class ContentCheck:
             return
         if b"\0" in piece:
             self._found("NUL in content")
-        if not self._allow_8bit and not piece.isascii():
-            self._found("8-bit content without 8BITMIME or SMTPUTF8")
+        if not piece.isascii():
+            if not self._allow_8bit:
+                self._found(EIGHT_BIT_CONTENT)
+            if self._is_in_header and not self._allow_utf8 and not piece[: self._header_bytes(piece)].isascii():
+                self._found("8-bit header section without SMTPUTF8")
+        if self._is_in_header:
+            self._header_bytes(piece, goes_on=True)
         self._look_at_line_ends(piece)
         self._look_at_line_lengths(piece)
+
+    def _header_bytes(self, piece: bytes, *, goes_on: bool = False) -> int:
+        """Return how much of a piece is header section, which an empty line ends."""
+        seen = self._header_end + piece
+        found = min((end for end in (seen.find(b"\n\r\n"), seen.find(b"\n\n")) if end >= 0), default=-1)
+        length = len(piece) if found < 0 else max(0, found + 1 - len(self._header_end))
+        if goes_on:
+            self._is_in_header = found < 0
+            self._header_end = seen[-2:]
+        return length
 
     def finish(self) -> None:
         """Look at what only the end shows."""
@@ -62,7 +85,7 @@ class ContentCheck:
         if self._ends_in_cr:
             bare_cr -= 1
         if bare_lf:
-            self._found("bare LF in content")
+            self._found(BARE_LF)
         if bare_cr:
             self._found("bare CR in content")
 

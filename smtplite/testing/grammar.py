@@ -10,7 +10,14 @@ import ipaddress
 import re
 import string
 
-__all__ = ["BadSyntax", "is_domain", "read_parameters", "read_path"]
+__all__ = [
+    "BadSyntax",
+    "is_domain",
+    "read_parameters",
+    "read_parameters_anyhow",
+    "read_path",
+    "read_path_anyhow",
+]
 
 _ATEXT = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-/=?^_`{|}~")
 _ALNUM = frozenset(string.ascii_letters + string.digits)
@@ -127,6 +134,55 @@ def read_path(text: str, *, may_be_null: bool = False) -> tuple[str, str]:
     if not is_domain(text[end + 1 : close], of_mailbox=True):
         raise BadSyntax("a path whose domain is none")
     return text[1:close], text[close + 1 :]
+
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def read_path_anyhow(text: str, *, may_be_null: bool = False) -> tuple[str, str]:
+    """Read a path as servers do that are not strict.
+
+    Spaces may stand before it, the angle brackets may be missing, and so may the domain; a source route is dropped.
+    Whatever the mailbox is, it is one word: without spaces and angle brackets, unless they are quoted.
+
+    Returns:
+        What `read_path` returns.
+
+    Raises:
+        BadSyntax: not even that.
+    """
+    text = text.lstrip(" ")
+    # What is quoted counts as one letter, so that nothing in it can be taken for a bracket or the end
+    masked = _QUOTED.sub(lambda match: "x" * len(match[0]), text)
+    if masked.startswith("<"):
+        close = masked.find(">")
+        if close < 0:
+            raise BadSyntax("a path without its closing bracket")
+        path, rest = text[1:close], text[close + 1 :]
+        masked = masked[1:close]
+    else:
+        end = masked.find(" ")
+        path, rest = (text, "") if end < 0 else (text[:end], text[end:])
+        masked = masked[: len(path)]
+        if not path:
+            raise BadSyntax("a path that is missing")
+    if masked.startswith("@"):
+        route = masked.find(":")
+        path, masked = path[route + 1 :], masked[route + 1 :]
+    if any(char <= " " or char in '<>"' for char in masked):
+        raise BadSyntax("a path that is more than a mailbox")
+    if not path and not may_be_null:
+        raise BadSyntax("a null forward-path")
+    return path, rest
+
+
+def read_parameters_anyhow(text: str) -> dict[str, str | None]:
+    """Read parameters that follow the path directly, or each other after several spaces.
+
+    Raises:
+        BadSyntax: one of them is none.
+    """
+    return read_parameters("".join(f" {parameter}" for parameter in text.split(" ") if parameter))
 
 
 def read_parameters(text: str) -> dict[str, str | None]:

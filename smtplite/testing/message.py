@@ -33,6 +33,7 @@ Parameters = Mapping[str, str | None]
 #: Of each part of a message in its `repr`.
 MAX_SHOWN_CHARS = 60
 MAX_SHOWN_RECIPIENTS = 3
+MAX_SHOWN_REFUSAL_CHARS = 200
 _XTEXT_ESCAPE = re.compile(r"\+([0-9A-F]{2})")
 _SUBJECT = re.compile(rb"^subject:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
 
@@ -125,7 +126,7 @@ class RefusedMessage:
 
     def __repr__(self) -> str:
         sender = "no MAIL" if self.sender is None else f"<{_cut(self.sender)}>"
-        return f"<refused: {sender}, {_cut(str(self.decisive))}>"
+        return f"<{sender}: {str(self.decisive)[:MAX_SHOWN_REFUSAL_CHARS]}>"
 
     @property
     def decisive(self) -> Refusal:

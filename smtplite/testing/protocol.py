@@ -35,8 +35,15 @@ from typing import Literal
 import attrs
 
 from smtplite.testing.config import ServerConfig
-from smtplite.testing.content import ContentCheck, DotDecoder
-from smtplite.testing.grammar import BadSyntax, is_domain, read_parameters, read_path
+from smtplite.testing.content import BARE_LF, ContentCheck, DotDecoder
+from smtplite.testing.grammar import (
+    BadSyntax,
+    is_domain,
+    read_parameters,
+    read_parameters_anyhow,
+    read_path,
+    read_path_anyhow,
+)
 from smtplite.testing.message import (
     Commitment,
     Mailbox,
@@ -65,6 +72,8 @@ __all__ = ["ServerConnection"]
 
 #: With CRLF; extensions add to it (RFC 5321 section 4.5.3.1.4).
 MAX_COMMAND_LINE_BYTES = 512
+#: Longer ones are not read, even where the server is not strict. Postfix takes as much.
+MAX_LENIENT_LINE_BYTES = 12_288
 #: Within an authentication exchange (RFC 4954 section 4.3).
 MAX_RESPONSE_LINE_BYTES = 12_288
 #: RFC 1870 section 3.
@@ -314,6 +323,8 @@ class ServerConnection:
             "EXPN": smtputf8,
         }
         self._max_command_bytes = MAX_COMMAND_LINE_BYTES + max(self._additions.values())
+        if not self.config.strict:
+            self._max_command_bytes = max(self._max_command_bytes, MAX_LENIENT_LINE_BYTES)
         self._limit = min(extensions.size or MAX_CONTENT_BYTES, MAX_CONTENT_BYTES)
 
     def greeting(self) -> bytes:
@@ -495,6 +506,10 @@ class ServerConnection:
             self._end_line()
             return position + 1
         end = data.find(b"\r\n", position)
+        if self.config.quirks.takes_bare_lf:
+            bare = data.find(b"\n", position)
+            if bare >= 0 and (end < 0 or bare < end):
+                return self._end_bare_line(data, position, bare)
         stop = end if end >= 0 else len(data)
         if not self._line_is_too_long:
             # The limit counts CRLF, which is not kept: a line that is too long still shows as such in `_end_line`
@@ -508,6 +523,16 @@ class ServerConnection:
         self._line_ends_in_cr = False
         self._end_line()
         return end + 2
+
+    def _end_bare_line(self, data: bytes, position: int, end: int) -> int:
+        """Take a line that a bare LF ends."""
+        self._line_is_too_long |= len(self._line) + end - position > self._max_command_bytes
+        if not self._line_is_too_long:
+            self._line += data[position:end]
+        self._line_ends_in_cr = False
+        self._violate("bare LF at the end of a command", at="COMMAND")
+        self._end_line()
+        return end + 1
 
     def _end_line(self) -> None:
         line, is_too_long = bytes(self._line), self._line_is_too_long
@@ -542,7 +567,8 @@ class ServerConnection:
             return
         try:
             if is_too_long or len(line) + 2 > MAX_COMMAND_LINE_BYTES + self._additions.get(verb, 0):
-                raise _Refusal(500, "5.5.2", "line too long", f"command line too long: {self._show(line)}")
+                violation = f"command line too long: {self._show(line)}"
+                self._tolerate(_Refusal(500, "5.5.2", "line too long", violation), if_only=not is_too_long)
             self._execute(verb, self._command_text(line))
         except _Refusal as refusal:
             self._violate(refusal.violation)
@@ -632,6 +658,17 @@ class ServerConnection:
         if not self._line_is_stray:
             self._record.violate(violation, at=at)
 
+    def _tolerate(self, refusal: _Refusal, *, if_only: bool = True) -> None:
+        """Write down what servers take though it breaks the protocol, and go on; a strict server refuses it.
+
+        Args:
+            refusal: of a strict server.
+            if_only: whether it can be taken at all.
+        """
+        if self.config.strict or not if_only:
+            raise refusal
+        self._violate(refusal.violation)
+
     def _begin_note(self, verb: str, line: bytes) -> None:
         """Note a command, without what may be a credential."""
         record = self._record
@@ -656,7 +693,7 @@ class ServerConnection:
         record.noted = len(self._out)
         if reply:
             record.said(reply)
-        if reply[:1] in {b"4", b"5"} or (not reply and self.closing and record.at != "END_OF_DATA"):
+        if reply[:1] in {b"4", b"5"} or (not reply and self.closing and record.at not in {"END_OF_DATA", "QUIT"}):
             record.refuse(reply, recipient=record.recipient)
             if record.at == "DATA":
                 self._report()
@@ -829,7 +866,8 @@ class ServerConnection:
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            raise _Refusal(501, "5.5.2", "not UTF-8", f"command that is not UTF-8: {self._show(line)}") from None
+            self._tolerate(_Refusal(501, "5.5.2", "not UTF-8", f"command that is not UTF-8: {self._show(line)}"))
+            text = line.decode("latin-1")
         if text.endswith(" "):
             # RFC 5321 section 4.1.1 has servers tolerate it; clients have no reason to send it
             self._violate(f"space at the end of {self._show(line)}")
@@ -837,9 +875,13 @@ class ServerConnection:
 
     def _execute(self, verb: str, text: str) -> None:
         _, space, argument = text.partition(" ")
-        if not text.isascii() and not (verb in {"MAIL", "RCPT", "VRFY", "EXPN"} and self._offers_smtputf8):
+        takes_utf8 = verb in {"MAIL", "RCPT"} and not self.config.strict  # they see to it themselves
+        if not text.isascii() and not (
+            takes_utf8 or (verb in {"MAIL", "RCPT", "VRFY", "EXPN"} and self._offers_smtputf8)
+        ):
             code, enhanced = (553, "5.6.7") if verb in {"MAIL", "RCPT"} else (501, "5.5.4")
-            raise _Refusal(code, enhanced, "non-ASCII not permitted here", f"8-bit command: {self._show(text)}")
+            refusal = _Refusal(code, enhanced, "non-ASCII not permitted here", f"8-bit command: {self._show(text)}")
+            self._tolerate(refusal, if_only=verb in {"EHLO", "HELO", "LHLO"})
         if self._refuses_service and verb != "QUIT":
             self._violate(f"{self._name(verb)} after a negative greeting")
             self._settle(verb, _Reply(503, "5.5.1", "no service here"), can_perform=False)
@@ -912,9 +954,9 @@ class ServerConnection:
 
     def _hello(self, verb: str, argument: str) -> None:
         if not is_domain(argument):
-            raise _Refusal(
-                501, "", "a domain or an address literal is needed", f"{verb} without a domain: {_quote(argument)}"
-            )
+            violation = f"{verb} without a domain: {_quote(argument)}"
+            refusal = _Refusal(501, "", "a domain or an address literal is needed", violation)
+            self._tolerate(refusal, if_only=bool(argument.strip()))
         is_extended = verb != "HELO"
         lines = self._keywords() if is_extended else ()
         if self._settle(verb, _Reply(250, "", f"{self.config.name} greets {argument}"), *lines).performed:
@@ -1049,13 +1091,13 @@ class ServerConnection:
         sender, parameters = self._path_and_parameters("MAIL", "FROM:", argument)
         self._record.sender = sender
         if not sender.isascii() and "SMTPUTF8" not in parameters:
-            raise _Refusal(
-                553, "5.6.7", "non-ASCII address without SMTPUTF8", f"8-bit MAIL without SMTPUTF8: {_quote(argument)}"
-            )
+            self._tolerate(_without_smtputf8("MAIL", argument))
         reply = _Reply(250, "2.1.0", "sender ok")
         can_perform = False
         extensions, quirks = self.config.extensions, self.config.quirks
-        if self._helo is None:
+        if self._helo is None and not self.config.strict:
+            self._violate("MAIL before EHLO")
+        if self._helo is None and self.config.strict:
             reply = self._out_of_sequence("MAIL before EHLO")
         elif self._outlived is not None:
             reply = self._out_of_sequence("MAIL without RSET after a refused BDAT")
@@ -1088,9 +1130,7 @@ class ServerConnection:
         self._record.recipient = recipient
         transaction = self._transaction
         if not recipient.isascii() and transaction is not None and "SMTPUTF8" not in transaction.parameters:
-            raise _Refusal(
-                553, "5.6.7", "non-ASCII address without SMTPUTF8", f"8-bit RCPT without SMTPUTF8: {_quote(argument)}"
-            )
+            self._tolerate(_without_smtputf8("RCPT", argument))
         reply = _Reply(250, "2.1.5", "recipient ok")
         rcptmax = self.config.extensions.rcptmax
         if transaction is None:
@@ -1247,9 +1287,7 @@ class ServerConnection:
         if not text:
             raise _Refusal(501, "5.5.4", f"{verb} needs an argument", f"{verb} without an argument")
         if not text.isascii() and not is_utf8:
-            raise _Refusal(
-                553, "5.6.7", "non-ASCII address without SMTPUTF8", f"8-bit {verb} without SMTPUTF8: {_quote(argument)}"
-            )
+            raise _without_smtputf8(verb, argument)
         # RFC 5321 section 7.3: neither confirm nor deny
         self._settle(verb, _Reply(252, "2.0.0", "cannot verify, but will take a message"), recipients=(text,))
 
@@ -1263,6 +1301,8 @@ class ServerConnection:
     def _quit(self, argument: str) -> None:
         self._no_argument("QUIT", argument)
         if self._settle("QUIT", _Reply(221, "2.0.0", f"{self.config.name} closes the connection")).performed:
+            self._note_reply()
+            self._end_attempt()
             self._transaction = None
             self.closing = True
 
@@ -1280,13 +1320,21 @@ class ServerConnection:
 
     def _path_and_parameters(self, verb: str, preposition: str, argument: str) -> tuple[str, Parameters]:
         """Read the argument of MAIL or RCPT (RFC 5321 sections 4.1.1.2 and 4.1.1.3)."""
+        may_be_null = verb == "MAIL"
+        path = argument[len(preposition) :]
         try:
             if argument[: len(preposition)].upper() != preposition:
                 raise BadSyntax(f"{verb} without {preposition}")
-            mailbox, rest = read_path(argument[len(preposition) :], may_be_null=verb == "MAIL")
+            mailbox, rest = read_path(path, may_be_null=may_be_null)
             parameters = read_parameters(rest)
         except BadSyntax as error:
-            raise _Refusal(501, "5.5.4", str(error), f"{error}: {_quote(f'{verb} {argument}')}") from None
+            refusal = _Refusal(501, "5.5.4", str(error), f"{error}: {_quote(f'{verb} {argument}')}")
+            try:
+                mailbox, rest = read_path_anyhow(path, may_be_null=may_be_null)
+                parameters = read_parameters_anyhow(rest)
+            except BadSyntax:
+                raise refusal from None
+            self._tolerate(refusal, if_only=argument[: len(preposition)].upper() == preposition)
         for keyword, value in parameters.items():
             self._check_parameter(verb, keyword, value)
         if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters and self.config.extensions.future_release is not None:
@@ -1299,14 +1347,15 @@ class ServerConnection:
         if self._is_extended and keyword in extensions.extra_parameters:
             return
         parameter = PARAMETERS.get((verb, keyword))
-        is_offered = parameter is not None and self._is_extended and parameter.is_offered(extensions)
-        if parameter is None or not is_offered or (parameter.needs_tls and self.tls is None):
-            raise _Refusal(
-                555,
-                "5.5.4",
-                f"parameter not recognized: {_quote(keyword)}",
-                f"parameter {keyword[:MAX_QUOTED_CHARS]} of {verb}, which is not offered",
-            )
+        is_known = parameter is not None and parameter.is_offered(extensions)
+        if parameter is None or not is_known or not self._is_extended or (parameter.needs_tls and self.tls is None):
+            text = f"parameter not recognized: {_quote(keyword)}"
+            violation = f"parameter {keyword[:MAX_QUOTED_CHARS]} of {verb}, which is not offered"
+            # After HELO nothing is offered, and servers take what they know all the same
+            is_early = parameter is not None and is_known and not parameter.needs_tls
+            self._tolerate(_Refusal(555, "5.5.4", text, violation), if_only=is_early)
+        if parameter is None:
+            return
         if not parameter.is_valid(value, extensions):
             text = keyword if value is None else f"{keyword}={value}"
             raise _Refusal(501, "5.5.4", f"bad value of {keyword}", f"bad parameter of {verb}: {_quote(text)}")
@@ -1399,8 +1448,9 @@ class ServerConnection:
             return _Reply(503 if self.config.lmtp else 554, "5.5.1", "no valid recipients")
         if transaction.is_too_big:
             return _Reply(552, "5.3.4", "message size exceeds the limit")
-        if transaction.check.faults:
-            return _Reply(554, "5.6.0", transaction.check.faults[0])
+        for fault in transaction.check.faults:
+            if self.config.strict or (fault == BARE_LF and not self.config.quirks.takes_bare_lf):
+                return _Reply(554, "5.6.0", fault)
         return None
 
     def _commit(
@@ -1448,12 +1498,18 @@ def _is_binary(parameters: Parameters) -> bool:
 
 
 def _check(parameters: Parameters) -> ContentCheck:
-    is_8bit = (parameters.get("BODY") or "").upper() == "8BITMIME" or "SMTPUTF8" in parameters
-    return ContentCheck(allow_8bit=is_8bit, allow_binary=_is_binary(parameters))
+    is_utf8 = "SMTPUTF8" in parameters
+    is_8bit = (parameters.get("BODY") or "").upper() == "8BITMIME" or is_utf8
+    return ContentCheck(allow_8bit=is_8bit, allow_utf8=is_utf8, allow_binary=_is_binary(parameters))
 
 
 def _quote(text: str | bytes) -> str:
     return repr(text[:MAX_QUOTED_CHARS])
+
+
+def _without_smtputf8(verb: str, argument: str) -> _Refusal:
+    violation = f"8-bit {verb} without SMTPUTF8: {_quote(argument)}"
+    return _Refusal(553, "5.6.7", "non-ASCII address without SMTPUTF8", violation)
 
 
 def _base64(what: str, line: bytes) -> bytes:

@@ -6,7 +6,7 @@ Switch it on in the `conftest.py` at the top of your tests::
 
 and ask for `smtp_server` or `smtp_outbox`. A marker says how the server behaves::
 
-    @pytest.mark.smtp_server(tls="starttls", users={"me": "secret"})
+    @pytest.mark.smtp_server(tls="starttls", users={"me": "secret"}, strict=True)
 
 or, for all tests of a folder or a module, a fixture there called `smtp_server_options`.
 """
@@ -120,7 +120,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to the report of a failed test what its servers accepted, and the mistakes that clients made."""
+    """Add to the report of a failed test what its servers accepted and refused, and the mistakes that clients made."""
     report = yield
     if report.when == "call" and report.failed:
         for name, server in item.stash.get(_servers, []):
@@ -129,10 +129,13 @@ def pytest_runtest_makereport(
 
 
 def _account(server: SMTPServer) -> list[str]:
-    messages, violations = list(server.messages), list(server.violations)
+    messages, refused, violations = list(server.messages), list(server.refused), list(server.violations)
     lines = [f"{len(messages)} message{'' if len(messages) == 1 else 's'}"]
     lines += [f"  {message!r}" for message in messages[:MAX_REPORTED]]
+    if refused:
+        lines.append("refused")
+        lines += [f"  {message!r}" for message in refused[:MAX_REPORTED]]
     if violations:
         lines.append("mistakes of the client")
-        lines += [f"  {violation}" for violation in violations[:MAX_REPORTED]]
+        lines += [f"  {violation} [{violation.rfc}]" for violation in violations[:MAX_REPORTED]]
     return lines

@@ -274,7 +274,10 @@ def test_failures_read_well(run: Run) -> None:
     assert printed.count("- SMTP server of smtp_") == 4
     account = printed.split("- SMTP server of smtp_")
     assert "\n1 message\n  " + shown in account[1]
-    assert "\n0 messages\nmistakes of the client\n  unknown command: 'BAD'\n" in account[4]
+    assert (
+        "\n0 messages\nrefused\n  <no MAIL: 500 5.5.1 command not recognized: 'BAD' (at COMMAND)>\n"
+        "mistakes of the client\n  unknown command: 'BAD' [RFC 5321 section 2.2.1]\n"
+    ) in account[4]
 
 
 def test_without_the_plugin_there_is_nothing(run: Run) -> None:

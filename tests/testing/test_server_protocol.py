@@ -489,7 +489,7 @@ def test_a_line_without_end_is_not_kept() -> None:
         (b"a\r\r\n", "bare CR in content"),
         (b"\n\r\n", "bare LF in content"),
         (b"a\0b\r\n", "NUL in content"),
-        (b"\x80\r\n", "8-bit content without 8BITMIME or SMTPUTF8"),
+        (b"\r\n\x80\r\n", "8-bit content without 8BITMIME or SMTPUTF8"),
         (b"x" * 999 + b"\r\n", "line over 998 bytes"),
         (b"x\r\n" * 1000 + b"x" * 999 + b"\r\nx\r\n", "line over 998 bytes"),
     ],
@@ -512,7 +512,7 @@ def test_content_that_only_a_chunk_can_end_in(content: bytes) -> None:
 
 @pytest.mark.parametrize("parameter", [b"BODY=8BITMIME", b"body=8bitmime", b"SMTPUTF8"])
 def test_8bit_content_that_was_announced(parameter: bytes) -> None:
-    outcome = talk(b"MAIL FROM:<ann@example.org> " + parameter + b"\r\n", BOB, b"DATA\r\n", b"\xc3\xa4\r\n.\r\n")
+    outcome = talk(b"MAIL FROM:<ann@example.org> " + parameter + b"\r\n", BOB, b"DATA\r\n", b"\r\n\xc3\xa4\r\n.\r\n")
     assert outcome.codes == [250, 250, 354, 250]
     assert outcome.violations == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import email.policy
 import ipaddress
 import json
 import re
@@ -13,16 +12,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import datetime
-from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smtplite.cli.files import check_file
 from smtplite.cli.server_options import PASSWORD_VARIABLE, password_of
-from smtplite.cli.terminal import HelpFormatter, Output, UserError, count, on_stop, plural, port, printable
+from smtplite.cli.showing import STYLES, show_message, show_refusal
+from smtplite.cli.terminal import HelpFormatter, Output, Paint, UserError, count, on_stop, plural, port, printable
 
 if TYPE_CHECKING:
-    from smtplite.testing import ReceivedMessage, SMTPServer
+    from smtplite.testing import ReceivedMessage, RefusedMessage, SMTPServer
 
 __all__ = ["add_to"]
 
@@ -46,7 +45,6 @@ _DROPS: Final = {
 }
 
 _ENVELOPES: Final = "envelopes.jsonl"
-_SHOWN_RECIPIENTS: Final = 3
 
 _EPILOG: Final = f"""\
 Stop it with Ctrl-C. The password for --auth: {PASSWORD_VARIABLE}, or typed in.
@@ -69,10 +67,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--lmtp", action="store_true", help="speak LMTP")
     parser.add_argument(
         "--print",
-        choices=("summary", "headers", "full"),
+        choices=STYLES,
         metavar="WHAT",
-        help="summary, headers or full (default: full; with --store: summary)",
+        help="text: as a person reads it; raw: as it arrived; summary: a line (default: text; with --store: summary)",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse what breaks the protocol, though most servers take it"
+    )
+    parser.add_argument("--bare-lf", action="store_true", help="take lines that end in a bare LF")
     parser.add_argument("--store", type=Path, metavar="FOLDER", help="each message as NUMBER.eml")
     group = parser.add_argument_group("TLS and authentication")
     group.add_argument(
@@ -108,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
 
     users = {} if options.auth is None else {options.auth: password_of(options.auth)}
     store = None if options.store is None else _Store(options.store)
-    catcher = _Catcher(store, options.print or ("full" if store is None else "summary"))
+    catcher = _Catcher(store, options.print or ("text" if store is None else "summary"), strict=options.strict)
     server = _server(options, users, catcher)
     with ExitStack() as stack:
         ca_file = stack.enter_context(_ca_file(options)) if options.tls != "none" and options.cert is None else None
@@ -147,7 +149,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _server(options: argparse.Namespace, users: dict[str, str], catcher: _Catcher) -> SMTPServer:
-    from smtplite.testing import SMTPServer
+    from smtplite.testing import ServerQuirks, SMTPServer
 
     is_clear = options.tls == "none"
     if (options.cert is None) != (options.key is None):
@@ -161,6 +163,9 @@ def _server(options: argparse.Namespace, users: dict[str, str], catcher: _Catche
             lmtp=options.lmtp,
             keep=False,
             on_message=catcher.take,
+            on_refusal=catcher.refuse,
+            strict=options.strict,
+            quirks=ServerQuirks(takes_bare_lf=options.bare_lf),
             tls=None if is_clear else options.tls,
             ssl_context=None if options.cert is None else _own_context(options.cert, options.key),
             require_tls=not is_clear,
@@ -230,19 +235,23 @@ class _Catcher:
 
     Args:
         store: where to put them; None: nowhere.
-        style: how much to print: "summary", "headers" or "full".
+        style: how much to print: one of `STYLES`.
+        strict: whether the server is.
     """
 
-    def __init__(self, store: _Store | None, style: str) -> None:
+    def __init__(self, store: _Store | None, style: str, *, strict: bool = False) -> None:
         self._store = store
         self._style = style
+        self._strict = strict
+        self._paint = Paint()
         self._count = 0
+        self._refused = 0
         self._output = Output()
         self._server: SMTPServer | None = None
         self._stop: Callable[[], None] = lambda: None
 
     def watch(self, server: SMTPServer, stop: Callable[[], None]) -> None:
-        """Report the mistakes of this server's clients, too; `stop` is called when there is no use in going on."""
+        """Forget what this server keeps of open connections; `stop` is called when there is no use in going on."""
         self._server = server
         self._stop = stop
 
@@ -261,23 +270,35 @@ class _Catcher:
                 print(f"smtplite serve: cannot store a message: {error}", file=sys.stderr)
                 return "452 4.3.1 message cannot be stored"
         self._count += 1
-        for connection in self._server.connections if self._server is not None else ():
-            for violation in connection.violations:
-                self.say(f"client broke the protocol: {violation}")
-            connection.forget()
-        for line in _shown(message, self._count, place, self._style):
-            self.say(line)
+        self._forget()
+        for line in show_message(message, self._count, place=place, style=self._style, paint=self._paint):
+            self._print(line)
         return None
+
+    def refuse(self, message: RefusedMessage) -> None:
+        """Print a message that was refused, and why."""
+        self._refused += 1
+        self._forget()
+        for line in show_refusal(message, style=self._style, strict=self._strict, paint=self._paint):
+            self._print(line)
+
+    def _forget(self) -> None:
+        for connection in self._server.connections if self._server is not None else ():
+            connection.forget()
 
     def say(self, line: str) -> None:
         """Print a line. If nobody reads it any more, the server ends."""
-        self._output.print(printable(line))
+        self._print(printable(line))
+
+    def _print(self, line: str) -> None:
+        self._output.print(line)
         if self._output.problem is not None:
             self._stop()
 
     def finish(self) -> None:
         """Say how many there were; raise the error that printing ran into, if any."""
-        self.say(f"{plural(self._count, 'message')} accepted")
+        refused = f", {self._refused:,} refused" if self._refused else ""
+        self.say(f"{plural(self._count, 'message')} accepted{refused}")
         self._output.check()
 
 
@@ -315,33 +336,3 @@ class _Store:
         with (self._folder / _ENVELOPES).open("a", encoding="ascii") as file:
             file.write(json.dumps(envelope) + "\n")
         return path
-
-
-def _shown(message: ReceivedMessage, number: int, place: str, style: str) -> Iterator[str]:
-    header, _, body = message.content.partition(b"\r\n\r\n")
-    recipients = ", ".join(message.recipients[:_SHOWN_RECIPIENTS])
-    if len(message.recipients) > _SHOWN_RECIPIENTS:
-        recipients += f" and {len(message.recipients) - _SHOWN_RECIPIENTS} more"
-    facts = [
-        f"{datetime.now().astimezone():%H:%M:%S} #{number}",
-        f"{message.sender or '<>'} -> {recipients}",
-        f'"{_subject(header)}"',
-        f"{len(message.content):,} bytes",
-        *([message.tls] if message.tls else []),
-        *([f"user {message.authenticated_as}"] if message.authenticated_as else []),
-        *([place] if place else []),
-    ]
-    yield "  ".join(facts)
-    if style == "summary":
-        return
-    shown = header if style == "headers" else header + b"\r\n\r\n" + body.removesuffix(b"\r\n")
-    for line in shown.split(b"\r\n"):
-        yield f"  | {line.decode('utf-8', 'replace')}".rstrip()
-
-
-def _subject(header: bytes) -> str:
-    try:
-        parsed = BytesHeaderParser(policy=email.policy.SMTP).parsebytes(header)
-        return str(parsed["Subject"] or "")
-    except Exception:  # noqa: BLE001 (whatever the stdlib's parser meets in a message that anybody may have written)
-        return "?"

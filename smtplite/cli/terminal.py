@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -15,6 +17,7 @@ __all__ = [
     "WRONG_USAGE",
     "HelpFormatter",
     "Output",
+    "Paint",
     "UserError",
     "count",
     "on_stop",
@@ -27,7 +30,12 @@ __all__ = [
 #: argparse exits with this, too.
 WRONG_USAGE: Final = 2
 
-_CONTROLS: Final = {code: 0xFFFD for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+#: Control characters, and those that change the direction of what comes after them.
+_CONTROLS: Final = {
+    code: 0xFFFD
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if code != 0x09
+}
 
 
 class UserError(Exception):
@@ -50,6 +58,41 @@ def printable(text: str) -> str:
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 message" or "2,000 messages"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+Colour = Literal["bold", "faint", "good", "bad", "warn"]
+
+#: What it means -> how terminals show it (ECMA-48, SGR): no colour of its own for text, which must be readable on any
+#: background.
+_COLOURS: Final = {"bold": "1", "faint": "2", "good": "32", "bad": "31", "warn": "33"}
+
+
+class Paint:
+    """Colours text where a terminal shows it, and leaves it alone elsewhere.
+
+    ``NO_COLOR`` (https://no-color.org) switches colours off, ``FORCE_COLOR`` on.
+
+    Args:
+        stream: where the text goes.
+    """
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        stream = sys.stdout if stream is None else stream
+        if os.environ.get("NO_COLOR"):
+            self.is_on = False
+        elif os.environ.get("FORCE_COLOR"):
+            self.is_on = True
+        else:
+            self.is_on = stream.isatty() and os.environ.get("TERM") != "dumb" and _understands_colours()
+
+    def __call__(self, text: str, colour: Colour) -> str:
+        """Return the text in a colour; whoever calls has made it `printable`."""
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.is_on and text else text
+
+
+def _understands_colours() -> bool:
+    """Say whether terminals of this system do; on Windows the old console does not, unless it is told to."""
+    return sys.platform != "win32" or bool(os.environ.get("WT_SESSION") or os.environ.get("TERM"))
 
 
 class Output:

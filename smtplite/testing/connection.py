@@ -256,6 +256,8 @@ class ServedConnection:
                 self.cut()
             return
         if self._tls is None or not data:
+            if self._tls is not None and self._tls.has_begun and not self._tls.is_established and self.is_open:
+                self.protocol.refuse_tls("TLS failed: the client ended the connection within the handshake")
             self._hear(data, unread=unread)
             return
         tls, protocol = self._tls, self.protocol

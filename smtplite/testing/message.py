@@ -130,11 +130,16 @@ class RefusedMessage:
 
     @property
     def decisive(self) -> Refusal:
-        """The refusal that the message came to nothing by: the last one about content, else the first one of MAIL."""
-        for refusal in reversed(self.refusals):
-            if refusal.at in {"END_OF_DATA", "CONTENT", "BDAT"}:
-                return refusal
-        return next((refusal for refusal in self.refusals if refusal.at in {"MAIL", "RCPT"}), self.refusals[-1])
+        """Why it came to nothing: what refused the content, else the sender or the recipients, else the session."""
+        for kinds, refusals in (
+            ({"END_OF_DATA", "CONTENT"}, reversed(self.refusals)),
+            ({"MAIL", "RCPT"}, self.refusals),
+            ({"AUTH", "TLS"}, reversed(self.refusals)),
+        ):
+            for refusal in refusals:
+                if refusal.at in kinds:
+                    return refusal
+        return self.refusals[0]
 
     @property
     def refused_recipients(self) -> dict[str, str]:

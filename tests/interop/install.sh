@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the interop tests run, as root on Debian 12: Postfix, Dovecot and Chromium, which shows composed mail,
-# into the system; Exim, OpenSMTPD, Sendmail, Haraka and smtp-server below $SMTPLITE_SERVERS, by default ~/.cache/smtplite-servers. aiosmtpd comes with
+# Installs what the interop tests run, as root on Debian 12: Postfix, Dovecot, Chromium, which shows composed mail, curl
+# and swaks into the system; nodemailer, Exim, OpenSMTPD, Sendmail, Haraka and smtp-server below $SMTPLITE_SERVERS, by default ~/.cache/smtplite-servers. aiosmtpd comes with
 # the [test] extra. What is there already is left alone.
 #
 # A server that could not be installed is named, and the others are installed all the same; then the exit code is 1.
@@ -63,6 +63,10 @@ install_chromium() {
   command -v chromium >/dev/null || apt_install chromium
 }
 
+install_mailers() {
+  command -v curl >/dev/null && command -v swaks >/dev/null || apt_install curl swaks
+}
+
 # unpacked PACKAGE NAME PROGRAM: Debian's packages of mail servers exclude each other. So each but Postfix is unpacked
 # to $SERVERS/NAME, and only the libraries that it needs are installed.
 unpacked() {
@@ -120,6 +124,15 @@ unpack_npm_packages() {
     echo "${NPM_PACKAGES[*]}" >installed
 }
 
+install_nodemailer() {
+  [ -d "$SERVERS/nodemailer/node_modules/nodemailer" ] || in_new_folder nodemailer unpack_nodemailer
+}
+
+unpack_nodemailer() {
+  echo '{ "private": true }' >package.json
+  retry npm install --no-audit --no-fund --no-package-lock --omit=optional --loglevel=error nodemailer@10
+}
+
 failed=0
 
 # named NAME COMMAND...: runs it, and says which server it was if it fails
@@ -136,17 +149,19 @@ if command -v debconf-set-selections >/dev/null; then
   named Postfix install_postfix
   named Dovecot install_dovecot
   named Chromium install_chromium
+  named "curl and swaks" install_mailers
   named Exim install_exim
   named OpenSMTPD install_opensmtpd
   named Sendmail install_sendmail
 else
-  echo "NOT INSTALLED: Postfix, Dovecot, Chromium, Exim, OpenSMTPD, Sendmail: this is not Debian, install them by hand"
+  echo "NOT INSTALLED: Postfix, Dovecot, Chromium, curl, swaks, Exim, OpenSMTPD, Sendmail: this is not Debian, install them by hand"
   failed=1
 fi
 if ! install_node; then
-  echo "NOT INSTALLED: Haraka and smtp-server, which need Node.js $OLDEST_NODE"
+  echo "NOT INSTALLED: Haraka, smtp-server and nodemailer, which need Node.js $OLDEST_NODE"
   failed=1
 else
   named "Haraka and smtp-server" install_npm_packages
+  named nodemailer install_nodemailer
 fi
 exit "$failed"

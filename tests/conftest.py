@@ -35,9 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Our own client keeps every rule: the servers of its tests refuse what other servers let pass. A test of what they let
-# pass says strict=False.
-for _init in (ServerConfig.__init__, SMTPServer.__init__):
-    cast("dict[str, Any]", _init.__kwdefaults__)["strict"] = True
+# pass says strict=False, or asks for `as_users_have_it`.
+_DEFAULTS = [cast("dict[str, Any]", init.__kwdefaults__) for init in (ServerConfig.__init__, SMTPServer.__init__)]
+for _defaults in _DEFAULTS:
+    _defaults["strict"] = True
+
+
+@pytest.fixture
+def as_users_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make servers that are not strict unless they are told to be."""
+    for defaults in _DEFAULTS:
+        monkeypatch.setitem(defaults, "strict", False)
 
 
 @pytest.hookimpl(trylast=True)  # what -k and -m leave

@@ -1,7 +1,8 @@
 """An ESMTP and LMTP server to test SMTP clients against, and what tests need around it.
 
 It speaks every extension that the client speaks, says what it is told to (`SMTPServer.reply`), keeps what it accepted
-(`SMTPServer.messages`) and writes down each mistake of the client (`SMTPServer.violations`)::
+(`SMTPServer.messages`) and refused (`SMTPServer.refused`), and writes down each mistake of the client
+(`SMTPServer.violations`); with ``strict=True`` it refuses them::
 
     async with SMTPServer() as server:
         server.reply("RCPT", "550 5.1.1 no such user", to="bob@example.org")
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from smtplite.testing.config import ScramFault, ServerConfig, ServerExtensions, ServerQuirks
 from smtplite.testing.message import (
     Commitment,
+    Dialogue,
     Mailbox,
     Parameters,
     ReceivedMessage,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Commitment",
+    "Dialogue",
     "HeldReply",
     "Hold",
     "Mailbox",

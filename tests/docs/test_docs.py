@@ -268,6 +268,7 @@ async def _aclose(clients: list[Client]) -> None:
 
 # From 6.1 on, Django warns of every setting but MAILERS, and a site that has others shall see the page work.
 @pytest.mark.filterwarnings("ignore:The EMAIL_[A-Z_]+ setting is deprecated")
+@pytest.mark.usefixtures("as_users_have_it")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_the_examples_of_a_page_run(
     page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

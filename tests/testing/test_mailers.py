@@ -62,7 +62,7 @@ def test_curl_needs_an_option_for_a_file_with_lf(crlf: bool, tmp_path: Path) -> 
     file = tmp_path / "mail.txt"
     file.write_bytes(b"Subject: Hello\n\nHello.\n")
     with SMTPServer(strict=False).in_thread() as server:
-        command = ["curl", "--silent", f"smtp://127.0.0.1:{server.port}", "--upload-file", file]
+        command = ["curl", "--silent", f"smtp://127.0.0.1:{server.port}", "--upload-file", str(file)]
         command += ["--mail-from", "ada@example.org", "--mail-rcpt", "grace@example.net", *(["--crlf"] if crlf else [])]
         ran = subprocess.run(command, check=False, timeout=60)
         assert (ran.returncode == 0, len(server.messages)) == (crlf, int(crlf))

@@ -6,8 +6,8 @@ import json
 import sys
 from email.utils import formataddr
 
-from django.conf import settings
-from django.core.mail import EmailMultiAlternatives, get_connection
+from django.conf import settings  # type: ignore[import-untyped]
+from django.core.mail import EmailMultiAlternatives, get_connection  # type: ignore[import-untyped]
 
 settings.configure(
     EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend", EMAIL_HOST="127.0.0.1", EMAIL_PORT=int(sys.argv[1])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 from smtplite import __version__
 from smtplite.cli.terminal import UserError
 
-__all__ = ["main", "program"]
+__all__ = ["full_parser", "main", "program"]
 
 #: Each command is in a module of the same name, loaded when the command is used: --help loads none of them.
 _COMMANDS: Final = {
@@ -22,6 +23,7 @@ _COMMANDS: Final = {
     "serve": "catch mail: a server for development",
     "demo": "send a message to a built-in server, and show the dialogue",
     "job": "send the message of a job file, and print the first line of each reply",
+    "completion": "print what makes a shell complete smtplite's commands and options",
 }
 
 #: What a shell reports for a program that SIGPIPE or SIGINT ended.
@@ -31,7 +33,13 @@ _INTERRUPTED: Final = 130
 _THREAD_SECONDS: Final = 0.2
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def full_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, with all commands loaded."""
+    return _parser(_COMMANDS)[0]
+
+
+def _parser(arguments: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser, and that of each command: whole for those that are among the arguments."""
     parser = argparse.ArgumentParser(
         prog="smtplite",
         description="Send mail over SMTP, and see what the server says.",
@@ -39,13 +47,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"smtplite {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    wanted = set(arguments)
     for name, summary in _COMMANDS.items():
-        if name == chosen:
-            importlib.import_module(f"smtplite.cli.{name}").add_to(commands)
+        if name in wanted:
+            importlib.import_module(f"smtplite.cli.{name}").add_to(commands, summary)
         else:
             commands.add_parser(name, help=summary)
-    return parser
+    return parser, dict(commands.choices)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +88,13 @@ def program() -> NoReturn:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    options = _parser(arguments).parse_args(arguments)
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    parser, commands = _parser([chosen] if chosen in _COMMANDS else [])
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown and not any(text.startswith("-") and text != "-" for text in unknown) and "files" in options:
+        options.files += unknown  # argparse takes one run of them: `send URL --rate 1/s FILE` has two
+    elif unknown:  # said by the command's own parser, which knows its usage
+        _refuse(commands[options.command], unknown)
     try:
         return int(options.run(options))
     except UserError as error:
@@ -89,6 +103,13 @@ def _main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("smtplite: interrupted", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """Say that arguments are unknown, and which option may have been meant."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    meant = next((match for text in unknown for match in difflib.get_close_matches(text, known, n=1)), None)
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{f' (did you mean {meant}?)' if meant else ''}")
 
 
 def _discard_output() -> None:

@@ -36,16 +36,18 @@ exit code: 0 all is well; 2 wrong usage; else the first step that failed:
   10 connect   11 TLS, STARTTLS   12 greeting   13 EHLO
   14 AUTH      15 MAIL            16 RCPT       17 any other
 
-The URL may also be in SMTPLITE_URL. smtp:// requires STARTTLS, smtps:// is TLS
-from the start, and there is lmtp://. Unencrypted: smtp://host:25?tls=none
+The server is URL, --server URL, or in SMTPLITE_URL. smtp:// requires STARTTLS,
+smtps:// is TLS from the start, lmtp:// is LMTP. Unencrypted:
+smtp://host:25?tls=none
 
 example: smtplite check smtp://ada@mail.example.com --rcpt grace@example.net"""
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the command line."""
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Add the command to the command line; `summary` is what the list of commands says of it."""
     parser = commands.add_parser(
         "check",
+        help=summary,
         usage="smtplite check [options] [URL]",
         description="Connect, begin TLS, authenticate, and ask whether recipients would be accepted: each step with "
         "its time and round trips. It ends with RSET; no message is ever sent.",

@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from smtplite.cli.terminal import Output
+from smtplite.cli.terminal import HelpFormatter, Output
 from smtplite.client import Client
 from smtplite.results import Receipt
 from smtplite.testing import SMTPServer
@@ -18,14 +18,27 @@ __all__ = ["add_to"]
 
 _REFUSED = "nobody@example.org"
 
+_NEXT = """
+What to try next
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the command line."""
+  smtplite serve                                      catch mail: a server on port 1025, in this terminal
+  smtplite send smtp://localhost:1025?tls=none FILE   send a message to it, from another one
+  smtplite check smtp://mail.example.com              see what a server offers; it sends no message
+  smtplite COMMAND --help                             what a command can do
+
+In Python: from smtplite import Client; the tutorial begins there."""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Add the command to the command line; `summary` is what the list of commands says of it."""
     parser = commands.add_parser(
         "demo",
-        help="send a message to a built-in server, and show the dialogue",
+        help=summary,
+        usage="smtplite demo",
         description="Start the built-in server on a free port of this machine, send it a message with two recipients, "
         "one of whom it refuses, and print the dialogue, the receipt and the message as it arrived.",
+        epilog="example: smtplite demo",
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(run=lambda _: anyio.run(_demo))
 
@@ -52,6 +65,7 @@ async def _demo() -> int:
     print(f"\nThe message as it arrived, for {', '.join(arrived.recipients)}\n")
     for line in arrived.content.decode("utf-8").splitlines():
         print(f"  | {line}")
+    print(_NEXT)
     return 0
 
 

@@ -17,7 +17,7 @@ import attrs
 
 from smtplite.cli.files import MAX_MESSAGE_BYTES, FileError, read_file
 from smtplite.cli.server_options import PASSWORD_VARIABLE, password_of
-from smtplite.cli.terminal import Output
+from smtplite.cli.terminal import HelpFormatter, Output, port
 from smtplite.client import Client
 from smtplite.errors import MessageError, SMTPError
 from smtplite.message.envelope import Envelope
@@ -80,22 +80,30 @@ class Job:
         return cls(server=server, domain=domain, sender=sender, recipients=addresses, content=content)
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the command line."""
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Add the command to the command line; `summary` is what the list of commands says of it."""
     parser = commands.add_parser(
         "job",
-        help="send the message of a job file, and print the first line of each reply",
+        help=summary,
+        usage="smtplite job [options] FILE",
         description="Send the message of a job file. Its lines: the server; the domain for EHLO; the reverse-path; "
         "the forward-paths, separated by commas; then the message, header fields, an empty line, text.",
         epilog="example: smtplite job mail.txt --port 2525",
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument("file", type=Path, help="the job file")
-    parser.add_argument("--port", type=int, default=25, help="the server's port (default: 25)")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the job file")
+    parser.add_argument("--port", type=port, default=25, metavar="N", help="the server's port (default: 25)")
     parser.add_argument(
-        "--tls", choices=("none", "starttls", "implicit"), default="none", help="none, as in the article (default)"
+        "--tls",
+        choices=("none", "starttls", "implicit"),
+        default="none",
+        metavar="WHEN",
+        help="none, starttls or implicit (default: none)",
     )
     parser.add_argument(
-        "--user", help=f"authenticate, with the password from {PASSWORD_VARIABLE} or typed in; only with --tls"
+        "--user",
+        metavar="NAME",
+        help=f"authenticate, with the password from {PASSWORD_VARIABLE} or typed in; only with --tls",
     )
     parser.set_defaults(run=_run)
 

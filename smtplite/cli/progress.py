@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -31,18 +31,24 @@ class Tally:
         clock: returns seconds; only differences count.
         done: messages whose outcome is known.
         outcomes: "accepted", "refused", "unknown", "not_sent" -> recipients.
+        without_recipients: messages that cannot be sent at all; who their recipients are was not even asked.
     """
 
     total: int
     clock: Callable[[], float] = time.monotonic
     done: int = 0
     outcomes: Counter[str] = attrs.field(factory=Counter)
+    without_recipients: int = 0
     _began: float = attrs.field(init=False, default=attrs.Factory(lambda self: self.clock(), takes_self=True))
 
     def add(self, results: Iterable[Result]) -> None:
         """Count one message."""
         self.done += 1
-        self.outcomes.update(result.outcome for result in results)
+        for result in results:
+            if result.recipient is None:
+                self.without_recipients += 1
+            else:
+                self.outcomes[result.outcome] += 1
 
     @property
     def seconds(self) -> float:
@@ -68,11 +74,25 @@ class Tally:
         took = f"{self.seconds:,.1f} s ({self.rate:,.0f} messages/s)"
         return f"{plural(self.done, 'message')}, {recipients}: {', '.join(self._outcomes())}; {took}"
 
+    def as_json(self) -> dict[str, Any]:
+        """Return how it went, for programs; each key is always there."""
+        outcomes = ("accepted", "refused", "unknown", "not_sent")
+        return {
+            "messages": self.done,
+            "recipients": sum(self.outcomes.values()),
+            **{outcome: self.outcomes[outcome] for outcome in outcomes},
+            "without_recipients": self.without_recipients,
+            "seconds": round(self.seconds, 3),
+        }
+
     def _outcomes(self) -> list[str]:
         shown = [("delivered", "accepted"), ("refused", "refused"), ("unknown", "unknown")]
         if self.outcomes["not_sent"]:
             shown.append(("not sent", "not_sent"))
-        return [f"{name} {self.outcomes[outcome]:,}" for name, outcome in shown]
+        counted = [f"{name} {self.outcomes[outcome]:,}" for name, outcome in shown]
+        if self.without_recipients:
+            counted.append(f"{plural(self.without_recipients, 'message')} cannot be sent")
+        return counted
 
 
 class Progress(Protocol):

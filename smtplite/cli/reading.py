@@ -253,7 +253,10 @@ class _Stripper(HTMLParser):
 def text_of_html(html: str) -> str:
     """Return what a page says, roughly: for a terminal, where the page cannot be shown."""
     stripper = _Stripper()
-    stripper.feed(html)
-    stripper.close()
+    try:
+        stripper.feed(html)
+        stripper.close()
+    except AssertionError:  # the stdlib's parser gives up on some declarations, such as "<![x"
+        stripper.pieces.append("\n(the rest of the HTML cannot be read)")
     lines = [line.strip() for line in "".join(stripper.pieces).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from smtplite.cli.server_options import explain
-from smtplite.cli.terminal import Output, plural, printable
+from smtplite.cli.server_options import advice_on, explain
+from smtplite.cli.terminal import Output, Paint, plural, printable
 
 if TYPE_CHECKING:
     from smtplite.cli.timeline import Step, Timeline
@@ -64,7 +64,7 @@ class Report:
                 problem = f"server refused {refused} of {plural(recipients, 'recipient')}"
             elif step.reply is not None and step.name in ("NOOP", "MAIL", "RSET"):
                 what = f"the sender {step.subject}" if step.name == "MAIL" else step.name
-                problem = f"server refused {what}: {step.reply}"
+                problem = f"server refused {what}: {step.reply}{advice_on(step.reply)}"
             elif step is timeline.failed:
                 problem = None if error is None else explain(error)
             if problem is not None:
@@ -83,10 +83,11 @@ class Report:
 
     def print(self) -> None:
         """Print what is known about the server, after the steps."""
+        paint = Paint()
         print()
         for name, text in self._facts():
-            print(f"{name:<12} {printable(text)}")
-        verdict = "ok" if self.failed is None else f"failed at {self.failed.name}"
+            print(f"{paint(f'{name:<12}', 'faint')} {printable(text)}")
+        verdict = paint("ok", "good") if self.failed is None else paint(f"failed at {self.failed.name}", "bad")
         total = f"{plural(len(self.timeline.steps), 'step')}, {plural(self.round_trips, 'round trip')}"
         print(f"{verdict}: {total}, {_milliseconds(self.timeline.seconds)}")
 
@@ -194,15 +195,18 @@ class StepPrinter:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._has_begun = False
+        self._paint = Paint()
 
     def __call__(self, step: Step) -> None:
         """Print a step."""
         reply = step.reply
         said = step.detail if reply is None else f"{reply.code} {reply.text.partition(chr(10))[0]}"
         subject = f"{step.subject}: " if step.subject and said else step.subject
-        mark = "" if step.ok else "FAILED  "
-        line = f"{step.name:<10}{_milliseconds(step.seconds):>13}{step.round_trips:>7}  {mark}{subject}{said}"
+        paint = self._paint
+        cost = f"{_milliseconds(step.seconds):>13}{step.round_trips:>7}"
         if not self._has_begun:
-            self._output.print(f"{'step':<10}{'time':>13}{'trips':>7}")
+            self._output.print(paint(f"{'step':<10}{'time':>13}{'trips':>7}", "faint"))
             self._has_begun = True
-        self._output.print(printable(line).rstrip())
+        name = paint(f"{step.name:<10}", "good" if step.ok else "bad")
+        mark = "" if step.ok else paint("FAILED", "bad") + "  "
+        self._output.print(f"{name}{paint(cost, 'faint')}  {mark}{printable(f'{subject}{said}')}".rstrip())

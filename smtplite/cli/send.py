@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import ssl
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
-from smtplite.cli.files import MAX_MESSAGE_BYTES, FileError, kind_of, read_file, text_of
+from smtplite.cli.dry_run import dry_run
+from smtplite.cli.files import FileError
+from smtplite.cli.outbox import SUFFIX, Job, jobs_of, outgoing_of
+from smtplite.cli.pace import Pace, rate
 from smtplite.cli.progress import Lines, Progress, Tally, show_progress
 from smtplite.cli.results import Record, Result, Results, begun_lines, results_of
 from smtplite.cli.server_options import add_server_options, client_options, explain, tls_context
@@ -36,8 +40,6 @@ _SOME_UNKNOWN: Final = 4
 #: What shells report for a program that a signal ended; the signal's number is added.
 _SIGNALLED: Final = 128
 
-_STDIN: Final = "-"
-_SUFFIX: Final = ".eml"
 _CONNECTIONS: Final = 4
 _IN_FLIGHT: Final = 32
 #: How long the verdicts that are still owed are awaited after Ctrl-C.
@@ -54,27 +56,23 @@ example:
   smtplite send --server smtp://ada@mail.example.com --results log.jsonl outbox/"""
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the command line."""
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Add the command to the command line; `summary` is what the list of commands says of it."""
     parser = commands.add_parser(
         "send",
-        usage="smtplite send [options] FILE|FOLDER|- ...",
+        help=summary,
+        usage="smtplite send [options] [URL] FILE|FOLDER|- ...",
         description="Send messages from files as they are. Sender and recipients are those of each header section, "
         "unless --from and --to say others.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help=f"a message; a folder: each *{_SUFFIX} in it; -: stdin"
-    )
-    parser.add_argument("--server", metavar="URL", help="see smtplite check --help (default: $SMTPLITE_URL)")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=f"a message; a folder: each *{SUFFIX} in it; -: stdin")
     parser.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender of all of them; '' is <>")
     parser.add_argument("--to", action="append", metavar="ADDRESS", help="a recipient of all of them; may be repeated")
     parser.add_argument("--results", type=Path, metavar="FILE", help="a JSON line for each recipient is added to it")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results of an earlier run: send only the rest")
-    parser.add_argument(
-        "--resend-unknown", action="store_true", help="with --resume: to those as well who may have it already"
-    )
+    parser.add_argument("--resend-unknown", action="store_true", help="with --resume: also to those who may have it")
     parser.add_argument("--connections", type=count, metavar="N", help=f"at most (default: {_CONNECTIONS})")
     parser.add_argument(
         "--in-flight",
@@ -83,6 +81,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="N",
         help=f"under way on each, with --chunking (default: {_IN_FLIGHT})",
     )
+    parser.add_argument("--rate", type=rate, metavar="N/s", help="messages at most, such as 10/s, 600/min or 1000/h")
     parser.add_argument("--chunking", action="store_true", help="BDAT: faster, with servers that you trust")
     parser.add_argument(
         "--long-lines",
@@ -90,6 +89,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="send: lines of more than 998 bytes too, which servers may fold or refuse",
     )
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and connect to nobody")
+    parser.add_argument("--json", action="store_true", help="a JSON line for each recipient, then a summary")
     add_server_options(parser)
     parser.set_defaults(run=_run)
 
@@ -99,20 +100,32 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.resend_unknown and options.resume is None:
         raise UserError("--resend-unknown needs --resume FILE, which says what is unknown")
+    url = None
+    if "://" in options.files[0]:  # as with check; a file of that name is ./NAME
+        url, *options.files = options.files
+        if not options.files:
+            raise UserError("no message: name a file, a folder, or - for stdin")
     with ExitStack() as stack:
+        if options.dry_run:
+            known = {} if options.resume is None else stack.enter_context(Results(options.resume, read_only=True)).known
+            return anyio.run(dry_run, options, known)
         results, known = (None, {}) if options.resume is None else _earlier(options.resume, options.results, stack)
-        jobs, unknown = _jobs(options.files, known, options)
-        arguments = client_options(options.server, options)
+        jobs, unknown = jobs_of(options, known)
+        arguments = client_options(url, options)
+        if options.rate is not None:
+            arguments["rate_limit"] = Pace(options.rate)
         if options.connections is not None:
             arguments["max_connections"] = options.connections
         options.connections = arguments.setdefault("max_connections", _CONNECTIONS)  # the URL may say it, too
         if options.chunking:
             arguments["chunking"] = True
         client = _client(arguments, options.ca)
+        # With --json, stdout is for programs
+        say = partial(print, file=sys.stderr if options.json else sys.stdout)
         if unknown:
-            print(f"{plural(unknown, 'message')} may have arrived: left alone (--resend-unknown sends them again)")
+            say(f"{plural(unknown, 'message')} may have arrived: left alone (--resend-unknown sends them again)")
         if not jobs:
-            print("nothing is left to send")
+            say("nothing is left to send")
             return _SOME_UNKNOWN if unknown else 0
         if options.results is not None and results is None:
             results = stack.enter_context(Results(options.results))
@@ -149,90 +162,6 @@ def _client(arguments: dict[str, Any], ca: Path | None) -> Client:
         raise UserError(explain(error)) from None
 
 
-# What is sent
-
-
-@attrs.frozen(kw_only=True)
-class _Job:
-    """A message to send.
-
-    Attributes:
-        file: its path, or "-".
-        content: what is in it; None: not read yet.
-        recipients: None: those of its header section.
-        without: of these, those to whom it is not sent again.
-    """
-
-    file: str
-    content: bytes | None = None
-    recipients: Sequence[str] | None = None
-    without: frozenset[str] = frozenset()
-
-    def read(self) -> bytes:
-        return read_file(self.file, MAX_MESSAGE_BYTES) if self.content is None else self.content
-
-
-def _jobs(arguments: Sequence[str], known: Mapping[str, Record], options: argparse.Namespace) -> tuple[list[_Job], int]:
-    """Return what to send, and how many messages are left alone because they may have arrived."""
-    jobs, unknown = [], 0
-    again = options.resend_unknown
-    for file in dict.fromkeys(file for argument in arguments for file in _files(argument)):
-        job = _Job(file=file, recipients=options.to)
-        if file in known:
-            record = known[file]
-            if record.has_unknown and not again:
-                unknown += 1
-            left = record.recipients_left(resend_unknown=again)
-            if left is not None and not left:
-                continue
-            job = _Job(
-                file=file,
-                recipients=options.to if left is None else left,
-                without=record.recipients_done(resend_unknown=again) if left is None else frozenset(),
-            )
-        if file == _STDIN:  # now, while Ctrl-C ends whatever waits
-            job = attrs.evolve(job, content=_read_stdin())
-        jobs.append(job)
-    return jobs, unknown
-
-
-def _read_stdin() -> bytes:
-    content = sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)
-    if len(content) > MAX_MESSAGE_BYTES:
-        raise UserError(f"cannot read stdin: it has more than {MAX_MESSAGE_BYTES:,} bytes")
-    return content
-
-
-def _files(argument: str) -> Iterator[str]:
-    if argument == _STDIN:
-        yield argument
-        return
-    if not os.path.isdir(argument):
-        try:
-            kind = kind_of(os.stat(argument).st_mode)
-        except FileNotFoundError:
-            raise UserError(f"cannot read {argument}: no such file or folder") from None
-        except OSError as error:
-            raise FileError("read", argument, text_of(error)) from None
-        if kind is not None:
-            raise FileError("read", argument, f"it is {kind}, not a regular file (- is stdin)")
-        yield argument
-        return
-    found = False
-    for folder, folders, names in os.walk(argument, onerror=_raise_unreadable):
-        folders.sort()
-        for name in sorted(names):
-            if name.endswith(_SUFFIX):
-                found = True
-                yield os.path.join(folder, name)
-    if not found:
-        raise UserError(f"there is no *{_SUFFIX} in {argument}")
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise FileError("read", error.filename, text_of(error))
-
-
 # Sending
 
 
@@ -247,7 +176,7 @@ class _Work:
     """
 
     def __init__(
-        self, client: Client, jobs: Sequence[_Job], options: argparse.Namespace, results: Results | None
+        self, client: Client, jobs: Sequence[Job], options: argparse.Namespace, results: Results | None
     ) -> None:
         self._client = client
         self._jobs = jobs
@@ -336,35 +265,15 @@ class _Work:
                 reason = f"cannot be read: {error.reason}"
                 self._decided([Result(file=job.file, recipient=None, outcome="not_sent", error=reason)])
                 continue
-            if job.without:
-                recipients = _recipients_without(job, content, self._options.sender)
-                if recipients is not None and not recipients:
-                    continue
-                job = attrs.evolve(job, recipients=recipients)
-            yield self._message(job, content)
-
-    def _message(self, job: _Job, content: bytes) -> Outgoing:
-        """Return what is sent, with the envelope that --long-lines asks for."""
-        from smtplite.errors import MessageError
-        from smtplite.message.envelope import Outgoing
-        from smtplite.message.prepared import envelope_of
-
-        sender = self._options.sender
-        if self._options.long_lines is not None:
-            try:
-                envelope = envelope_of(content, sender, job.recipients)
-            except MessageError:
-                pass  # sending says it again, for this message alone
-            else:
-                envelope = attrs.evolve(envelope, long_lines=self._options.long_lines)
-                return Outgoing(content, envelope=envelope, tag=job)
-        return Outgoing(content, sender=sender, recipients=job.recipients, tag=job)
+            outgoing = outgoing_of(job, content, sender=self._options.sender, long_lines=self._options.long_lines)
+            if outgoing is not None:
+                yield outgoing
 
     def _record(self, delivery: Delivery) -> None:
         outgoing = cast("Outgoing", delivery.item)  # as all that _outgoing yields
         error = delivery.error
         explanation = None if error is None else explain(error)
-        self._decided(results_of(cast("_Job", outgoing.tag).file, delivery.receipt, error, explanation))
+        self._decided(results_of(cast("Job", outgoing.tag).file, delivery.receipt, error, explanation))
 
     def _decided(self, results: list[Result]) -> None:
         if self._results is not None:
@@ -373,6 +282,9 @@ class _Work:
             except UserError as error:  # counted and shown all the same
                 self._error = self._error or error
         self._tally.add(results)
+        if self._options.json:
+            for result in results:
+                print(json.dumps(attrs.asdict(result)), flush=True)
         for result in results:
             if result.outcome != "accepted":
                 self._problems += 1
@@ -401,10 +313,18 @@ class _Work:
             print(f"smtplite send: {printable(explain(self._error))}", file=sys.stderr)
         elif self._error is not None:
             raise self._error
-        print(self._tally.summary())
         left = len(self._jobs) - self._tally.done
+        code = self._exit_code()
+        if self._options.json:
+            error = None if self._error is None else explain(self._error)
+            print(json.dumps({**self._tally.as_json(), "not_begun": left, "error": error, "exit_code": code}))
+            return code
+        print(self._tally.summary())
         if left:
             print(f"{plural(left, 'message')} not begun")
+        return code
+
+    def _exit_code(self) -> int:
         outcomes = self._tally.outcomes
         if self._signal is not None:
             return _SIGNALLED + self._signal
@@ -412,19 +332,8 @@ class _Work:
             return _SOME_UNKNOWN
         if self._error is not None:
             return _STOPPED
-        return _SOME_REFUSED if outcomes["refused"] or outcomes["not_sent"] else 0
-
-
-def _recipients_without(job: _Job, content: bytes, sender: str | None) -> list[str] | None:
-    """Return the recipients that are left of a message; None: it cannot be read, which sending says again."""
-    from smtplite.errors import MessageError
-    from smtplite.message.prepared import envelope_of
-
-    try:
-        found = envelope_of(content, sender, job.recipients).recipients
-    except MessageError:
-        return None
-    return [recipient.address for recipient in found if recipient.address not in job.without]
+        is_complete = not (outcomes["refused"] or outcomes["not_sent"] or self._tally.without_recipients)
+        return 0 if is_complete else _SOME_REFUSED
 
 
 def _problem(result: Result) -> str:

@@ -52,10 +52,11 @@ Stop it with Ctrl-C. The password for --auth: {PASSWORD_VARIABLE}, or typed in.
 example: smtplite serve --store mail --tls starttls --refuse bob@example.org"""
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the command line."""
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Add the command to the command line; `summary` is what the list of commands says of it."""
     parser = commands.add_parser(
         "serve",
+        help=summary,
         usage="smtplite serve [options]",
         description="Accept every message, and print or store it: a mail catcher for development. It delivers "
         "to nobody.",
@@ -69,11 +70,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--print",
         choices=STYLES,
         metavar="WHAT",
-        help="text: as a person reads it; raw: as it arrived; summary: a line (default: text; with --store: summary)",
+        help="text, raw or summary (default: text; with --store: summary)",
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="refuse what breaks the protocol, though most servers take it"
-    )
+    parser.add_argument("--strict", action="store_true", help="refuse what breaks the protocol, and not only say so")
     parser.add_argument("--bare-lf", action="store_true", help="take lines that end in a bare LF")
     parser.add_argument("--store", type=Path, metavar="FOLDER", help="each message as NUMBER.eml")
     group = parser.add_argument_group("TLS and authentication")

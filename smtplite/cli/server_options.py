@@ -19,13 +19,23 @@ from smtplite.cli.files import MAX_SMALL_BYTES, check_file, read_file
 from smtplite.cli.terminal import UserError
 
 if TYPE_CHECKING:
+    from smtplite.protocol.reply import Reply
     from smtplite.sasl import Mechanism
 
-__all__ = ["PASSWORD_VARIABLE", "add_server_options", "client_options", "explain", "password_of", "tls_context"]
+__all__ = [
+    "PASSWORD_VARIABLE",
+    "add_server_options",
+    "advice_on",
+    "client_options",
+    "explain",
+    "password_of",
+    "tls_context",
+]
 
 _Context = TypeVar("_Context", bound=ssl.SSLContext)
 
 _URL: Final = "SMTPLITE_URL"
+_AUTHENTICATION_REQUIRED: Final = 530
 PASSWORD_VARIABLE: Final = "SMTPLITE_PASSWORD"  # noqa: S105 (its name)
 
 _MECHANISMS: Final = {
@@ -62,12 +72,23 @@ def explain(error: Exception) -> str:
     text = str(error)
     for said, meant in _ADVICE.items():
         text = text.replace(said, meant)
-    return text
+    return text + advice_on(getattr(error, "reply", None))
+
+
+def advice_on(reply: Reply | None) -> str:
+    """Return what to do about a reply, to be added to an error that has it; empty: nothing is known.
+
+    530 is "authentication required" (RFC 4954 section 6), and also "must issue a STARTTLS command first" (RFC 3207).
+    """
+    if reply is None or reply.code != _AUTHENTICATION_REQUIRED or "TLS" in reply.text.upper():
+        return ""
+    return " (authenticate: --user NAME, or smtp://NAME@... in the URL)"
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Add these options; the URL itself is each command's own."""
-    group = parser.add_argument_group("who we are, and whom we trust")
+    group = parser.add_argument_group("the server, who we are there, and whom we trust")
+    group.add_argument("--server", metavar="URL", help=f"such as smtp://ada@mail.example.com; else ${_URL}")
     group.add_argument("--user", metavar="NAME", help="authenticate; or name the user in the URL")
     group.add_argument(
         "--password-file", type=Path, metavar="FILE", help=f"its first line; else {PASSWORD_VARIABLE}, else asked for"
@@ -81,12 +102,19 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 def client_options(url: str | None, options: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of Client that the command line, the environment and the user's answers say.
 
+    Args:
+        url: the server, as an argument of its own; None: --server, else the environment.
+        options: of the command line.
+
     Raises:
         UserError: something is missing or wrong, or a password stands on the command line.
     """
     from smtplite.errors import ConfigurationError
     from smtplite.options import options_of
 
+    if url is not None and options.server is not None:
+        raise UserError(f"two servers: {url} and --server {options.server}; leave one of them out")
+    url = options.server if url is None else url
     text = os.environ.get(_URL) if url is None else url
     if not text:
         raise UserError(f"no server: say which, such as smtp://mail.example.com, here or in the variable {_URL}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import shlex
@@ -243,6 +242,7 @@ def test_the_demo_shows_writes_receipt_and_message(capsys: pytest.CaptureFixture
     assert "  accepted    grace@example.org\n" in output
     assert "  refused     nobody@example.org: 550 5.1.1 no such user here\n" in output
     assert "  | .\n  | Bye.\n" in output
+    assert "smtplite serve " in output.partition("What to try next\n")[2]
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["job", "--help"], ["demo", "--help"]])
@@ -255,7 +255,7 @@ def test_help_and_version(arguments: list[str], capsys: pytest.CaptureFixture[st
     assert len(output.splitlines()) <= 24
 
 
-@pytest.mark.parametrize("command", ["check", "send", "serve"])
+@pytest.mark.parametrize("command", ["check", "send", "serve", "job", "demo", "completion"])
 def test_the_help_of_a_command_fits_a_screen_and_has_an_example(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,10 +264,10 @@ def test_the_help_of_a_command_fits_a_screen_and_has_an_example(
         main([command, "--help"])
     assert caught.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 36
+    assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
     example = " ".join(lines[next(i for i, line in enumerate(lines) if line.startswith("example")) :])
-    assert f"smtplite {command} " in example
+    assert f"smtplite {command}" in example
     assert "password=" not in example
 
 
@@ -280,20 +280,6 @@ def test_the_example_of_a_help_is_a_command_line_that_is_understood(
     example = capsys.readouterr().out.rpartition(f"smtplite {command} ")[2]
     monkeypatch.setattr(importlib.import_module(f"smtplite.cli.{command}"), "_run", lambda options: 77)
     assert main([command, *shlex.split(example)]) == 77
-
-
-@pytest.mark.parametrize("command", ["demo", "job"])
-def test_the_list_of_commands_says_of_each_what_its_own_parser_says(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A command's module is loaded when it is used; what is said of it before stands in a list apart."""
-    monkeypatch.setenv("COLUMNS", "120")
-    commands = argparse.ArgumentParser(prog="smtplite").add_subparsers()
-    importlib.import_module(f"smtplite.cli.{command}").add_to(commands)
-    [own] = commands._choices_actions
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert f"    {command:<10}{own.help}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -378,6 +364,35 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
         main(arguments)
     assert caught.value.code == 2
     assert "usage: smtplite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "problem"),
+    [
+        (["send", "--chunkin", "f", "--nonsense"], "smtplite send [options] [URL] FILE", "arguments: --nonsense\n"),
+        (["send", "f", "--dryrun"], "smtplite send [options]", "--dryrun (did you mean --dry-run?)\n"),
+        (["serve", "--web-cam"], "smtplite serve [options]", "unrecognized arguments: --web-cam"),
+        (["check", "a", "b"], "smtplite check [options] [URL]", "unrecognized arguments: b\n"),
+        (["job"], "smtplite job [options] FILE", "the following arguments are required: FILE\n"),
+    ],
+)
+def test_wrong_usage_shows_the_usage_of_the_command(
+    arguments: list[str], usage: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: {usage}")
+    assert f"smtplite {arguments[0]}: error: " in err
+    assert problem in err
+
+
+def test_no_help_speaks_of_what_a_user_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("check", "send", "serve", "demo", "job", "completion"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    assert "article" not in capsys.readouterr().out
 
 
 def test_python_dash_m() -> None:

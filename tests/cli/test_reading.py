@@ -113,6 +113,10 @@ def test_whatever_arrives_is_read(content: bytes) -> None:
     "".join([shown.text, *(text for _, text in shown.fields)]).encode()
 
 
+def test_html_that_python_gives_up_on_is_shown_as_far_as_it_goes() -> None:
+    assert text_of_html("<p>Hello<![if x").startswith("Hello")
+
+
 @given(st.text(alphabet="<>/&;a p!-[]\"'=", max_size=200))
 def test_whatever_html_it_is(html: str) -> None:
     assert "\n\n\n" not in text_of_html(html)

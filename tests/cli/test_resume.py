@@ -317,12 +317,12 @@ program()
 def test_ctrl_c_ends_it_while_it_waits_for_stdin(case: Case, finish: Finish) -> None:
     program = """
 import sys
-from smtplite.cli import program, send
-read = send._read_stdin
+from smtplite.cli import outbox, program
+read = outbox._read_stdin
 def reading():
     print("reading", flush=True)
     return read()
-send._read_stdin = reading
+outbox._read_stdin = reading
 sys.argv[1:] = ["send", "--server", "localhost", "-"]
 program()
 """

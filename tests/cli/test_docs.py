@@ -28,7 +28,8 @@ HELLO = "From: Ada <ada@example.org>\nTo: Grace <grace@example.net>\nSubject: He
 VARIABLE = [
     (r"[\d,]+\.\d ms", "0.0 ms"),
     (r"\d+\.\d s \([\d,]+ messages/s\)", "0.0 s (1 messages/s)"),
-    (r"\d\d:\d\d:\d\d #", "00:00:00 #"),
+    (r"^\d\d:\d\d:\d\d ", "00:00:00 "),
+    (r'"seconds": [\d.]+', '"seconds": 0.1'),
     (r"\d{4}-\d\d-\d\d \([\d,]+ days left\)", "3000-01-01 (1 days left)"),
     (r"^\d{6}$", "355000"),
     (r"trustme v[\d.]+", "trustme v1"),
@@ -86,8 +87,11 @@ class Serving:
         return prompts + (self.first + out).replace(f":{self.port}", ":1025")
 
 
-def perform(block: Block, environment: dict[str, str], port: str) -> str:
+def perform(block: Block, environment: dict[str, str], port: str, folder: Path) -> str:
     """Run a block in one shell, and return it as a terminal would show it."""
+    program = folder / "program.py"
+    text = program.read_text(encoding="utf-8")
+    program.write_text(text.replace("1025", port), encoding="utf-8")
     # The status of the last command is kept for the next, which may ask for it.
     marked = "\n".join(
         f"status=$?; echo '$ '{_quoted(command)}; (exit $status)\n{command}" for command in block.commands
@@ -102,7 +106,8 @@ def perform(block: Block, environment: dict[str, str], port: str) -> str:
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-    return ran.stdout.replace(f":{port}", ":1025")
+    program.write_text(text, encoding="utf-8")
+    return ran.stdout.replace(f":{port}", ":1025").replace(f", {port})", ", 1025)")
 
 
 def _quoted(text: str) -> str:
@@ -111,6 +116,9 @@ def _quoted(text: str) -> str:
 
 def shown_and_performed(folder: Path) -> list[tuple[str, str]]:
     (folder / "hello.eml").write_text(HELLO)
+    program = re.search(r"^\$ cat program\.py\n(.*?)^\$ ", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert program is not None
+    (folder / "program.py").write_text(program[1], encoding="utf-8")
     (folder / "outbox").mkdir()
     for number, name in enumerate(["grace", "bob", "alan"], 1):
         (folder / "outbox" / f"{number}.eml").write_text(
@@ -131,7 +139,7 @@ def shown_and_performed(folder: Path) -> list[tuple[str, str]]:
             serving = Serving.start(block, environment)
         else:
             assert serving is not None
-            pairs.append((block.shown, perform(block, environment, serving.port)))
+            pairs.append((block.shown, perform(block, environment, serving.port, folder)))
     assert serving is not None
     pairs.append((serving.block.shown, serving.finish()))
     return pairs

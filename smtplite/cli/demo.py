@@ -21,12 +21,16 @@ _REFUSED = "nobody@example.org"
 _NEXT = """
 What to try next
 
-  smtplite serve                                      catch mail: a server on port 1025, in this terminal
-  smtplite send smtp://localhost:1025?tls=none FILE   send a message to it, from another one
-  smtplite check smtp://mail.example.com              see what a server offers; it sends no message
-  smtplite COMMAND --help                             what a command can do
+  smtplite serve
+      catch mail: a server on port 1025 of this machine
+  smtplite send "smtp://localhost:1025?tls=none" FILE
+      send a message to it, from another terminal
+  smtplite check smtp://mail.example.com
+      see what a server offers; it sends no message
+  smtplite COMMAND --help
+      what else a command can do
 
-In Python: from smtplite import Client; the tutorial begins there."""
+In Python, begin with docs/tutorial.md: from smtplite import Client"""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:

@@ -686,6 +686,20 @@ class ServerConnection:
             line = b"(not shown after AUTH)"
         record.heard(line + b"\r\n")
 
+    def _note_address(self, verb: str, argument: str) -> None:
+        """Note whom a MAIL or RCPT names that is refused before it is read."""
+        preposition = {"MAIL": "FROM:", "RCPT": "TO:"}.get(verb, "")
+        if not preposition or argument[: len(preposition)].upper() != preposition:
+            return
+        try:
+            mailbox, _ = read_path_anyhow(argument[len(preposition) :], may_be_null=verb == "MAIL")
+        except BadSyntax:
+            return
+        if verb == "MAIL":
+            self._record.sender = mailbox
+        else:
+            self._record.recipient = mailbox
+
     def _note_reply(self) -> None:
         """Note what a command was answered, and whether that refuses something."""
         record = self._record
@@ -907,6 +921,7 @@ class ServerConnection:
             raise _Refusal(500, "5.5.1", f"command not recognized: {self._show(verb)}", violation)
         demand = self._demand(verb)
         if demand is not None and verb != "BDAT":
+            self._note_address(verb, argument)
             self._settle(verb, demand, can_perform=False)
             self._mail_was_refused |= verb == "MAIL"
             return

@@ -41,7 +41,7 @@ Finish = Callable[["subprocess.Popen[str]"], Ran]
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SMTPLITE_URL", "SMTPLITE_PASSWORD"):
+    for name in ("SMTPLITE_URL", "SMTPLITE_PASSWORD", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import json
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from smtplite.cli.server_options import tls_context
+from smtplite.cli.terminal import Paint
 from smtplite.cli.timeline import Timeline, WatchedContext
 from smtplite.testing import ServerExtensions, server_context
 from smtplite.testing.threaded import ThreadedServer
@@ -496,3 +498,45 @@ def test_what_a_server_says_cannot_steer_the_terminal(start: Start, run: Run) ->
     assert ran.code == 0
     assert "\x1b" not in ran.out
     assert "220 \ufffd[2Jhi\ufffd\n" in ran.out
+
+
+# Colours
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_what_failed_is_red_where_there_are_colours(
+    forced: bool, start: Start, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    server.reply("RCPT", "550 5.1.1 no such user\x1b[2J", to="bob@example.net")
+    if forced:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    ran = run("check", server.url, "--rcpt", "bob@example.net")
+    assert ("\x1b[31mFAILED\x1b[0m" in ran.out) == forced
+    assert ("\x1b[32mNOOP      \x1b[0m" in ran.out) == forced
+    assert "\x1b[2J" not in ran.out
+    assert forced == ("\x1b" in ran.out)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, True),
+        ({"TERM": "dumb"}, False),
+        ({"NO_COLOR": "1"}, False),
+        ({"NO_COLOR": ""}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_a_terminal_has_colours_unless_it_is_told_otherwise(
+    settings: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TERM": "xterm", **settings}.items():
+        monkeypatch.setenv(name, value)
+    assert Paint(Terminal()).is_on == expected
+    assert not Paint(io.StringIO()).is_on

@@ -128,6 +128,15 @@ def test_a_refused_mail_is_told_once(pieces: tuple[bytes, ...]) -> None:
     assert message.decisive == Refusal(at="MAIL", reply="530 5.7.0 authentication required")
 
 
+@pytest.mark.parametrize("path", [b"<ann@example.org>", b" ann@example.org"])
+def test_who_had_to_authenticate_is_named(path: bytes) -> None:
+    config = ServerConfig(users={"ann": "secret"}, require_auth=True)
+    message = only(talk(EHLO, b"MAIL FROM:" + path + b"\r\n" + BOB + b"DATA\r\n", b"QUIT\r\n", config=config))
+    assert message.sender == "ann@example.org"
+    assert message.decisive == Refusal(at="MAIL", reply="530 5.7.0 authentication required")
+    assert list(message.refused_recipients) == ["bob@example.org"]
+
+
 def test_a_message_refused_after_its_content_has_it() -> None:
     refuses = ScriptedReply("END_OF_DATA", "451 4.3.0 try again later")
     message = only(talk(EHLO, *MESSAGE, b"QUIT\r\n", b"", replies=(refuses,)))

@@ -242,7 +242,7 @@ def test_the_demo_shows_writes_receipt_and_message(capsys: pytest.CaptureFixture
     assert "  accepted    grace@example.org\n" in output
     assert "  refused     nobody@example.org: 550 5.1.1 no such user here\n" in output
     assert "  | .\n  | Bye.\n" in output
-    assert "smtplite serve " in output.partition("What to try next\n")[2]
+    assert "  smtplite serve\n" in output.partition("What to try next\n")[2]
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["job", "--help"], ["demo", "--help"]])

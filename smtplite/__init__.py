@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from smtplite import message as message
     from smtplite import oauth as oauth
     from smtplite import protocol as protocol
+    from smtplite import routes as routes
     from smtplite import sasl as sasl
     from smtplite import testing as testing
     from smtplite import trace as trace
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from smtplite.message.envelope import Envelope, Outgoing, Recipient
     from smtplite.options import Timeouts
     from smtplite.protocol.reply import EnhancedStatusCode, Reply
-    from smtplite.results import Delivery, Receipt, ServerInfo
+    from smtplite.results import Delivery, Hop, Receipt, ServerInfo
     from smtplite.sending.raw import RawSession
     from smtplite.sending.stream import Deliveries
     from smtplite.sync import SyncClient, SyncDeliveries, SyncSession
@@ -86,14 +87,14 @@ _HOME = {
         "TransportError",
     ),
     "smtplite.message.envelope": ("Envelope", "Outgoing", "Recipient"),
-    "smtplite.results": ("Delivery", "Receipt", "ServerInfo"),
+    "smtplite.results": ("Delivery", "Hop", "Receipt", "ServerInfo"),
     "smtplite.protocol.reply": ("EnhancedStatusCode", "Reply"),
     "smtplite.sending.raw": ("RawSession",),
     "smtplite.options": ("Timeouts",),
     "smtplite.sync": ("SyncClient", "SyncDeliveries", "SyncSession"),
 }
 #: Modules that work after ``import smtplite`` alone.
-_MODULES = ("errors", "message", "oauth", "protocol", "sasl", "testing", "trace", "types")
+_MODULES = ("errors", "message", "oauth", "protocol", "routes", "sasl", "testing", "trace", "types")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_exports.py holds it to _HOME)
@@ -107,6 +108,7 @@ __all__ = [  # noqa: RUF022 (grouped as the design lists them; tests/test_export
     "Content",
     "Outgoing",
     "Receipt",
+    "Hop",
     "Delivery",
     "Deliveries",
     "RawSession",

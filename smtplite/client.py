@@ -19,10 +19,10 @@ from smtplite.callbacks import pass_through
 from smtplite.elsewhere import METHODS, OPTIONS, explained
 from smtplite.errors import ConfigurationError, ServiceUnavailable, SMTPError
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Outgoing
-from smtplite.message.prepared import is_large, prepare
+from smtplite.message.prepared import Prepared, is_large, prepare
 from smtplite.message.signing import Sign
 from smtplite.message.threads import in_thread
-from smtplite.options import Options, Timeouts, TLSMode, check_number, check_timeout, options_of
+from smtplite.options import Options, Security, Timeouts, TLSMode, check_number, check_timeout, options_of
 from smtplite.protocol.commands import Noop
 from smtplite.results import Receipt, ServerInfo
 from smtplite.sasl import Mechanism
@@ -167,6 +167,16 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self._options.server!r})"
 
+    @property
+    def server(self) -> str:
+        """What it connects to, for people: such as "mx.example.com:587"."""
+        return self._options.server
+
+    @property
+    def security(self) -> Security:
+        """What protects its dialogues: "verified" TLS, or a Unix socket; TLS that is only "encrypted"; or "clear"."""
+        return self._options.security
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -184,23 +194,26 @@ class Client:
 
     async def send(
         self,
-        message: AnyMessage,
+        message: AnyMessage | Prepared,
         *,
         sender: str | Address | None = None,
         recipients: AnyRecipients | None = None,
         envelope: Envelope | None = None,
         require_all: bool = False,
         timeout: float | None = None,
+        ready_within: float | None = None,
     ) -> Receipt:
         """Send one message, and say what became of it for each recipient.
 
         Args:
-            message: a message object of `email`, or the message as octets.
+            message: a message object of `email`, or the message as octets; or either of them, `Prepared` before.
             sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
             recipients: one address, or several; None: from To, Cc and Bcc. Bcc itself is never sent.
             envelope: in place of sender and recipients, with more to say.
             require_all: send to nobody unless every recipient is accepted.
             timeout: seconds for the whole call; to learn the outcome use this, not `asyncio.wait_for`.
+            ready_within: of these, the seconds until a connection is ready to send on, authenticated and all; None: as
+                long as the client's `timeouts` allow.
 
         Returns:
             The receipt. Somebody was certainly delivered; ``receipt.complete`` if everybody was.
@@ -215,6 +228,8 @@ class Client:
         """
         options = self._options
         deadline = Deadline(options.timeout if timeout is None else check_timeout(timeout))
+        ready_within = check_timeout(ready_within, "ready_within")
+        ready_at = math.inf if ready_within is None else anyio.current_time() + ready_within
         ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope, sign=options.sign)
         outbound: Outbound | None = None
         error: SMTPError | None = None
@@ -227,7 +242,7 @@ class Client:
                 if options.rate_limit is not None:
                     deadline.arm(math.inf, "", "rate limit")
                     await pass_through(options.rate_limit)
-                await deliver(outbound, self._pool, deadline)
+                await deliver(outbound, self._pool, deadline, ready_at=ready_at)
         except SMTPError as raised:
             error = raised
         except BaseException:
@@ -246,7 +261,7 @@ class Client:
 
     def send_many(
         self,
-        messages: Iterable[AnyMessage | Outgoing] | AsyncIterable[AnyMessage | Outgoing],
+        messages: Iterable[AnyMessage | Outgoing | Prepared] | AsyncIterable[AnyMessage | Outgoing | Prepared],
         *,
         connections: int | None = None,
         in_flight: int = 32,
@@ -374,7 +389,7 @@ async def _look_around(session: Session, deadline: Deadline) -> ServerInfo:
 
 
 async def send(
-    message: AnyMessage,
+    message: AnyMessage | Prepared,
     *,
     sender: str | Address | None = None,
     recipients: AnyRecipients | None = None,

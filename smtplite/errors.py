@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from smtplite.protocol.reply import Reply
+    from smtplite.results import Hop
 
 __all__ = [
     "AuthenticationError",
@@ -87,9 +88,11 @@ class SMTPError(Exception):
         reply: the server's reply that decided, if one did.
         transcript: the last lines of the dialogue, secrets redacted.
         message_id: the Message-ID of the message, if it has one: sent again, it should keep it.
+        hops: what each relay said, if it was sent over a `smtplite.routes.Route`.
     """
 
     message_id: str | None = None
+    hops: tuple[Hop, ...] = ()
 
     def __init__(
         self,

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from smtplite.message.signing import Sign
     from smtplite.trace import Trace
 
-__all__ = ["Options", "TLSMode", "Timeouts", "check_number", "check_timeout", "options_of"]
+__all__ = ["Options", "Security", "TLSMode", "Timeouts", "check_number", "check_timeout", "options_of"]
 
 TLSMode: TypeAlias = Literal["implicit", "starttls", "none"]
+#: "verified": TLS, with a certificate that is verified and names the server; or a Unix socket, where nobody can listen.
+#: "encrypted": TLS whose other end nobody verified. "clear": no TLS.
+Security: TypeAlias = Literal["verified", "encrypted", "clear"]
 
 _TRUTH: Final = {
     "1": True,
@@ -202,6 +205,15 @@ class Options:
     def is_secure(self) -> bool:
         """True if nobody can listen to what is said once it matters."""
         return self.mode != "none" or self.is_local
+
+    @property
+    def security(self) -> Security:
+        """What protects the dialogue once it matters."""
+        if self.mode == "none":
+            return "verified" if self.is_local else "clear"
+        context = self.tls_context
+        is_verified = context is None or (context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname)
+        return "verified" if is_verified else "encrypted"
 
 
 _MODES: Final = ("implicit", "starttls", "none")
@@ -381,10 +393,10 @@ def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | No
     return limit
 
 
-def check_timeout(timeout: float | None) -> float | None:
+def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
     """Return the timeout of a call; ConfigurationError if it is no number of seconds."""
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
-        raise ConfigurationError(f"timeout is a number of seconds, or None, not {_shown(timeout)}")
+        raise ConfigurationError(f"{name} is a number of seconds, or None, not {_shown(timeout)}")
     return timeout
 
 
@@ -422,9 +434,15 @@ def options_of(url: str) -> dict[str, Any]:
     return options
 
 
+#: As `smtplite.routes.Route.from_url` takes it.
+_ROUTE: Final = re.compile(r"\s*[A-Za-z-]+\s*\(")
+
+
 def _split(url: str) -> SplitResult:
     if not isinstance(url, str):
         raise ConfigurationError(f"URL is a str, not {type(url).__name__}")
+    if _ROUTE.match(url):
+        raise ConfigurationError("URL names several servers: pass it to smtplite.routes.Route.from_url")
     if any(character <= " " or character == "\x7f" for character in url):  # urlsplit would drop some of them
         raise ConfigurationError("URL holds a space or a control character: percent-encode it")
     try:

@@ -9,10 +9,38 @@ import attrs
 
 from smtplite.errors import LocalProtocolError, RecipientsRefused, SMTPError
 from smtplite.message.envelope import AnyMessage, Outgoing
+from smtplite.message.prepared import Prepared
 from smtplite.protocol.extensions import Extensions, Limits
 from smtplite.protocol.reply import Reply
 
-__all__ = ["Delivery", "Receipt", "ServerInfo"]
+__all__ = ["Delivery", "Hop", "Receipt", "ServerInfo"]
+
+
+@attrs.frozen(kw_only=True)
+class Hop:
+    """What one relay of a `smtplite.routes.Route` said of a message: its recipients in four sets, as in a Receipt.
+
+    Attributes:
+        relay: the relay, such as "mx.example.com:587".
+        accepted: the relay took the message for these.
+        refused: recipient -> the reply that refused it.
+        unknown: nobody can know.
+        not_sent: certainly not taken: these may go to another relay.
+        reply: the reply that decided, if one did.
+        error: why it was taken for nobody; None: it was, for somebody.
+    """
+
+    relay: str
+    accepted: tuple[str, ...] = ()
+    refused: dict[str, Reply] = attrs.field(factory=dict)
+    unknown: tuple[str, ...] = ()
+    not_sent: tuple[str, ...] = ()
+    reply: Reply | None = None
+    error: SMTPError | None = None
+
+    def __str__(self) -> str:
+        said = self.error or self.reply
+        return f"{self.relay}: {said}"
 
 
 @attrs.frozen
@@ -31,6 +59,8 @@ class Receipt:
         message_id: the message's Message-ID, if it has one.
         server: the server's name for itself, from its greeting to EHLO.
         tls: the TLS version, such as "TLSv1.3"; None in clear.
+        hops: what each relay said, if it was sent over a `smtplite.routes.Route`; `reply`, `server` and `tls` are then
+            those of the last relay that took it for anyone.
     """
 
     accepted: tuple[str, ...]
@@ -42,6 +72,7 @@ class Receipt:
     message_id: str | None = attrs.field(default=None, kw_only=True)
     server: str = attrs.field(default="", kw_only=True)
     tls: str | None = attrs.field(default=None, kw_only=True)
+    hops: tuple[Hop, ...] = attrs.field(default=(), kw_only=True)
 
     @property
     def complete(self) -> bool:
@@ -75,7 +106,7 @@ class Delivery:
         error: why nobody was certainly delivered; None: somebody was.
     """
 
-    item: Outgoing | AnyMessage
+    item: Outgoing | AnyMessage | Prepared
     receipt: Receipt | None = None
     error: SMTPError | None = attrs.field(default=None, kw_only=True)
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from smtplite.message.composing import AttachmentLike, People, Person
 from smtplite.message.content import Content
 from smtplite.message.envelope import Recipient
-from smtplite.options import TLSMode
+from smtplite.options import Security, TLSMode
 
-__all__ = ["AnyMessage", "AnyRecipients", "AttachmentLike", "People", "Person", "TLSMode"]
+__all__ = ["AnyMessage", "AnyRecipients", "AttachmentLike", "People", "Person", "Security", "TLSMode"]
 
 if TYPE_CHECKING:
     from smtplite.message.envelope import AnyMessage, AnyRecipients

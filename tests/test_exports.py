@@ -31,7 +31,7 @@ def test_all_is_the_union_of_the_homes() -> None:
 
 
 def test_dir_shows_the_public_names_alone() -> None:
-    rooms = {"errors", "message", "oauth", "protocol", "sasl", "testing", "trace", "types"}
+    rooms = {"errors", "message", "oauth", "protocol", "routes", "sasl", "testing", "trace", "types"}
     assert set(dir(smtplite)) == {*smtplite.__all__, *rooms, "__version__"}
     assert all(hasattr(smtplite, name) for name in dir(smtplite))
 

@@ -62,6 +62,7 @@ ABOVE: dict[str, set[str]] = {
     "smtplite.testing": set(),
     "smtplite.sync": set(),
     "smtplite.oauth": set(),
+    "smtplite.routes": set(),
     "smtplite.contrib": {"smtplite.testing", "smtplite.sync"},
     "smtplite.cli": {"smtplite.testing"},
     "smtplite.__main__": {"smtplite.cli"},

@@ -384,6 +384,11 @@ class ContentReader:
         #: The header section, with its empty line.
         self.header = b""
 
+    @property
+    def is_whole(self) -> bool:
+        """False once some of it was taken to be sent, and cannot be read again."""
+        return self.is_repeatable or self._begun is not None or not self.is_checked
+
     async def check(self) -> None:
         """Read what can be read before anything is sent, and check it. Called again, it does nothing.
 

@@ -8,7 +8,7 @@ octet of a transaction is written (rule R20), and `Prepared.for_server` fits it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from email import policy as email_policy
 from email.headerregistry import Address
@@ -78,8 +78,11 @@ _Addressee = tuple[ForwardPath, Recipient | None, Parameters]
 class Prepared:
     """A message and its envelope, read and checked, ready for any server.
 
-    Await `check` before anything is sent. Then `for_server` fits it to a server, as often as one is tried. At the end
-    await `aclose`.
+    ``await Prepared.of(message)`` is for those who send one message through several clients: it keeps its Message-ID,
+    and is flattened once. `Client.send` takes it in place of a message. At the end await `aclose`.
+
+    (For those who send: await `check` before anything is sent. Then `for_server` fits it to a server, as often as one
+    is tried.)
 
     Attributes:
         message: the caller's message object; None if it came as octets.
@@ -92,6 +95,7 @@ class Prepared:
         is_eight_bit: whether `content` holds an octet above 127.
         reader: reads the content, if it is not at hand; None: it is.
         signing: puts a signature in front; None: there is none.
+        is_shared: somebody else closes it.
     """
 
     _wishes: Envelope  # its parameters count, its addresses need not be there
@@ -107,7 +111,79 @@ class Prepared:
     _needs_smtputf8: str | None
     reader: ContentReader | None = attrs.field(default=None, repr=False)
     signing: Signing | None = attrs.field(default=None, repr=False)
+    is_shared: bool = attrs.field(default=False, repr=False)
     _narrowed: list[bytes] = attrs.field(factory=list, init=False, repr=False)  # the 7-bit form, once it was made
+
+    @classmethod
+    async def of(
+        cls,
+        message: AnyMessage,
+        *,
+        sender: str | Address | None = None,
+        recipients: AnyRecipients | None = None,
+        envelope: Envelope | None = None,
+    ) -> Prepared:
+        """Read and check a message that is to be sent through more than one client; in a thread, if it is large.
+
+        Args:
+            message: a message object of `email`, the message as octets, or a Content.
+            sender: the reverse-path; None: from the headers.
+            recipients: None: from the headers.
+            envelope: in place of both.
+
+        Raises:
+            MessageError: it cannot be sent; says what to change. Or what a stream of the caller's raises.
+        """
+        ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope)
+        prepared = await in_thread(ready, abandon_on_cancel=True) if is_large(message) else ready()
+        try:
+            await prepared.check()
+        except BaseException:
+            await prepared.aclose()
+            raise
+        return prepared
+
+    def only(self, recipients: Collection[str]) -> Prepared:
+        """Return it for some of its recipients, as they were given. It shares the content; close this one."""
+        kept = set(recipients)
+        found = [(to, at) for to, at in zip(self.recipients, self.positions, strict=True) if to in kept]
+        index = {at: new for new, at in enumerate(sorted({at for _, at in found}))}
+        wishes = self._wishes
+        if wishes is not _NO_WISHES:
+            wishes = attrs.evolve(wishes, recipients=tuple(to for to in wishes.recipients if to.address in kept))
+        another = attrs.evolve(
+            self,
+            wishes=wishes,
+            recipients=tuple([to for to, _ in found]),
+            forward_paths=tuple([self.forward_paths[at] for at in index]),
+            positions=tuple([index[at] for _, at in found]),
+            is_shared=True,
+        )
+        another._narrowed = self._narrowed
+        return another
+
+    def signed_by(self, sign: Sign | None) -> Prepared:
+        """Return it for one client, which signs it or does not. It shares the content."""
+        another = attrs.evolve(self, signing=None if sign is None else Signing(sign), is_shared=True)
+        if sign is None:
+            another._narrowed = self._narrowed
+        return another
+
+    @property
+    def is_whole(self) -> bool:
+        """False once some of its content was taken to be sent, and cannot be read again."""
+        return self.reader is None or self.reader.is_whole
+
+    async def read(self) -> bytes:
+        """Return all of its content in wire form: for those who bring it to a server by other means than SMTP.
+
+        Raises:
+            MessageError: it can be read only once, and was. Or what a stream of the caller's raises.
+        """
+        if self.reader is None:
+            return self.content
+        async with aclosing(self.reader.body().pieces()) as pieces:
+            return b"".join([piece async for piece in pieces])
 
     @property
     def envelope(self) -> Envelope:
@@ -170,7 +246,7 @@ class Prepared:
 
     async def aclose(self) -> None:
         """Close the caller's stream, if it was begun and not read to its end."""
-        if self.reader is not None:
+        if self.reader is not None and not self.is_shared:
             await self.reader.aclose()
 
     def flattens_anew(self, extensions: Extensions) -> bool:
@@ -342,7 +418,7 @@ def is_large(message: object) -> bool:
 
 
 def prepare(
-    message: AnyMessage,
+    message: AnyMessage | Prepared,
     *,
     sender: str | Address | None = None,
     recipients: AnyRecipients | None = None,
@@ -354,7 +430,7 @@ def prepare(
     Where `is_large` is true of the message, call it in a worker thread. Then await the result's `check`.
 
     Args:
-        message: a message object of `email`, the message as octets, or a Content.
+        message: a message object of `email`, the message as octets, or a Content; or what was prepared before.
         sender: the reverse-path; None: from the headers.
         recipients: None: from the headers.
         envelope: in place of both.
@@ -363,6 +439,10 @@ def prepare(
     Raises:
         MessageError: it cannot be sent; says what to change.
     """
+    if isinstance(message, Prepared):
+        if sender is not None or recipients is not None or envelope is not None:
+            raise MessageError("a Prepared has its envelope: pass sender=, recipients= or envelope= to Prepared.of")
+        return message.signed_by(sign)
     prepared = _prepare(message, sender, recipients, envelope)
     if sign is not None:
         prepared.signing = Signing(sign)

@@ -50,6 +50,8 @@ class Deadline:
         self._exact = math.inf  # of the wait that was armed last, until the next write: the scope's own is coarse
         #: The time, on the event loop's clock, by which the message that is waited for must be done.
         self.message_limit = math.inf
+        #: The time, on the event loop's clock, by which there must be a session; math.inf once there is one.
+        self.session_limit = math.inf
         self._reason = ""
         self._phase: str | None = None
         self._cause: Callable[[], Exception | None] | None = None
@@ -76,7 +78,7 @@ class Deadline:
             cause: returns what is known of the reason by then.
         """
         self._armed_at = anyio.current_time()
-        deadline = min(self._armed_at + seconds, self._overall, self.message_limit)
+        deadline = min(self._armed_at + seconds, self._overall, self.message_limit, self.session_limit)
         self._exact = deadline
         self._reason = reason
         self._phase = phase
@@ -128,7 +130,9 @@ class Deadline:
         """Return what to raise when time was up."""
         if self._armed == self.message_limit:
             return SMTPTimeout("time was up: timeout= of the message", phase=self._phase)
-        if self._timeout is not None and self._armed == self._overall:
+        if self._armed == self.session_limit and self._armed < self._overall:
+            error = SMTPTimeout("time was up: ready_within= of the call", phase=self._phase)
+        elif self._timeout is not None and self._armed == self._overall:
             error = SMTPTimeout(f"time was up: timeout={self._timeout:g} s for the whole call", phase=self._phase)
         else:
             error = SMTPTimeout(f"time was up: {self._reason}", phase=self._phase)

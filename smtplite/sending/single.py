@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from smtplite.sending.deadline import Deadline
 from smtplite.sending.outbound import Outbound
 from smtplite.sending.pool import Pool
@@ -9,14 +11,24 @@ from smtplite.sending.pool import Pool
 __all__ = ["deliver"]
 
 
-async def deliver(outbound: Outbound, pool: Pool, deadline: Deadline) -> None:
+async def deliver(outbound: Outbound, pool: Pool, deadline: Deadline, *, ready_at: float = math.inf) -> None:
     """Send the message over one session after another until it is done; `Outbound.result` says what became of it.
+
+    Args:
+        outbound: the message.
+        pool: lends sessions.
+        deadline: of the whole call.
+        ready_at: the time, on the event loop's clock, by which a session must be ready.
 
     Raises:
         SMTPError: no session can be had, or its server cannot take the message.
     """
     while not outbound.is_done:
+        deadline.session_limit = ready_at
         session = await pool.acquire(deadline, fresh=outbound.was_tried)
+        if ready_at < math.inf:
+            deadline.session_limit = math.inf
+            deadline.arm(math.inf, "", "mail")
         try:
             if outbound.flattens_anew(session):
                 await outbound.narrow()

@@ -20,6 +20,8 @@ from smtplite.sync.deliveries import SyncDeliveries
 from smtplite.sync.loop import INTERRUPT_SECONDS, Call, Loop, shared_loop
 
 if TYPE_CHECKING:  # names for annotations alone
+    from smtplite.message import Prepared
+    from smtplite.options import Security
     from smtplite.protocol import Command, Extensions
     from smtplite.types import AnyMessage, AnyRecipients
 
@@ -89,6 +91,16 @@ class SyncClient:
     def __repr__(self) -> str:
         return f"Sync{self._client!r}"
 
+    @property
+    def server(self) -> str:
+        """What it connects to, for people: such as "mx.example.com:587"."""
+        return self._client.server
+
+    @property
+    def security(self) -> Security:
+        """What protects its dialogues: see `Client.security`."""
+        return self._client.security
+
     def __enter__(self) -> Self:
         return self
 
@@ -146,13 +158,14 @@ class SyncClient:
 
     def send(
         self,
-        message: AnyMessage,
+        message: AnyMessage | Prepared,
         *,
         sender: str | Address | None = None,
         recipients: AnyRecipients | None = None,
         envelope: Envelope | None = None,
         require_all: bool = False,
         timeout: float | None = None,
+        ready_within: float | None = None,
     ) -> Receipt:
         """Send one message, and say what became of it for each recipient.
 
@@ -167,6 +180,7 @@ class SyncClient:
             envelope: in place of sender and recipients, with more to say.
             require_all: send to nobody unless every recipient is accepted.
             timeout: seconds for the whole call.
+            ready_within: of these, the seconds until a connection is ready to send on.
 
         Returns:
             The receipt. Somebody was certainly delivered; ``receipt.complete`` if everybody was.
@@ -183,12 +197,13 @@ class SyncClient:
                 envelope=envelope,
                 require_all=require_all,
                 timeout=timeout,
+                ready_within=ready_within,
             )
         )
 
     def send_many(
         self,
-        messages: Iterable[AnyMessage | Outgoing] | AsyncIterable[AnyMessage | Outgoing],
+        messages: Iterable[AnyMessage | Outgoing | Prepared] | AsyncIterable[AnyMessage | Outgoing | Prepared],
         *,
         connections: int | None = None,
         in_flight: int = 32,

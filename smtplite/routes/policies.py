@@ -1,0 +1,70 @@
+"""Policies: in which order a message goes to the relays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeAlias, get_args
+
+from smtplite.errors import ConfigurationError
+
+__all__ = ["Order", "Policy"]
+
+#: "failover": the first relay that works. "round-robin": each in turn. "weighted": each in turn, by its weight.
+Policy: TypeAlias = Literal["failover", "round-robin", "weighted"]
+
+
+class Order:
+    """In which order each message tries the relays: the first one has its turn, the others stand behind it.
+
+    Args:
+        policy: whose turn it is.
+        count: of the relays.
+        weights: of each relay, for "weighted".
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(self, policy: Policy, count: int, weights: Iterable[float] | None) -> None:
+        if policy not in get_args(Policy):
+            raise ConfigurationError(f'policy is "failover", "round-robin" or "weighted", not {policy!r}')
+        if (weights is not None) != (policy == "weighted"):
+            raise ConfigurationError('weights= and policy="weighted" go together: one of them is missing')
+        given = [1.0] * count if weights is None else list(weights)
+        if len(given) != count:
+            raise ConfigurationError(f"weights has one number for each relay: {count}, not {len(given)}")
+        for weight in given:
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+                raise ConfigurationError(f"a weight is a positive number, not {weight!r}")
+        self._weights: list[float] = given
+        self._credits = [0.0] * count
+        #: True if all messages go to the first relay that works.
+        self.is_fixed = policy == "failover"
+
+    def next(self, may_use: Callable[[int], bool]) -> Sequence[int]:
+        """Return the relays, by index, in the order in which the next message tries them.
+
+        Args:
+            may_use: tells whether a relay works; where one does not, its turn goes to the others by their shares.
+        """
+        count = len(self._weights)
+        if self.is_fixed:
+            return range(count)
+        drawn: list[int] = []
+        while len(drawn) < count:
+            index = self._draw(drawn)
+            drawn.append(index)
+            if may_use(index):
+                break
+        first = drawn[-1]
+        behind = ((first + step) % count for step in range(1, count))
+        return [*drawn, *(index for index in behind if index not in drawn)]
+
+    def _draw(self, without: Sequence[int]) -> int:
+        """Give each relay its weight, and take the sum from the one that has most: shares hold at any length."""
+        among = [index for index in range(len(self._weights)) if index not in without]
+        for index in among:
+            self._credits[index] += self._weights[index]
+        drawn = max(among, key=self._credits.__getitem__)
+        self._credits[drawn] -= sum(self._weights[index] for index in among)
+        return drawn

@@ -38,6 +38,7 @@ class Order:
                 raise ConfigurationError(f"a weight is a positive number, not {weight!r}")
         self._weights: list[float] = given
         self._credits = [0.0] * count
+        self._credits_of_others = [0.0] * count  # for the turns of relays that are out
         #: True if all messages go to the first relay that works.
         self.is_fixed = policy == "failover"
 
@@ -50,21 +51,16 @@ class Order:
         count = len(self._weights)
         if self.is_fixed:
             return range(count)
-        drawn: list[int] = []
-        while len(drawn) < count:
-            index = self._draw(drawn)
-            drawn.append(index)
-            if may_use(index):
-                break
-        first = drawn[-1]
-        behind = ((first + step) % count for step in range(1, count))
+        drawn = [self._draw(self._credits, range(count))]
+        if not may_use(drawn[0]) and (works := [index for index in range(count) if may_use(index)]):
+            drawn.append(self._draw(self._credits_of_others, works))  # the share of one that is out
+        behind = ((drawn[-1] + step) % count for step in range(1, count))
         return [*drawn, *(index for index in behind if index not in drawn)]
 
-    def _draw(self, without: Sequence[int]) -> int:
+    def _draw(self, credits: list[float], among: Sequence[int]) -> int:
         """Give each relay its weight, and take the sum from the one that has most: shares hold at any length."""
-        among = [index for index in range(len(self._weights)) if index not in without]
         for index in among:
-            self._credits[index] += self._weights[index]
-        drawn = max(among, key=self._credits.__getitem__)
-        self._credits[drawn] -= sum(self._weights[index] for index in among)
+            credits[index] += self._weights[index]
+        drawn = max(among, key=credits.__getitem__)
+        credits[drawn] -= sum([self._weights[index] for index in among])
         return drawn

@@ -102,6 +102,10 @@ class Relays:
         """The first relay that works; None: none does."""
         return next((relay for relay in self._relays if relay.breaker.state == "closed"), None)
 
+    def has_as_safe(self, relay: Relay) -> bool:
+        """Return True if there is another relay to which the way is as safe as to this one."""
+        return any(other.rank >= relay.rank for other in self._relays if other is not relay)
+
     @property
     def is_fixed(self) -> bool:
         """True if all messages go to the first relay that works."""
@@ -122,13 +126,18 @@ class Relays:
         A relay that is left alone because of a certificate bars those behind it to which the way is less safe.
         """
         least = routed.least_rank
+        others: list[Relay] = []
         for index in routed.order:
             relay = self._relays[index]
-            if relay.rank < least or not routed.may_try(index, relay.breaker.generation):
+            if relay.rank < least:
                 continue
-            yield relay
-            if isinstance(relay.breaker.error, TLSError) and relay.breaker.state != "closed":
-                least = max(least, relay.rank)
+            if routed.may_try(index, relay.breaker.generation):
+                yield relay
+                if isinstance(relay.breaker.error, TLSError) and relay.breaker.state != "closed":
+                    least = max(least, relay.rank)
+            elif routed.may_try_again(index):
+                others.append(relay)
+        yield from [relay for relay in others if relay.rank >= least]
 
     def next(self, routed: Routed, *, is_forced: bool = False) -> Relay | None:
         """Return where the message goes now; None: nowhere.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -55,7 +56,8 @@ class Routed:
         self.has_begun_here = self.has_begun = False
         self._is_chosen = is_chosen
         self._require_all = require_all
-        self._tried: dict[int, tuple[int, int]] = {}  # relay -> how often, and its generation then
+        self._tried: dict[int, tuple[int, float]] = {}  # relay -> how often, and its generation then
+        self._last = -1  # the last relay, by index
         #: True if the last relay failed, and not the message.
         self.is_hopeful = False
         self._died_midway = False
@@ -71,12 +73,16 @@ class Routed:
         return prepared if self.left == prepared.recipients else prepared.only(self.left)
 
     def may_try(self, relay: int, generation: int) -> bool:
-        """Return True if there is reason to try this relay: it was not yet, or things have changed since."""
+        """Return True if this relay was not tried yet, or has worked for others since."""
         tries, then = self._tried.get(relay, (0, 0))
-        if not tries:
-            return True
-        # A relay that dies in the middle of a message says nothing of those that were tried before it.
-        return generation > then or (self._died_midway and tries < _MAX_TRIES)
+        return not tries or generation > then
+
+    def may_try_again(self, relay: int) -> bool:
+        """Return True if this relay may be tried once more, when no other is left.
+
+        A relay that died in the middle of a message says nothing of those that were tried before it.
+        """
+        return self._died_midway and relay != self._last and self._tried.get(relay, (0, 0))[0] < _MAX_TRIES
 
     def forget_try(self, relay: int) -> None:
         """Let a relay be tried again: enough time has passed."""
@@ -96,9 +102,10 @@ class Routed:
         verdict = judge(result, self._is_chosen, require_all=self._require_all)
         if verdict.moves and not self.prepared.is_whole:
             verdict = attrs.evolve(verdict, moves=())
-        self._take_in(name, result)
+        self._take_in(relay, name, result)
         tries, _ = self._tried.get(relay, (0, 0))
-        self._tried[relay] = tries + 1, generation
+        # What is not the relay's trouble is its answer: it would be the same again.
+        self._tried[relay] = (tries + 1, generation) if verdict.trouble is not None else (_MAX_TRIES, math.inf)
         self.is_hopeful = verdict.trouble is not None
         self._died_midway = self.is_hopeful and isinstance(result, SMTPError) and result.phase not in CONNECTING
         if isinstance(result, TLSError):
@@ -129,7 +136,7 @@ class Routed:
         unknown.__cause__ = result
         return unknown
 
-    def _take_in(self, name: str, result: Receipt | SMTPError) -> None:
+    def _take_in(self, relay: int, name: str, result: Receipt | SMTPError) -> None:
         hop = Hop(
             relay=name,
             accepted=result.accepted,
@@ -139,8 +146,9 @@ class Routed:
             reply=result.reply,
             error=None if isinstance(result, Receipt) else result,
         )
-        if self.hops and _says_nothing(self.hops[-1]) and self.hops[-1].relay == name:
+        if self.hops and self._last == relay and _says_nothing(self.hops[-1]):
             self.hops.pop()  # a relay that is waited for is told once
+        self._last = relay
         self.hops.append(hop)
         self._accepted.update(result.accepted)
         self._unknown.update(result.unknown)

@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 import attrs
 
-from smtplite.errors import ConfigurationError, ConnectionLost, LocalProtocolError, MessageError, SMTPError
+from smtplite.errors import ConfigurationError, ConnectionLost, LocalProtocolError, MessageError, SMTPError, TLSError
 from smtplite.message import Prepared
 from smtplite.message.content import Content
 from smtplite.message.envelope import Outgoing
@@ -386,8 +386,8 @@ class RouteDeliveries:
             result = MessageError("relay said nothing of the message", not_sent=routed.left)
         if isinstance(result, Receipt) or routed.has_begun_here:
             self._was_connected = True
-        routed.has_begun_here = False
         self._relays.note(routed, way.relay, result)
+        routed.has_begun_here = False
         self._go_on(routed)
 
     def _go_on(self, routed: Routed) -> None:
@@ -501,6 +501,8 @@ class RouteDeliveries:
         breaker.note_failure(failure, is_probe=is_probe or breaker.state == "half-open", is_certain=True)
         for routed in way.given.values():
             routed.is_probe = False
+        if isinstance(failure, TLSError) and not self._relays.has_as_safe(way.relay):
+            self._fail(failure)  # nothing that would have gone there may go anywhere
         return failure
 
     def _fail(self, failure: BaseException) -> None:

@@ -89,6 +89,11 @@ class Deadline:
         if not -min(1.0, seconds / 20) <= self._armed - deadline <= 0:
             self._armed = self.scope.deadline = deadline
 
+    def lift_session_limit(self) -> None:
+        """Say that there is a session: from now on the limits of the call and of the message hold alone."""
+        self.session_limit = math.inf
+        self._armed = self._exact = self.scope.deadline = min(self._overall, self.message_limit)
+
     async def prove(self, limit: float) -> None:
         """Return only if this call is not late, whatever the event loop has told it by now (rule R25).
 

@@ -27,8 +27,7 @@ async def deliver(outbound: Outbound, pool: Pool, deadline: Deadline, *, ready_a
         deadline.session_limit = ready_at
         session = await pool.acquire(deadline, fresh=outbound.was_tried)
         if ready_at < math.inf:
-            deadline.session_limit = math.inf
-            deadline.arm(math.inf, "", "mail")
+            deadline.lift_session_limit()
         try:
             if outbound.flattens_anew(session):
                 await outbound.narrow()

@@ -1,0 +1,1 @@
+"""Routes: several relays as one client. The simulation of `test_simulation` has its machinery in `simulation`."""

@@ -402,9 +402,9 @@ class RouteDeliveries:
             routed = way.given.get(delivery.item)  # type: ignore[arg-type]  # as above
             if routed is None:
                 continue
-            is_untouched = delivery.error is not None and not routed.has_begun_here
-            if failure is None and is_untouched and isinstance(delivery.error, ConnectionLost):
+            if failure is None and _was_left(delivery, routed):
                 del way.given[delivery.item]  # type: ignore[arg-type]  # as above
+                routed.has_begun_here = False
                 self._take_back_probe(routed, way)
                 self._go_on_untouched(routed)
             else:
@@ -582,6 +582,14 @@ class RouteDeliveries:
         another.__cause__ = told.__cause__
         another.__notes__ = [f"{relay.name}: {relay.breaker.error}" for relay in self._relays]
         return another
+
+
+def _was_left(delivery: Delivery, routed: Routed) -> bool:
+    """Return True if this says nothing of the relay: the message was given back because we left the stream."""
+    error = delivery.error
+    if not isinstance(error, ConnectionLost) or error.phase is not None or error.unknown:
+        return False
+    return not routed.has_begun_here or set(error.not_sent) == set(routed.left)
 
 
 async def _prepared(item: Any) -> Prepared:

@@ -64,10 +64,19 @@ DEAD: Final = Life(then="refused")
 
 @attrs.frozen
 class Case:
-    """One run: how messages are sent, and how each relay lives."""
+    """One run.
+
+    Attributes:
+        way: how messages are sent.
+        lives: how each relay lives.
+        failures: so many open a breaker.
+        comes_back: whether the first relay works from its second connection on, and the second one is cut meanwhile.
+    """
 
     way: Way
     lives: tuple[Life, ...]
+    failures: int = 3
+    comes_back: bool = False
 
     @property
     def has_well_relay(self) -> bool:
@@ -195,7 +204,7 @@ async def _send(case: Case, relays: Sequence[Relay], claims: list[tuple[str, str
         for relay in relays
     ]
     messages = [_message(number) for number in range(MESSAGES)]
-    async with Route(clients, clock=anyio.current_time) as route:
+    async with Route(clients, clock=anyio.current_time, failures=case.failures) as route:
         if case.way == "send":
             for message in messages:
                 try:
@@ -245,6 +254,8 @@ def _wrong(case: Case, relays: Sequence[Relay], claims: list[tuple[str, str]]) -
             yield f"{address} is lost: accepted, and nobody has it"
         if outcome in "RN" and taken[address]:
             yield f"{address} is {outcome}, and was taken"
+        if outcome == "N" and case.comes_back and any(b"MAIL" in wire.written for wire in relays[1].wires):
+            yield f"{address} was not sent, though the first relay was back when the second one died"
         if outcome == "N" and case.has_well_relay:
             yield f"{address} was not sent, while a relay works"
         if outcome == "R" and not is_recoded:
@@ -335,7 +346,8 @@ def _recoded(way: Way) -> Iterator[Case]:
 def _in_turn(way: Way) -> Iterator[Case]:
     """The first is dead and comes back; the second is cut meanwhile, and dies."""
     for cut in _cuts(way, (End.EOF, End.RST)):
-        yield Case(way, (Life(("refused",)), Life((cut,), "refused")))
+        for failures in (1, 3):
+            yield Case(way, (Life(("refused",)), Life((cut,), "refused")), failures, comes_back=True)
         yield Case(way, (Life((cut,), "refused"), Life((cut,))))
 
 

@@ -69,6 +69,8 @@ LAYERS: Final = DOCS.parent / "tests" / "test_layers.py"
 PACKAGE: Final = DOCS.parent / "smtplite"
 #: Where the tables NAMED, FIELDS and REFUSED stand: what is read of names and of address fields.
 FIELD_TABLE: Final = DOCS.parent / "tests" / "message" / "test_addresses.py"
+#: Where the table TROUBLES stands: what a route does when a relay fails.
+TROUBLE_TABLE: Final = DOCS.parent / "tests" / "routes" / "test_troubles.py"
 #: A longer address is shown without its middle.
 MAX_LITERAL_CHARACTERS: Final = 72
 
@@ -615,6 +617,13 @@ RESULTS: Final = DOCS / "benchmarks" / "results.md"
 _PEERS: Final = ("aiosmtplib", "smtpproto", "smtplib", "nodemailer")
 
 
+def troubles() -> str:
+    """Return the table of what a route does when a relay fails."""
+    rows = _tables(TROUBLE_TABLE, "TROUBLES|MOVES|STAYS|COUNTS|AT_ONCE|NOTHING")["TROUBLES"]
+    shown = [(what, message, relay) for what, _, message, relay in rows]
+    return table(("What happens at a relay", "The message", "The relay"), shown)
+
+
 def _medians(heading: str) -> dict[str, str]:
     """Return who -> median, of the table below a heading of the benchmarks' page."""
     _, found, section = RESULTS.read_text(encoding="utf-8").partition(f"\n### {heading}\n")
@@ -711,6 +720,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "named-addresses": named_addresses,
     "read-fields": read_fields,
     "refused-fields": refused_fields,
+    "troubles": troubles,
     "measured": measured,
     "examples": examples,
     "rooms": rooms,

@@ -37,8 +37,8 @@ class Order:
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
                 raise ConfigurationError(f"a weight is a positive number, not {weight!r}")
         self._weights: list[float] = given
-        self._credits = [0.0] * count
-        self._credits_of_others = [0.0] * count  # for the turns of relays that are out
+        self._balance = [0.0] * count
+        self._balance_of_others = [0.0] * count  # for the turns of relays that are out
         #: True if all messages go to the first relay that works.
         self.is_fixed = policy == "failover"
 
@@ -51,16 +51,16 @@ class Order:
         count = len(self._weights)
         if self.is_fixed:
             return range(count)
-        drawn = [self._draw(self._credits, range(count))]
+        drawn = [self._draw(self._balance, range(count))]
         if not may_use(drawn[0]) and (works := [index for index in range(count) if may_use(index)]):
-            drawn.append(self._draw(self._credits_of_others, works))  # the share of one that is out
+            drawn.append(self._draw(self._balance_of_others, works))  # the share of one that is out
         behind = ((drawn[-1] + step) % count for step in range(1, count))
         return [*drawn, *(index for index in behind if index not in drawn)]
 
-    def _draw(self, credits: list[float], among: Sequence[int]) -> int:
+    def _draw(self, balance: list[float], among: Sequence[int]) -> int:
         """Give each relay its weight, and take the sum from the one that has most: shares hold at any length."""
         for index in among:
-            credits[index] += self._weights[index]
-        drawn = max(among, key=credits.__getitem__)
-        credits[drawn] -= sum([self._weights[index] for index in among])
+            balance[index] += self._weights[index]
+        drawn = max(among, key=balance.__getitem__)
+        balance[drawn] -= sum([self._weights[index] for index in among])
         return drawn

@@ -8,7 +8,10 @@ from typing import Any
 
 import anyio
 
-__all__ = ["Source"]
+from smtplite.message import Prepared
+from smtplite.message.envelope import Outgoing
+
+__all__ = ["Source", "prepared_of"]
 
 
 class Source:
@@ -87,3 +90,16 @@ class Source:
         except Exception as error:  # noqa: BLE001 (the caller's own: raised by the loop)
             self.failure = error
         self._end()
+
+
+async def prepared_of(item: Any) -> Prepared:
+    """Read and check one of the caller's items, once for all relays.
+
+    Raises:
+        SMTPError: it cannot be sent.
+    """
+    if isinstance(item, Prepared):
+        return item.signed_by(None)  # somebody else closes it
+    if isinstance(item, Outgoing):
+        return await Prepared.of(item.message, sender=item.sender, recipients=item.recipients, envelope=item.envelope)
+    return await Prepared.of(item)

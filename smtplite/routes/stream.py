@@ -19,7 +19,15 @@ import anyio
 import anyio.abc
 import attrs
 
-from smtplite.errors import ConfigurationError, ConnectionLost, LocalProtocolError, MessageError, SMTPError, TLSError
+from smtplite.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    DeliveryUnknown,
+    LocalProtocolError,
+    MessageError,
+    SMTPError,
+    TLSError,
+)
 from smtplite.message import Prepared
 from smtplite.message.content import Content
 from smtplite.message.envelope import Outgoing
@@ -27,7 +35,7 @@ from smtplite.results import Delivery, Receipt
 from smtplite.routes.member import MemberDeliveries, stream_of
 from smtplite.routes.relays import Relay, Relays
 from smtplite.routes.routed import Routed
-from smtplite.routes.source import Source
+from smtplite.routes.source import Source, prepared_of
 
 __all__ = ["Plan", "RouteDeliveries"]
 
@@ -331,7 +339,7 @@ class RouteDeliveries:
     async def _prepare(self, item: Any, asking: Relay | None = None) -> None:
         """Read and check an item, and place it. One that cannot be sent is decided at once."""
         try:
-            prepared = await _prepared(item)
+            prepared = await prepared_of(item)
         except SMTPError as error:
             self._add(Delivery(item, error=error))
         except Exception as error:  # noqa: BLE001 (an object that is no message, or what its stream raised)
@@ -383,7 +391,7 @@ class RouteDeliveries:
         routed = way.given.pop(delivery.item)  # type: ignore[arg-type]  # as all that it was given
         result = delivery.receipt or delivery.error
         if result is None:
-            result = MessageError("relay said nothing of the message", not_sent=routed.left)
+            result = DeliveryUnknown("relay did not say what became of the message", unknown=routed.left)
         if isinstance(result, Receipt) or routed.has_begun_here:
             self._was_connected = True
         self._relays.note(routed, way.relay, result)
@@ -590,11 +598,3 @@ def _was_left(delivery: Delivery, routed: Routed) -> bool:
     if not isinstance(error, ConnectionLost) or error.phase is not None or error.unknown:
         return False
     return not routed.has_begun_here or set(error.not_sent) == set(routed.left)
-
-
-async def _prepared(item: Any) -> Prepared:
-    if isinstance(item, Prepared):
-        return item.signed_by(None)
-    if isinstance(item, Outgoing):
-        return await Prepared.of(item.message, sender=item.sender, recipients=item.recipients, envelope=item.envelope)
-    return await Prepared.of(item)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio.abc
 import anyio.lowlevel
 
-from smtplite import Client
-from smtplite.routes import Route
+from smtplite import Client, Delivery
+from smtplite.routes import Route, RouteDeliveries
 from smtplite.testing import SMTPServer
 
 
@@ -75,3 +76,23 @@ async def later(items: list[Any]) -> AsyncIterator[Any]:
     for item in items:
         await anyio.lowlevel.checkpoint()
         yield item
+
+
+async def take(stream: AbstractAsyncContextManager[RouteDeliveries], into: list[Delivery]) -> None:
+    """Send a stream, and add each outcome that the loop hands out, and the rest, to a list."""
+    deliveries: RouteDeliveries | None = None
+    try:
+        async with stream as deliveries:
+            async for delivery in deliveries:
+                into.append(delivery)  # noqa: PERF401 (what came before an error is wanted, too)
+    finally:
+        into += [] if deliveries is None else deliveries.rest
+
+
+def octets_of(found: Iterable[Delivery]) -> list[bytes]:
+    """Return the messages that these are the outcomes of, sorted."""
+    items = []
+    for delivery in found:
+        assert isinstance(delivery.item, bytes)
+        items.append(delivery.item)
+    return sorted(items)

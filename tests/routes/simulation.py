@@ -6,6 +6,7 @@ the truth; time is that of an event loop whose clock jumps. ``python -m tests.ro
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -18,12 +19,14 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from smtplite import Client, ConnectionLost, Receipt, SMTPError, SMTPTimeout
+from smtplite import Client, ConnectionLost, Delivery, Receipt, SMTPError, SMTPTimeout
 from smtplite.routes import Route
 from smtplite.testing import Mailbox, Script, ScriptedReply, ServerConfig, ServerConnection
 from tests.client.fault_stream import run
 from tests.exhaustive import part
 from tests.simulation.wire import Cut, End, Side, Wire
+
+from .relays import octets_of, take
 
 __all__ = ["KINDS", "Case", "cases", "judged", "tried"]
 
@@ -212,19 +215,15 @@ async def _send(case: Case, relays: Sequence[Relay], claims: list[tuple[str, str
                 except SMTPError as error:
                     claims += _claims(error)
             return
-        deliveries = None
-        results = []
-        try:
-            async with route.send_many(iter(messages)) as deliveries:
-                async for delivery in deliveries:
-                    results.append(delivery)
-        except SMTPError:
-            pass
-        results += [] if deliveries is None else deliveries.rest
-        taken = [delivery.item for delivery in results]
-        assert len(taken) == len(set(map(bytes, taken))), "an item has two outcomes"
+        results: list[Delivery] = []
+        with contextlib.suppress(SMTPError):  # no relay works: said once
+            await take(route.send_many(iter(messages)), results)
+        taken = octets_of(results)
+        assert len(taken) == len(set(taken)), "an item has two outcomes"
         for delivery in results:
-            claims += _claims(delivery.receipt or delivery.error)
+            said = delivery.receipt or delivery.error
+            assert said is not None
+            claims += _claims(said)
 
 
 async def _run(case: Case) -> tuple[list[Relay], list[str]]:
@@ -237,9 +236,7 @@ async def _run(case: Case) -> tuple[list[Relay], list[str]]:
 def _wrong(case: Case, relays: Sequence[Relay], claims: list[tuple[str, str]]) -> Iterator[str]:
     numbers = range(MESSAGES)
     everybody = {address for n in numbers for address in (f"x{n}@one.example", f"y{n}@two.example")}
-    taken: Counter[str] = Counter(
-        commitment.recipient for relay in relays for commitment in relay.mailbox.committed
-    )
+    taken: Counter[str] = Counter(commitment.recipient for relay in relays for commitment in relay.mailbox.committed)
     told = Counter(address for address, _ in claims)
     if any(count > 1 for count in told.values()):
         yield f"told twice: {told}"

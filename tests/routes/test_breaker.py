@@ -28,6 +28,11 @@ class Watched(Breaker):
         limits = Limits(failures=failures, pause=pause, max_pause=max_pause, clock=self.clock)
         super().__init__("relay:25", limits, self.events.append, lambda: self.changes.append(self.state))
 
+    @property
+    def seen(self) -> str:
+        """Its state, for comparison."""
+        return self.state
+
     def fail(self, times: int = 1, error: SMTPError | None = None) -> None:
         for _ in range(times):
             self.note_failure(error or ConnectError("refused", phase="connect"))
@@ -38,9 +43,9 @@ def test_it_opens_after_so_many_failures_in_a_row() -> None:
     breaker.fail(2)
     breaker.note_success()
     breaker.fail(2)
-    assert breaker.state == "closed"
+    assert breaker.seen == "closed"
     breaker.fail()
-    assert breaker.state == "open"
+    assert breaker.seen == "open"
     assert breaker.failures == 3
     [event] = breaker.events
     assert isinstance(event, BreakerOpened)
@@ -56,11 +61,11 @@ def test_it_is_half_opened_by_the_clock_for_one_message() -> None:
     breaker.clock.now += 0.1
     assert breaker.is_due
     assert breaker.enter()
-    assert breaker.state == "half-open"
+    assert breaker.seen == "half-open"
     assert not breaker.enter()
     assert not breaker.enter(is_forced=True)
     breaker.note_success(is_probe=True)
-    assert breaker.state == "closed"
+    assert breaker.seen == "closed"
     assert breaker.enter()
     assert breaker.enter()
     assert [type(event) for event in breaker.events] == [BreakerOpened, BreakerHalfOpened, BreakerClosed]
@@ -115,14 +120,14 @@ def test_the_pause_begins_anew_once_the_relay_works() -> None:
 def test_what_somebody_has_to_mend_opens_it_at_once_and_for_long(error: SMTPError) -> None:
     breaker = Watched(pause=5.0, max_pause=300.0)
     breaker.fail(1, error)
-    assert breaker.state == "open"
+    assert breaker.seen == "open"
     assert breaker.retry_in == 300.0
 
 
 def test_a_temporary_failure_of_auth_is_one_of_several() -> None:
     breaker = Watched()
     breaker.fail(1, AuthenticationError("454", reply=Reply(454, (b"later",)), phase="auth"))
-    assert breaker.state == "closed"
+    assert breaker.seen == "closed"
 
 
 def test_what_was_begun_before_it_opened_changes_nothing() -> None:
@@ -133,7 +138,7 @@ def test_what_was_begun_before_it_opened_changes_nothing() -> None:
     assert breaker.retry_in == 2.0
     assert breaker.failures == 3
     breaker.note_success()
-    assert breaker.state == "open"
+    assert breaker.seen == "open"
 
 
 def test_a_probe_that_says_nothing_lets_the_next_one_try() -> None:
@@ -142,7 +147,7 @@ def test_a_probe_that_says_nothing_lets_the_next_one_try() -> None:
     breaker.clock.now += 5
     assert breaker.enter()
     breaker.give_back()
-    assert breaker.state == "open"
+    assert breaker.seen == "open"
     assert breaker.enter()
 
 

@@ -1,4 +1,4 @@
-"""Whatever befalls the relays: no recipient is taken twice, none is lost while one relay works, and all claims are true.
+"""Whatever befalls the relays: nobody gets it twice, nobody is lost while one relay works, and all claims are true.
 
 A test is one kind of trouble, and one way to send; see `simulation`.
 """

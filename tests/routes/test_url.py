@@ -17,7 +17,9 @@ def test_a_url_of_two() -> None:
 
 
 def test_weights_stand_in_the_urls_and_options_behind_the_parenthesis() -> None:
-    members, options = parse("weighted(smtp://a?weight=3 smtp://b?tls=none&weight=1&timeout=5 smtp://c)?pause=7&failures=2")
+    members, options = parse(
+        "weighted(smtp://a?weight=3 smtp://b?tls=none&weight=1&timeout=5 smtp://c)?pause=7&failures=2"
+    )
     assert members == ["smtp://a", "smtp://b?tls=none&timeout=5", "smtp://c"]
     assert options == {"policy": "weighted", "weights": [3.0, 1.0, 1.0], "pause": 7.0, "failures": 2}
 

@@ -12,6 +12,7 @@ from smtplite.types import AnyMessage, Security
 
 
 def hears(event: RouteEvent | TraceEvent) -> None:
+    """Hear the events of the route, and those of its clients."""
     if isinstance(event, BreakerOpened):
         assert_type(event.pause, float)
     elif isinstance(event, MovedOn):
@@ -23,10 +24,12 @@ class Api:
 
     @property
     def server(self) -> str:
+        """What it is, for people."""
         return "api.example"
 
     @property
     def security(self) -> Security:
+        """How safe the way to it is."""
         return "verified"
 
     async def send(
@@ -37,16 +40,21 @@ class Api:
         timeout: float | None = None,
         ready_within: float | None = None,
     ) -> Receipt:
+        """Send one message."""
+        assert_type((require_all, timeout, ready_within), tuple[bool, float | None, float | None])
         return Receipt(message.recipients)
 
     async def check(self) -> object:
+        """Say whether it can be used."""
         return None
 
     async def aclose(self) -> None:
+        """End its connections."""
         return None
 
 
 async def routes(client: Client, message: AnyMessage) -> None:
+    """Make routes, and use them."""
     member: Member = client
     async with Route([member, "smtp://b.example", Api()], policy="weighted", weights=[2, 1, 1], trace=hears) as route:
         assert_type(route, Route)

@@ -50,7 +50,7 @@ class Api:
 
     async def aclose(self) -> None:
         """End its connections."""
-        return None
+        return
 
 
 async def routes(client: Client, message: AnyMessage) -> None:

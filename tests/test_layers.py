@@ -82,8 +82,9 @@ CORE: list[set[str]] = [
     {"window"},
 ]
 MESSAGE: list[set[str]] = [
-    {"addresses", "headers", "threads"},
-    {"wire"},
+    {"headers", "threads"},
+    {"objects"},
+    {"addresses", "wire"},
     {"flatten"},
     {"content", "signing", "composing"},
     {"envelope"},

@@ -15,17 +15,17 @@ from __future__ import annotations
 import binascii
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.errors import InvalidHeaderDefect, NonPrintableDefect
 from email.header import Header
 from email.headerregistry import Address
-from email.message import Message
 from encodings.aliases import aliases
 from typing import Any, Final, NoReturn, TypeAlias
 
 import attrs
 
 from smtplite.errors import MessageError, SMTPError
+from smtplite.message.objects import ADDRESS_HEADERS, attributes_of, source_of_tokens
 from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
 
 __all__ = [
@@ -303,15 +303,23 @@ _NAME: Final = rf'(?:({_NAME_ATOM}(?: {_NAME_ATOM})*+)|"([^"\\\x00-\x1f\x7f]*+)"
 _USUAL: Final = re.compile(rf"(?:{_ADDR_SPEC}|{_NAME}[ \t]*+<{_ADDR_SPEC}>)[ \t]*+(?=[,;]|\Z)")
 
 
-def _usual(text: str) -> tuple[Mailbox, ...]:
-    """Return the mailbox of a text that is one, and looks like nearly every one; else nothing."""
+def _usual_groups(text: str) -> tuple[str | None, ...] | None:
+    """Return the parts of a text that is one mailbox, and looks like nearly every one; None: it is not."""
     found = _USUAL.match(text)
     if found is None or found.end() != len(text) or not text.isascii() or "=?" in text:
+        return None
+    return found.groups()
+
+
+def _usual(text: str) -> tuple[Mailbox, ...]:
+    """Return the mailbox of a text that is one, and looks like nearly every one; else nothing."""
+    found = _usual_groups(text)
+    if found is None:
         return ()
-    local, domain, name, quoted, angle_local, angle_domain = found.groups()
+    local, domain, name, quoted, angle_local, angle_domain = found
     if local is not None:
-        return (Mailbox("", local, domain),)
-    return (Mailbox(name or quoted or "", angle_local, angle_domain),)
+        return (Mailbox("", local, domain or ""),)
+    return (Mailbox(name or quoted or "", angle_local or "", angle_domain or ""),)
 
 
 #: One word in front of an @, or of a name: its kind, as it stands, and whether white space stands before it.
@@ -679,6 +687,8 @@ def mailboxes_in(name: str, value: object) -> tuple[Mailbox, ...]:
     what = f"header {name.lower()}"
     if type(value) is str:
         return mailboxes_of(value, what=what)
+    if type(value).__bases__ in ADDRESS_HEADERS:
+        return _mailboxes_of_object(value, what)
     if isinstance(value, Header):
         # What stands on the wire: its text without encoding may read as more addresses than it has.
         return mailboxes_of(value.encode(maxlinelen=0, linesep="\n"), what=what)
@@ -689,6 +699,9 @@ def mailboxes_in(name: str, value: object) -> tuple[Mailbox, ...]:
 
 def addresses_in(name: str, value: object) -> list[str]:
     """Return the bare addresses of one address field: those of `mailboxes_in`."""
+    if type(value) is str and (usual := _usual_groups(value)) is not None:
+        local, domain, _, _, angle_local, angle_domain = usual
+        return [f"{angle_local}@{angle_domain}" if local is None else f"{local}@{domain}"]
     return [mailbox.addr_spec for mailbox in mailboxes_in(name, value)]
 
 
@@ -699,6 +712,8 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
     drops. Both are held against our own reading of the text.
     """
     try:
+        if (plain := _plain_mailbox(header)) is not None:
+            return (plain,)
         text = str(header)
         mailboxes = tuple(_mailbox_of(address) for address in header.addresses)
         tree = getattr(header, "_parse_tree", None)
@@ -730,6 +745,34 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
         mailbox if mailbox.display_name == own.display_name else attrs.evolve(mailbox, display_name=own.display_name)
         for mailbox, own in zip(read, mailboxes, strict=True)
     )
+
+
+def _plain_mailbox(header: Any) -> Mailbox | None:
+    """Return the mailbox of an address field's object that is plain; None: it is not, or who knows.
+
+    A plain one is of one Address, and its text and what the text was made of are one mailbox, that of the Address, as
+    nearly every one is written: what is read and compared beside it, for other ones, says the same of it.
+    """
+    if type(header).__bases__ not in ADDRESS_HEADERS:
+        return None
+    attributes = attributes_of(header)
+    groups = attributes["_groups"]
+    if attributes["_defects"] or len(groups) != 1:
+        return None
+    addresses = groups[0].addresses
+    if len(addresses) != 1 or type(addresses[0]) is not Address:
+        return None
+    text = str.__str__(header)
+    for mailbox in _usual(text):  # one, or none
+        address = addresses[0]
+        if (
+            mailbox.local_part == address.username
+            and mailbox.domain == address.domain
+            and mailbox.display_name == address.display_name
+            and source_of_tokens(attributes["_parse_tree"]) == text
+        ):
+            return mailbox
+    return None
 
 
 def _are_same(some: tuple[Mailbox, ...], others: tuple[Mailbox, ...]) -> bool:
@@ -769,40 +812,39 @@ _RESENT_ONCE: Final = frozenset(
 EnvelopeFields: TypeAlias = "dict[str, list[tuple[str, object]]]"
 
 
-def envelope_fields(message: Message[Any, Any]) -> EnvelopeFields:
+def envelope_fields(header: Iterable[tuple[str, object]]) -> EnvelopeFields:
     """Return the fields that name sender and recipients, by the part of their name behind "resent-", if any.
 
     Of several Resent- blocks, the topmost is the one that counts (RFC 5322 3.6.6): it ends where another field stands
     between, or where a field comes again.
+
+    Args:
+        header: all fields of a header section, name and value, in order.
     """
     fields: EnvelopeFields = {}
-    for name, value in message.raw_items():
-        lowered = name.lower()
-        if lowered in _NAMES_MAILBOXES:
-            fields.setdefault(lowered, []).append((name, value))
-        elif lowered in _RESENT_ONCE:
-            return _resent_fields(message)
-    return fields
-
-
-def _resent_fields(message: Message[Any, Any]) -> EnvelopeFields:
     resent: EnvelopeFields = {}
-    for name, value in message.raw_items():
+    for name, value in header:
         lowered = name.lower()
         if lowered in _RESENT_ONCE:
             if lowered[7:] in resent:
                 break
             resent[lowered[7:]] = [(name, value)]
-        elif resent and not lowered.startswith("resent-"):
-            break
-    return resent
+        elif resent:
+            if not lowered.startswith("resent-"):
+                break
+        elif lowered in _NAMES_MAILBOXES:
+            fields.setdefault(lowered, []).append((name, value))
+    return resent or fields
 
 
 def _in_fields(fields: EnvelopeFields, kind: str, argument: str) -> list[str]:
+    addresses: list[str] = []
     try:
-        return [address for name, value in fields.get(kind, ()) for address in addresses_in(name, value)]
+        for name, value in fields.get(kind, ()):
+            addresses += addresses_in(name, value)
     except MessageError as error:
         raise MessageError(f"{error}; or pass {argument}=") from error
+    return addresses
 
 
 def sender_of(fields: EnvelopeFields) -> str:

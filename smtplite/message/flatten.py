@@ -15,12 +15,10 @@ import binascii
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from email import _header_value_parser
+from collections.abc import Iterable, Iterator, Sequence
 from email import charset as email_charset
 from email import headerregistry as registry
 from email import policy as email_policy
-from email._header_value_parser import TokenList
 from email.errors import FirstHeaderLineIsContinuationDefect, InvalidHeaderDefect, MissingHeaderBodySeparatorDefect
 from email.header import Header
 from email.headerregistry import Address, BaseHeader, Group
@@ -52,6 +50,7 @@ from smtplite.message.headers import (
     utf8_of,
     without_parameter,
 )
+from smtplite.message.objects import attributes_of, has_encoded_word, source_of_tokens
 from smtplite.protocol.paths import Domain
 from smtplite.protocol.transparency import Normalizer
 
@@ -651,7 +650,7 @@ class _Header:
                 and (text := str.__str__(value)).isascii()
                 and text.isprintable()
                 and len(name) + 2 + len(text) <= LINE_CHARACTERS
-                and (known := _attributes_of(value))["_name"] == name
+                and (known := attributes_of(value))["_name"] == name
                 and not known["_defects"]
                 and is_field_name(name)
             ):
@@ -738,25 +737,6 @@ _OBJECTS: Final[dict[tuple[type, ...], _Object]] = {
         (registry.UniqueDateHeader, _Object.TOKENS),
     )
 }
-#: The tokens of a parse tree that read as what is in them does, and as nothing else.
-_PLAIN_TOKENS: Final = frozenset(
-    cls
-    for cls in vars(_header_value_parser).values()
-    if isinstance(cls, type)
-    and issubclass(cls, TokenList)
-    and (cls.__str__ is TokenList.__str__ or cls is _header_value_parser.MimeParameters)
-    and cls is not _header_value_parser.EncodedWord
-)
-_TERMINALS: Final = frozenset(
-    cls
-    for cls in vars(_header_value_parser).values()
-    if isinstance(cls, type) and issubclass(cls, _header_value_parser.Terminal)
-)
-# Each header object has a class of its own, made by the registry: looking anything up in it is slow at first, and the
-# first time is all there is.
-_attributes_of: Final[Callable[[Any], dict[str, Any]]] = BaseHeader.__dict__["__dict__"].__get__
-_ENCODED_WORD_TOKEN: Final = _header_value_parser.EncodedWord
-_QUOTED_TOKEN: Final = _header_value_parser.BareQuotedString
 
 
 def _reading(value: Any) -> str:
@@ -770,56 +750,11 @@ def source_of(value: Any) -> str:
     """Return what a header value was made of, so far as it still tells."""
     if type(value) is str:
         return value
-    if type(value).__bases__ in _OBJECTS and _attributes_of(value).get("_parse_tree"):
-        texts: list[str] = []
-        _read(_attributes_of(value)["_parse_tree"], texts)
-        return "".join(texts)
+    if type(value).__bases__ in _OBJECTS and attributes_of(value).get("_parse_tree"):
+        return source_of_tokens(attributes_of(value)["_parse_tree"])
     if isinstance(value, Header):
         return _source_of_header(value, Kind.TEXT)
     return str(value)
-
-
-def _read(tokens: Any, texts: list[str]) -> None:
-    """Add what these tokens of a parse tree were made of."""
-    for token in tokens:
-        kind = type(token)
-        while kind in _PLAIN_TOKENS:
-            if len(token) != 1:
-                _read(token, texts)
-                break
-            token = token[0]
-            kind = type(token)
-        else:
-            texts.append(token if kind in _TERMINALS else _token_source(token))
-
-
-def _token_source(token: Any) -> str:
-    kind = type(token)
-    if kind is _QUOTED_TOKEN and len(token) == 1 and type(token[0]) in _TERMINALS:
-        text = token[0]
-        if '"' not in text and "\\" not in text:
-            return f'"{text}"'
-    if kind is _ENCODED_WORD_TOKEN:
-        return _encoded_word_source(token)
-    if isinstance(token, TokenList) and _has_encoded_word(token):
-        texts: list[str] = []
-        _read(token, texts)
-        mark = "()" if isinstance(token, _header_value_parser.Comment) else '""'
-        return f"{mark[0]}{''.join(texts)}{mark[1]}"
-    return str(token)
-
-
-def _encoded_word_source(token: Any) -> str:
-    """Return an encoded word as it stood: its token keeps all of the value from there on."""
-    rest = getattr(token, "cte", None)
-    match = _ENCODED_WORD.match(rest) if isinstance(rest, str) else None
-    if match is None:
-        return encoded_words(str(token))
-    return match[0]
-
-
-# As the stdlib finds its end: an escape may stand at once behind the "?" of the encoding.
-_ENCODED_WORD: Final = re.compile(r"=\?[^?]*\?[^?]?\?(?:=[0-9a-fA-F]{2})?.*?\?=", re.DOTALL)
 
 
 def _object_field(name: str, value: Any, form: _Form) -> str:
@@ -827,7 +762,7 @@ def _object_field(name: str, value: Any, form: _Form) -> str:
     kind = _OBJECTS.get(type(value).__bases__)
     if kind is None:
         return _foreign_field(name, value, form)
-    attributes = _attributes_of(value)
+    attributes = attributes_of(value)
     known = attributes["_name"]
     if known != name and known.lower() != name.lower():
         raise MessageError(f"header {name} would be written as {known[:80]!r}")
@@ -835,24 +770,15 @@ def _object_field(name: str, value: Any, form: _Form) -> str:
         return _address_field(name, value, attributes, form)
     text = str.__str__(value)
     if kind is _Object.PARAMETERS:
-        texts: list[str] = []
-        _read(attributes["_parse_tree"], texts)
-        text = "".join(texts)
+        text = source_of_tokens(attributes["_parse_tree"])
     elif kind is _Object.TOKENS:
         if attributes["_defects"]:
             text = source_of(value)
-    elif "\ufffd" in text or _has_encoded_word(attributes["_parse_tree"]):
+    elif "\ufffd" in text or has_encoded_word(attributes["_parse_tree"]):
         text = source_of(value)
     if text.isascii() and text.isprintable() and len(name) + 2 + len(text) <= LINE_CHARACTERS and is_field_name(name):
         return f"{name}: {text}\r\n"
     return _text_field(name, text, form, is_parsed=False)
-
-
-def _has_encoded_word(tokens: Any) -> bool:
-    for token in tokens:  # noqa: SIM110 (any() takes twice as long)
-        if type(token) is _ENCODED_WORD_TOKEN:
-            return True
-    return False
 
 
 _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
@@ -869,9 +795,7 @@ def _address_field(name: str, value: Any, attributes: dict[str, Any], form: _For
     named, and the text must say the same.
     """
     decoded = str.__str__(value)
-    texts: list[str] = []
-    _read(attributes["_parse_tree"], texts)
-    source = "".join(texts)
+    source = source_of_tokens(attributes["_parse_tree"])
     groups: Sequence[Any] = attributes["_groups"]
     if attributes["_defects"]:
         return _text_field(name, source, form, is_parsed=False)

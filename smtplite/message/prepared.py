@@ -8,7 +8,8 @@ octet of a transaction is written (rule R20), and `Prepared.for_server` fits it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from email import policy as email_policy
 from email.headerregistry import Address
@@ -42,6 +43,7 @@ from smtplite.message.wire import (
     dropped_size,
     eight_bit_field,
     ends_within,
+    fields_of,
     header_section,
     plain_header,
     wire_form,
@@ -459,7 +461,7 @@ def envelope_of(
     """
     if sender is None or recipients is None:
         header = header_section(octets)
-        sender, recipients = _complete(_parsed_header(header[dropped_size(header) :]), sender, recipients)
+        sender, recipients = _complete(_fields(header[dropped_size(header) :]), sender, recipients)
     return Envelope(sender, recipients)
 
 
@@ -487,20 +489,23 @@ def _prepare_object(
     recipients: AnyRecipients | None,
     envelope: Envelope | None,
 ) -> Prepared:
+    header = list(message.raw_items())
     if envelope is None:
-        sender, recipients = _complete(message, sender, recipients)
+        sender, recipients = _complete(header, sender, recipients)
     elif envelope.body == "BINARYMIME":
         raise MessageError("body='BINARYMIME' is for octets: a message object is written as text")
     reading = _Reading.of(envelope, sender, recipients)
     wishes = reading.wishes
     needs_smtputf8 = reading.needs_smtputf8
     added = []
-    names = {name.lower() for name, _ in message.raw_items()}
-    forbidden = signed_names(message) if "dkim-signature" in names else frozenset()
-    if "date" not in names and "date" not in forbidden:
-        added.append(("Date", formatdate(localtime=True)))
-    message_id = _message_id(message) if "message-id" in names else None
-    if "message-id" not in names and "message-id" not in forbidden:
+    first: dict[str, object] = {}
+    for name, value in header:
+        first.setdefault(name.lower(), value)
+    forbidden = signed_names(message) if "dkim-signature" in first else frozenset()
+    if "date" not in first and "date" not in forbidden:
+        added.append(("Date", _date(int(time.time()))))
+    message_id = unfold(str(first["message-id"])).strip() or None if "message-id" in first else None
+    if "message-id" not in first and "message-id" not in forbidden:
         # The domain is given, or make_msgid would look this host's name up, and block.
         domain = reading.sender.wire[1:-1].rpartition(b"@")[2].decode("ascii") or "localhost"
         message_id = make_msgid(domain=domain)
@@ -542,7 +547,7 @@ def _prepare_octets(
     plain = plain_header(octets) if type(octets) is bytes else None
     if plain is not None:
         if envelope is None and (sender is None or recipients is None):
-            sender, recipients = _complete(_parsed_header(plain), sender, recipients)
+            sender, recipients = _complete(_fields(plain), sender, recipients)
         reading = _Reading.of(envelope, sender, recipients)
         return reading.prepared(content=bytes(octets), message_id=_message_id_in(plain))
     is_large = memoryview(octets).nbytes > _AT_ONCE_BYTES
@@ -596,18 +601,24 @@ def _prepare_content(
 
 
 def _complete(
-    message: Message[Any, Any],
+    header: Iterable[tuple[str, object]],
     sender: str | Address | None,
     recipients: AnyRecipients | None,
 ) -> tuple[str | Address, AnyRecipients]:
-    """Take from the headers what the caller did not say."""
+    """Take from the header fields what the caller did not say."""
     if sender is None or recipients is None:
-        fields = envelope_fields(message)
+        fields = envelope_fields(header)
         if sender is None:
             sender = sender_of(fields)
         if recipients is None:
             recipients = recipients_of(fields)
     return sender, recipients
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    """Return the value of a Date field; made once for all messages of a second."""
+    return formatdate(second, localtime=True)
 
 
 _NOTHING_ASKED: Final[frozenset[bytes]] = frozenset()
@@ -737,19 +748,16 @@ _header_parser: Final = BytesHeaderParser(policy=email_policy.compat32)
 _SPACE_BEFORE_COLON: Final = re.compile(rb"^([\x21-\x39\x3b-\x7e]+)[ \t]+:", re.MULTILINE)
 
 
-def _parsed_header(header: bytes) -> Message[Any, Any]:
+def _fields(header: bytes) -> Iterable[tuple[str, object]]:
+    """Return the fields of a header section; of one with lines that are none, what a parser makes of it."""
+    fields = fields_of(header)
+    if fields is not None:
+        return fields
     # White space in front of a colon is an old form (RFC 5322 4.5), at which the stdlib ends the header section.
-    return _header_parser.parsebytes(_SPACE_BEFORE_COLON.sub(rb"\1:", header))
+    return _header_parser.parsebytes(_SPACE_BEFORE_COLON.sub(rb"\1:", header)).raw_items()
 
 
 def _message_id_in(header: bytes) -> str | None:
     at = header.lower().find(b"message-id")  # many times as fast as the pattern
     match = None if at < 0 else _MESSAGE_ID.search(header, at)
     return None if match is None else unfold(match[1].decode("ascii", "surrogateescape")).strip() or None
-
-
-def _message_id(message: Message[Any, Any]) -> str | None:
-    for name, value in message.raw_items():
-        if name.lower() == "message-id":
-            return unfold(str(value)).strip() or None
-    return None

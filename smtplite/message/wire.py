@@ -22,6 +22,7 @@ __all__ = [
     "dropped_size",
     "eight_bit_field",
     "ends_within",
+    "fields_of",
     "header_section",
     "plain_header",
     "wire_form",
@@ -64,6 +65,7 @@ _FIELDS: Final = re.compile(
     rb"(?:[\x21-\x39\x3b-\x7e]++[ \t]*+:[^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+)*+(?:\r?\n)?+"
 )
 _FIELD: Final = re.compile(rb"([\x21-\x39\x3b-\x7e]++)[ \t]*+:")
+_WHOLE_FIELD: Final = re.compile(rb"([\x21-\x39\x3b-\x7e]++)[ \t]*+:([^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+)")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -125,6 +127,23 @@ def plain_header(octets: bytes) -> bytes | None:
     if plain is None or octets.count(b"\n") != octets.count(b"\r"):  # each CR has its LF, but one LF has no CR
         return None
     return plain[1]
+
+
+def fields_of(header: bytes) -> list[tuple[str, str]] | None:
+    """Return the fields of a header section, name and value; None: some line of it is none, or who knows.
+
+    The values are what the stdlib's parser makes of them with its `compat32` policy, octets as surrogates; but white
+    space in front of a colon is read (RFC 5322 4.5), at which that parser ends the header section.
+    """
+    if header.count(b"\r") != header.count(b"\r\n"):  # a line end, too, there
+        return None
+    fields = []
+    at = 0
+    while (found := _WHOLE_FIELD.match(header, at)) is not None:
+        name, value = found.groups()
+        fields.append((name.decode("ascii"), value.decode("ascii", "surrogateescape").strip("\r\n").lstrip(" \t\r\n")))
+        at = found.end()
+    return fields if header[at:] in (b"", b"\n", b"\r\n") else None
 
 
 def ends_within(octets: Octets, size: int) -> bool:
@@ -203,6 +222,8 @@ def check_text(content: bytes, *, allows_long_lines: bool = False, first_line: i
     Raises:
         MessageError: it holds a NUL, or a line of more than MAX_TEXT_LINE_BYTES.
     """
+    if len(content) <= PIECE_BYTES and (allows_long_lines or not _has_long_line(content)):  # nearly every one
+        return _check_octets(content)
     lines = None if allows_long_lines else _LineLengths(lambda at: _place(content, at), first_line=first_line)
     is_ascii = True
     for piece in cut(content):
@@ -216,6 +237,16 @@ def _check_octets(piece: bytes) -> bool:
     if b"\0" in piece:
         raise MessageError("message holds a NUL octet")
     return piece.isascii()
+
+
+def _has_long_line(text: bytes) -> bool:
+    start, length = 0, len(text)
+    while length - start > MAX_TEXT_LINE_BYTES:
+        # Every line that ends inside this window is short enough: one look for each thousand octets.
+        start = text.rfind(b"\n", start, start + MAX_TEXT_LINE_BYTES + 2) + 1
+        if not start:
+            return True
+    return False
 
 
 class _LineLengths:

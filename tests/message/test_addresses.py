@@ -25,6 +25,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from smtplite.errors import MessageError
+from smtplite.message import addresses as addresses_module
 from smtplite.message.addresses import (
     Group,
     Mailbox,
@@ -712,6 +713,76 @@ def test_the_usual_forms_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> 
         "a@b.example,\r\n c@d.example",
     ):
         assert mailboxes_of(text)
+
+
+#: What an Address may be made of: it is looked at again when it is sent.
+ADDRESS = st.builds(
+    Address,
+    st.sampled_from(["", "Ada", "Ada King", "A. King", "King, Ada", "Adå", "a@b"]),
+    st.sampled_from(["a", "a.b", "a b", "a,b"]),
+    st.sampled_from(["x.example", "bücher.example", "[192.0.2.1]"]),
+)
+
+
+def fields_that_were_set(value: Any) -> object:
+    message = EmailMessage()
+    message["To"] = value
+    ((name, header),) = message.raw_items()
+    try:
+        return mailboxes_in(name, header), addresses_in(name, header)
+    except MessageError as error:
+        return str(error)
+
+
+@given(
+    HOSTILE.filter(lambda text: not set("\r\n") & set(text))
+    | st.sampled_from(
+        [
+            "a@b",
+            "Ada King <a.b@c>",
+            "a@b, c@d",
+            "=?utf-8?q?a=40b?= <c@d>",
+            '"A" <a@b>',
+            "A. <a@b>",
+            "g: a@b;",
+            "A  B <a@b>",
+        ]
+    )
+    | ADDRESS
+    | st.lists(ADDRESS, min_size=1, max_size=2)
+    | st.builds(AddressGroup, st.sampled_from([None, "g"]), st.tuples(ADDRESS))
+)
+def test_a_plain_object_is_read_as_any_other(value: Any) -> None:
+    try:
+        short = fields_that_were_set(value)
+    except Exception:  # noqa: BLE001 (the stdlib's parser, which raises many things, refuses to make it)
+        assume(False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(addresses_module, "_plain_mailbox", lambda _: None)
+        assert fields_that_were_set(value) == short
+
+
+def test_a_usual_object_is_plain() -> None:
+    message = EmailMessage()
+    message["From"] = Address("Ada King", "ada", "engine.example")
+    message["To"] = "Ben <ben@engine.example>"
+    for _, header in message.raw_items():
+        assert addresses_module._plain_mailbox(header) in mailboxes_of(str(header))
+
+
+@given(HOSTILE)
+@example("Ada <a@b>")
+@example("a@b\r\n")
+def test_addresses_of_a_text_are_those_of_its_mailboxes(text: str) -> None:
+    def read(of: Callable[[], list[str]]) -> object:
+        try:
+            return of()
+        except MessageError as error:
+            return str(error)
+
+    assert read(lambda: addresses_in("To", text)) == read(
+        lambda: [mailbox.addr_spec for mailbox in mailboxes_in("To", text)]
+    )
 
 
 # R27

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import email
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 
 from smtplite.errors import MessageError, SMTPError
 from smtplite.message import prepared as prepared_module
+from smtplite.message import wire
 from smtplite.message.content import Content, OctetBody
 from smtplite.message.envelope import Envelope
+from smtplite.message.headers import unfold
 from smtplite.message.prepared import Prepared, prepare
-from smtplite.message.wire import plain_header
+from smtplite.message.wire import check_header_section, check_text, fields_of, header_section, plain_header
 from smtplite.protocol.extensions import Extensions
+from smtplite.protocol.transparency import normalize
 
 ME, YOU = "me@client.example", "you@server.example"
 HEADER = f"From: {ME}\r\nTo: {YOU}\r\n".encode()
@@ -277,6 +281,7 @@ def test_the_short_way_for_what_is_plain_says_what_the_general_one_says(
     short = everything_of(raw, sender, recipients, envelope, offered)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prepared_module, "plain_header", lambda _: None)
+        patched.setattr(prepared_module, "fields_of", lambda _: None)  # the stdlib's parser reads them
         patched.setattr(prepared_module._Reading, "_of_plain", lambda *_: None)
         assert everything_of(raw, sender, recipients, envelope, offered) == short
 
@@ -294,6 +299,44 @@ def test_the_short_way_says_the_same_of_each_line_wherever_it_stands(line: bytes
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(prepared_module, "plain_header", lambda _: None)
             assert everything_of(raw, ME, [YOU], None, Extensions()) == short
+
+
+def header_fields(fields: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:
+    # Whether a value begins behind a line break of its folding depends on Python's version, and means nothing.
+    return [(name, unfold(str(value)).strip(" \t")) for name, value in fields]
+
+
+@given(st.sampled_from([HEADER, PLAIN, b""]), OCTETS)
+@example(b"", b"To:\r\n a@b\r\n")
+@example(b"", b"To: \xff,\n\ta@b")
+@example(b"", b"To: a\r\n \r\nTo : b\r\n\r\n")
+def test_fields_are_what_the_parser_of_the_stdlib_reads(front: bytes, octets: bytes) -> None:
+    header = header_section(front + octets)
+    fields = fields_of(header)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prepared_module, "fields_of", lambda _: None)
+        if fields is not None:
+            assert header_fields(fields) == header_fields(prepared_module._fields(header))
+    with suppress(MessageError):
+        check_header_section(header)
+        assert fields is not None  # so the parser is for what is refused
+
+
+@given(st.lists(st.sampled_from([b"a", b"\r\n", b"\r", b"\0", b"\xff", b"x" * 997, b"x" * 998, b"x" * 999])))
+def test_a_text_that_is_looked_at_at_once_is_judged_as_one_line_by_line(parts: list[bytes]) -> None:
+    text = normalize(b"".join(parts))
+
+    def judged(*, allows_long_lines: bool) -> bool | str:
+        try:
+            return check_text(text, allows_long_lines=allows_long_lines)
+        except MessageError as error:
+            return str(error)
+
+    for allows_long_lines in (False, True):
+        short = judged(allows_long_lines=allows_long_lines)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(wire, "_has_long_line", lambda _: True)
+            assert judged(allows_long_lines=allows_long_lines) == short
 
 
 def test_the_usual_message_takes_the_short_way_untouched() -> None:

@@ -49,7 +49,7 @@ def test_a_line_that_is_too_long_is_found_before_any_field_is_read(monkeypatch: 
     def never(*arguments: object) -> None:
         raise AssertionError("a field was read")
 
-    monkeypatch.setattr("smtplite.message.prepared._parsed_header", never)
+    monkeypatch.setattr("smtplite.message.prepared._fields", never)
     monkeypatch.setattr("smtplite.message.prepared.envelope_fields", never)
     octets = b"From: " + b'"' * 100_000 + b"\r\nTo: c@d.example\r\n\r\nHi\r\n"
     with pytest.raises(MessageError, match=r"line of more than 998 octets: line 1, 100006"):

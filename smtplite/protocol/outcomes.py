@@ -52,6 +52,9 @@ class Outcome(Enum):
     __hash__ = object.__hash__  # each is but once; Enum's own is Python, and slower
 
 
+_ACCEPTED: Final = Outcome.ACCEPTED  # looked at for each message: a name is found sooner than a member
+
+
 @attrs.frozen
 class RecipientOutcome:
     """What became of one recipient, and the reply that decided it, if one did."""
@@ -259,8 +262,17 @@ class EnvelopeReplies:
             verdict: the one for all; None: there is none, or in LMTP each has one of its own.
             is_unknown: whether it is unknown for those of whom nothing else is told.
         """
-        rules = _BY_RECIPIENT[_said(self.mail_reply), is_unknown]
-        replies, read = self.rcpt_replies, len(self.rcpt_replies)
+        mail_reply, replies, read = self.mail_reply, self.rcpt_replies, len(self.rcpt_replies)
+        if (
+            verdict is not None
+            and verdict.code < 400
+            and mail_reply is not None
+            and mail_reply.code < 400
+            and self.accepted == read == len(self.rcpts)
+        ):
+            # Nearly every message; the table says the same of each.
+            return (RecipientOutcome(_ACCEPTED, verdict),) * read
+        rules = _BY_RECIPIENT[_said(mail_reply), is_unknown]
         made: dict[tuple[int, int], RecipientOutcome] = {}  # servers say the same to many
         outcomes = []
         for index, rcpt in enumerate(self.rcpts):
@@ -270,7 +282,7 @@ class EnvelopeReplies:
             outcome = made.get(said)
             if outcome is None:
                 rule = rules[_said(answer), _said(decided)]
-                reply = {"mail": self.mail_reply, "rcpt": answer, "verdict": decided}.get(rule.decided_by)
+                reply = {"mail": mail_reply, "rcpt": answer, "verdict": decided}.get(rule.decided_by)
                 outcome = made[said] = RecipientOutcome(rule.outcome, reply)
             outcomes.append(outcome)
         return tuple(outcomes)

@@ -42,6 +42,27 @@ class Outbound(Submission):
         timeout: seconds from its first octet to its verdict; None: no limit of its own.
     """
 
+    #: The content as the session's server takes it: there once `fit_to` was called.
+    fitted_body: Body
+
+    # What most messages never change stands here, and not in each of them.
+
+    #: What reading the content raised.
+    failure: Exception | None = None
+    #: The time, on the event loop's clock, by which it must be done: what follows from `timeout` once it began.
+    limit = math.inf
+    #: True once its first octet was about to be written, on whatever connection.
+    has_begun = False
+    #: True once the MAIL of the transaction under way was given to the stream: until then it was no try.
+    was_written = False
+    #: The time (`time.monotonic`) at which it was cut off unsent; only connections opened later will do.
+    cut_at = -math.inf
+    #: True while it waits for such a connection.
+    is_cut = False
+    _session: Session | None = None
+    _was_resent = False
+    _vain = 0  # connections that ended before its MAIL was written
+
     def __init__(
         self,
         prepared: Prepared,
@@ -55,26 +76,9 @@ class Outbound(Submission):
         super().__init__(len(prepared.forward_paths), require_all=require_all, is_repeatable=prepared.is_repeatable)
         self.prepared = prepared
         self.item = item
-        #: The content as the session's server takes it: there once `fit_to` was called.
-        self.fitted_body: Body
-        #: What reading the content raised.
-        self.failure: Exception | None = None
         self.timeout = timeout
-        #: The time, on the event loop's clock, by which it must be done: what follows from `timeout` once it began.
-        self.limit = math.inf
-        #: True once its first octet was about to be written, on whatever connection.
-        self.has_begun = False
         self._tracer = tracer
         self._in_stream = in_stream
-        #: True once the MAIL of the transaction under way was given to the stream: until then it was no try.
-        self.was_written = False
-        #: The time (`time.monotonic`) at which it was cut off unsent; only connections opened later will do.
-        self.cut_at = -math.inf
-        #: True while it waits for such a connection.
-        self.is_cut = False
-        self._session: Session | None = None
-        self._was_resent = False
-        self._vain = 0  # connections that ended before its MAIL was written
 
     @property
     def was_tried(self) -> bool:
@@ -164,7 +168,7 @@ class Outbound(Submission):
             failure = self.error or self.failure or error or ConnectionLost("not sent: its turn never came")
             self._say(self.completed(failure))
             raise failure from failure.__cause__
-        sets = {"accepted": prepared.recipients} if is_accepted else self._sets()
+        sets = {"accepted": prepared.recipients, "refused": {}} if is_accepted else self._sets()
         receipt = Receipt(
             **sets,
             reply=self.transaction.reply,

@@ -752,6 +752,8 @@ def fields_that_were_set(value: Any) -> object:
     | st.lists(ADDRESS, min_size=1, max_size=2)
     | st.builds(AddressGroup, st.sampled_from([None, "g"]), st.tuples(ADDRESS))
 )
+@example("=?utf-8?q?a?=@b.example")
+@example("a@=?utf-8?q?b.example?=")
 def test_a_plain_object_is_read_as_any_other(value: Any) -> None:
     try:
         short = fields_that_were_set(value)

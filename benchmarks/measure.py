@@ -82,13 +82,18 @@ class Goal:
         limit: of the median.
         against: the run that ours is divided by, round for round; None: the number itself.
         name: of `against`, in the tables.
-        is_next: not the goal itself, but the one after it.
     """
 
     limit: float
     against: str | None = None
     name: str = ""
-    is_next: bool = False
+
+    def in_words(self, metric: Metric) -> str:
+        """Return what is asked for."""
+        sign = "≥" if metric.more_is_better else "≤"
+        if self.against is None:
+            return f"{sign} {self.limit:g} {metric.unit}".rstrip()
+        return f"{sign} {self.limit:.3g} × {self.name or self.against}"
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +107,7 @@ class Row:
         goals: see `Goal`.
         peers: column -> run.
         loops: column -> run of smtplite on another event loop.
+        is_lead: it stands in the first table of the page: what people do.
     """
 
     title: str
@@ -110,6 +116,7 @@ class Row:
     goals: list[Goal] = attrs.field(factory=list)
     peers: dict[str, str] = attrs.field(factory=dict)
     loops: dict[str, str] = attrs.field(factory=dict)
+    is_lead: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -119,12 +126,16 @@ class Drawing:
     Attributes:
         title: above them.
         metric: what their length is.
+        unit: of it, in words.
         runs: label -> run; ours begin with smtplite.
+        place: of these bars in the picture, from the top.
     """
 
     title: str
     metric: Metric
+    unit: str
     runs: dict[str, str]
+    place: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -147,6 +158,7 @@ class Group:
         is_fresh: each run has a process of its own, whose memory is looked at.
         are_lone_at_once: the lone runs are done at the same time: they do nothing but wait.
         note: below its table.
+        arguments: what it was made with, beside `quick`.
     """
 
     name: str
@@ -164,6 +176,7 @@ class Group:
     is_fresh: bool = False
     are_lone_at_once: bool = False
     note: str = ""
+    arguments: tuple[str, ...] = ()
 
 
 # What came of it
@@ -190,10 +203,7 @@ class Judgement:
     @property
     def aim(self) -> str:
         """The goal in words."""
-        sign = "≥" if self.metric.more_is_better else "≤"
-        if self.goal.against is None:
-            return f"{sign} {self.goal.limit:g} {self.metric.unit}".rstrip()
-        return f"{sign} {self.goal.limit:g} × {self.goal.name or self.goal.against}"
+        return self.goal.in_words(self.metric)
 
     @property
     def outcome(self) -> str:
@@ -326,7 +336,8 @@ class Measuring:
                     raise Unavailable("left out")
                 found = start(name, self._scratch)
                 self._stack.callback(found.close)
-                self.versions |= found.versions()
+                if "@" not in name:  # what runs on another Python is said in its group
+                    self.versions |= found.versions()
             except Unavailable as reason:
                 found = reason
                 self.absent[name] = str(reason)

@@ -92,7 +92,8 @@ class Worker:
 
     @classmethod
     def of_python(cls, name: str) -> Worker:
-        return cls([sys.executable, "-m", "benchmarks.worker", name])
+        peer, _, interpreter = name.partition("@")
+        return cls([interpreter or sys.executable, "-m", "benchmarks.worker", peer])
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -266,7 +267,7 @@ class SmtpSource:
 
 
 def start(name: str, scratch: Path) -> Runner:
-    """Return the runner of a peer.
+    """Return the runner of a peer; behind an "@" the path of the Python that it runs on.
 
     Raises:
         Unavailable: it is not there.
@@ -276,6 +277,20 @@ def start(name: str, scratch: Path) -> Runner:
     if name == "smtp-source":
         return SmtpSource(scratch)
     return Worker.of_python(name)
+
+
+def python_of(interpreter: str) -> str:
+    """Return what another Python is, as in "CPython 3.11.7".
+
+    Raises:
+        Unavailable: it does not run.
+    """
+    code = "import platform as p; print(p.python_implementation(), p.python_version())"
+    try:
+        done = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"{interpreter} does not run: {error}") from error
+    return done.stdout.strip()
 
 
 @contextmanager

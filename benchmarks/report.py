@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import attrs
 
 from benchmarks.common import Spread, machine, python
 from benchmarks.measure import Metric, Results, Row, show_range
-from benchmarks.rows import COLUMNS, LOOPS
+from benchmarks.rows import COLUMNS, GROUPS, LOOPS, another
 
 COMMAND: Final = "python -m benchmarks"
 NOTHING: Final = "–"
@@ -28,6 +30,8 @@ class Report:
         load: of the machine, when it began; None: unknown.
         is_quick: with --quick: the numbers are rough.
         date: when.
+        python: what smtplite ran on.
+        machine: where.
     """
 
     results: list[Results]
@@ -37,12 +41,44 @@ class Report:
     load: float | None = None
     is_quick: bool = False
     date: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+    python: str = attrs.field(factory=python)
+    machine: str = attrs.field(factory=machine)
+
+    def keep(self, path: Path) -> None:
+        """Write down all that was found, for `read`."""
+        kept: dict[str, Any] = attrs.asdict(self, filter=lambda field, _: field.name not in ("results", "date"))
+        kept["date"] = self.date.isoformat()
+        kept["results"] = [
+            {
+                "group": [results.group.name, *results.group.arguments],
+                "samples": results.samples,
+                "missing": results.missing,
+                "failures": results.failures,
+            }
+            for results in self.results
+        ]
+        path.write_text(json.dumps(kept), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """Return what `keep` wrote; how it is shown is as `rows` has it now.
+
+        Raises:
+            FileNotFoundError: nothing was kept.
+        """
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        results = []
+        for found in kept.pop("results"):
+            name, *arguments = found.pop("group")
+            make = another if name == another.__name__ else GROUPS[name]
+            results.append(Results(make(*arguments, quick=kept["is_quick"]), **found))
+        return cls(results=results, date=datetime.fromisoformat(kept.pop("date")), **kept)
 
     @property
     def conditions(self) -> list[str]:
         """Return what the numbers depend on, a line each."""
         lines = [
-            f"{self.date:%Y-%m-%d}; {python()}; {machine()}",
+            f"{self.date:%Y-%m-%d}; {self.python}; {self.machine}",
             f"{self.pinned}; load of the machine at the beginning: {self.load:.2f}"
             if self.load is not None
             else self.pinned,
@@ -81,11 +117,8 @@ def goal_lines(results: Results, row: Row) -> list[tuple[str, str, str, str]]:
     judged = results.judge(row)
     lines: list[tuple[str, str, str, str]] = []
     for judgement in judged:
-        aim = f"then {judgement.aim}" if judgement.goal.is_next else judgement.aim
-        outcome = judgement.outcome
-        if not judgement.is_reached and not judgement.goal.is_next:
-            outcome = f"**{outcome}**"
-        lines.append((row.title if not lines else "", number if not lines else "", aim, outcome))
+        outcome = judgement.outcome if judgement.is_reached else f"**{judgement.outcome}**"
+        lines.append((row.title if not lines else "", number if not lines else "", judgement.aim, outcome))
     lines += [
         ("" if lines else row.title, "" if lines else number, f"against {goal.against}", "not available: no such run")
         for goal in row.goals
@@ -101,7 +134,37 @@ def against_the_goals(report: Report) -> str:
     return table(("work", "smtplite", "goal", "outcome (median, lowest to highest)"), lines, right={1})
 
 
+def goals_page(report: Report) -> str:
+    """Return the page of our own goals, for those who work on smtplite."""
+    return "\n".join(
+        [
+            "# Against the goals\n",
+            f"Written by `{COMMAND}`; do not edit it. The goals stand in `CONTRIBUTING.md`, made from "
+            "`benchmarks/rows.py`; what others reach, and each single run, on the documentation's benchmark page, "
+            "which is written at the same time.\n",
+            "".join(f"- {line}\n" for line in report.conditions),
+            against_the_goals(report),
+            *_failures(report),
+        ]
+    )
+
+
 # Beside others
+
+#: The columns of the first table: a phone shows no more.
+LEADING: Final = ("aiosmtplib", "smtplib", "nodemailer")
+
+
+def what_people_do(report: Report) -> str:
+    lines = []
+    for results in report.results:
+        for row in results.group.rows:
+            if row.is_lead and (ours := results.spread(row.ours, row.metric)) is not None:
+                theirs = [
+                    results.spread(row.peers[peer], row.metric) if peer in row.peers else None for peer in LEADING
+                ]
+                lines.append([row.title, *(show(row.metric, spread) for spread in (ours, *theirs))])
+    return table(("", "smtplite", *LEADING), lines, right=range(1, 2 + len(LEADING)))
 
 
 def beside_others(report: Report) -> str:
@@ -132,6 +195,9 @@ def every_run(results: Results) -> str:
     headers = ["who", f"median{unit}", "lowest to highest"]
     if group.reference is not None:
         headers.append(f"against {group.reference} (lowest to highest)")
+    has_usual = any("at_once" in sample for samples in results.samples.values() for sample in samples)
+    if has_usual:
+        headers.append("the usual way")
     has_memory = any("peak_bytes" in sample for samples in results.samples.values() for sample in samples)
     has_stalls = any("stall_seconds" in sample for samples in results.samples.values() for sample in samples)
     if has_memory:
@@ -151,9 +217,12 @@ def every_run(results: Results) -> str:
             ratio = results.ratio(run.who, group.reference)
             cells.append("" if ratio is None else f"{ratio.median:.3g} ({ratio.lowest:.3g} to {ratio.highest:.3g})")
         samples = results.samples[run.who]
+        if has_usual:
+            found = [(sample["at_once"], sample["count"]) for sample in samples if "at_once" in sample]
+            cells.append(f"{sum(n for n, _ in found):,} of {sum(n for _, n in found):,}" if found else "")
         if has_memory:
-            found = [sample["peak_bytes"] / (1 << 20) for sample in samples if "peak_bytes" in sample]
-            cells.append(f"{Spread.of(found).median:.1f}" if found else "")
+            peaks = [sample["peak_bytes"] / (1 << 20) for sample in samples if "peak_bytes" in sample]
+            cells.append(f"{Spread.of(peaks).median:.1f}" if peaks else "")
         if has_stalls:
             walls = [sample["stall_seconds"] * 1e3 for sample in samples if "stall_seconds" in sample]
             cpus = [sample["stall_cpu_seconds"] * 1e3 for sample in samples if "stall_seconds" in sample]
@@ -167,26 +236,37 @@ def every_run(results: Results) -> str:
 
 def page(report: Report) -> str:
     """Return the whole page."""
-    conditions = "".join(f"- {line}\n" for line in report.conditions)
-    failures = [failure for results in report.results for failure in results.failures]
     parts = [
         "# Benchmarks\n",
-        f"This page and its picture are written by `{COMMAND}`; do not edit them. Side by side, in one run: A B C A B "
-        "C ..., the same messages, the same server (written in C, it counts what it takes), medians of all rounds. A "
-        "ratio is taken round for round. smtplite runs on asyncio unless another event loop is named.\n",
-        conditions,
-        "![The main rows as bars](results.svg)\n",
-        "## Against the goals\n",
-        against_the_goals(report),
-        "## Beside others\n",
+        "What it costs to send, with smtplite and with others: the same messages, the same server, one core, side by "
+        "side in one run.\n",
+        "![smtplite beside others: an EmailMessage by send, a bulk run over a network, and one on a single machine]"
+        "(results.svg)\n",
+        what_people_do(report),
+        "Over a network, round trips decide: smtplite waits for fewer of them. On one machine there is nothing to wait "
+        "for, and the numbers say what a message costs the processor. `chunking=True` is for servers that you trust: "
+        "[why](../explanation/round-trips.md).\n",
+        "## How it was measured\n",
+        "".join(f"- {line}\n" for line in report.conditions),
+        f"`{COMMAND}` wrote this page and its picture; do not edit them. Everybody has a turn in each round: A B C A B "
+        "C ... A number is the median of the rounds. The server is written in C, and counts what it takes. smtplite "
+        "runs on asyncio unless another event loop is named. `EmailMessage` objects are built before the clock "
+        "starts, each its own; octets are ready to be sent.\n",
+        "## All of it\n",
         "The median of each; *raw bytes* is the floor of asyncio: octets composed beforehand, replies only counted.\n",
         beside_others(report),
         "## Every run\n",
+        "*The usual way*: how many of smtplite's messages were written and decided at once, without a look at each "
+        "command and reply. A ratio is taken round for round.\n",
         *(every_run(results) for results in report.results),
+        *_failures(report),
     ]
-    if failures:
-        parts += ["## Failures\n", "".join(f"- {' '.join(failure.split())}\n" for failure in failures)]
     return "\n".join(parts)
+
+
+def _failures(report: Report) -> list[str]:
+    failures = [failure for results in report.results for failure in results.failures]
+    return ["## Failures\n", "".join(f"- {' '.join(failure.split())}\n" for failure in failures)] if failures else []
 
 
 def summary(results: Results) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -35,70 +35,124 @@ def named(*columns: str, **others: str) -> dict[str, str]:
 
 
 PEERS: Final = named(*COLUMNS[:-1])
-#: Run of smtplite -> itself, for the picture.
-OURS: Final = {
-    f"smtplite {name}": f"smtplite {name}" for name in ("send_many, chunking", "send_many", "send, chunking", "send")
+#: The ways of smtplite, as they are called in the tables.
+WAYS: Final = ("send", "send, chunking", "send_many", "send_many, chunking")
+Form = Literal["octets", "objects"]
+#: Messages of each way that take half a second or so.
+_COUNTS: Final[dict[Form, tuple[int, ...]]] = {
+    "octets": (2_500, 3_000, 6_000, 20_000),
+    "objects": (1_000, 1_500, 2_000, 3_000),
+}
+_TITLES: Final[dict[Form, tuple[str, ...]]] = {
+    "octets": (
+        "one `await send` of octets, 1 KiB, after another",
+        "the same with `chunking=True`",
+        "`send_many` of octets, 1 KiB",
+        "the same with `chunking=True`",
+    ),
+    "objects": (
+        "one `await send` of an `EmailMessage` after another",
+        "the same with `chunking=True`",
+        "`send_many` of `EmailMessage` objects",
+        "the same with `chunking=True`",
+    ),
 }
 
 
-def loopback(*, quick: bool) -> Group:
-    part = 10 if quick else 1
+def _part(quick: bool) -> int:
+    return 10 if quick else 1
 
-    def work(count: int, **how: Any) -> Work:
-        return Work(count=count // part, warm=50 // part, **how)
 
-    ours = {
-        "send_many": work(6_000, way="bulk"),
-        "send_many, chunking": work(20_000, way="bulk", chunking=True),
-        "send": work(2_500, way="sequence"),
-        "send, chunking": work(3_000, way="sequence", chunking=True),
-    }
-    raw = {
-        "send_many": work(12_000, way="bulk"),
-        "send_many, chunking": work(200_000, way="bulk", chunking=True),
-        "send": work(8_000, way="sequence"),
-        "send, chunking": work(16_000, way="sequence", chunking=True),
-    }
-    runs = [
-        Run(who=on(f"smtplite {name}", loop), peer=peer, request=request)
-        for loop, peer in LOOPS.items()
-        for name, request in ours.items()
-    ]
-    runs += [Run(who=f"raw bytes, as {name}", peer="raw", request=request) for name, request in raw.items()]
-    runs += [
-        Run(who="aiosmtplib", peer="aiosmtplib", request=work(2_000, way="sequence")),
-        Run(who="smtpproto", peer="smtpproto", request=work(500, way="sequence")),
-        Run(who="smtplib", peer="smtplib", request=work(4_000, way="sequence")),
-        Run(who="nodemailer", peer="nodemailer", request=work(600, way="sequence")),
-        Run(who="nodemailer, all to its pool", peer="nodemailer", request=work(600, way="bulk")),
-        Run(who="smtp-source", peer="smtp-source", request=work(8_000, way="sequence")),
-    ]
-    objects = {
-        "smtplite send_many": ("smtplite", work(1_500, way="bulk", form="objects")),
-        "smtplite send_many, chunking": ("smtplite", work(2_000, way="bulk", chunking=True, form="objects")),
-        "smtplite send": ("smtplite", work(1_000, way="sequence", form="objects")),
-        "aiosmtplib": ("aiosmtplib", work(1_000, way="sequence", form="objects")),
-        "smtplib": ("smtplib", work(1_000, way="sequence", form="objects")),
-        "nodemailer": ("nodemailer", work(600, way="sequence", form="objects")),
-    }
-    runs += [Run(who=f"{who}, of objects", peer=peer, request=request) for who, (peer, request) in objects.items()]
-
-    def row(name: str, title: str, goals: list[Goal]) -> Row:
-        is_bulk = name.startswith("send_many")
-        return Row(
-            title=title,
-            ours=f"smtplite {name}",
-            metric=RATE,
-            goals=goals,
-            peers=PEERS
-            | ({"nodemailer": "nodemailer, all to its pool"} if is_bulk else {})
-            | {"raw bytes": f"raw bytes, as {name}"},
-            loops={loop: on(f"smtplite {name}", loop) for loop in LOOPS if loop != "asyncio"},
+def _ours(form: Form, loops: dict[str, str], *, quick: bool, suffix: str = "") -> list[Run]:
+    """Return the runs of smtplite on loopback: in each way, on each of some loops, by the peer that has it."""
+    part = _part(quick)
+    return [
+        Run(
+            who=on(f"smtplite {way}", loop) + suffix,
+            peer=peer,
+            request=Work(
+                way="bulk" if way.startswith("send_many") else "sequence",
+                count=count // part,
+                warm=50 // part,
+                form=form,
+                chunking=way.endswith("chunking"),
+            ),
         )
+        for loop, peer in loops.items()
+        for way, count in zip(WAYS, _COUNTS[form], strict=True)
+    ]
 
-    def against(who: str, limit: float, *, is_next: bool = False) -> Goal:
-        return Goal(limit=limit, against=who, is_next=is_next)
 
+def _theirs(form: Form, counts: dict[str, int], *, quick: bool) -> list[Run]:
+    """Return the runs of peers on loopback, one message after another; of nodemailer all to its pool, too."""
+    part = _part(quick)
+    runs = [
+        Run(who=peer, peer=peer, request=Work(way="sequence", count=count // part, warm=50 // part, form=form))
+        for peer, count in counts.items()
+    ]
+    pooled = Work(way="bulk", count=600 // part, warm=50 // part, form=form)
+    runs.append(Run(who="nodemailer, all to its pool", peer="nodemailer", request=pooled))
+    return runs
+
+
+def _on_loopback(form: Form, way: str, peers: dict[str, str], goals: list[Goal]) -> Row:
+    return Row(
+        title=_TITLES[form][WAYS.index(way)],
+        ours=f"smtplite {way}",
+        metric=RATE,
+        goals=goals,
+        peers=peers | ({"nodemailer": "nodemailer, all to its pool"} if way.startswith("send_many") else {}),
+        loops={loop: on(f"smtplite {way}", loop) for loop in LOOPS if loop != "asyncio"},
+        is_lead=form == "objects",
+    )
+
+
+def against(who: str, limit: float) -> Goal:
+    return Goal(limit=limit, against=who)
+
+
+def objects(*, quick: bool) -> Group:
+    counts = {AIOSMTPLIB: 1_000, "smtpproto": 500, "smtplib": 1_000, "nodemailer": 600}
+    goals = {"send_many": [against(AIOSMTPLIB, 4)], "send_many, chunking": [against(AIOSMTPLIB, 7)]}
+    return Group(
+        name="objects",
+        title="EmailMessage objects of 1 KiB a second, on one warm connection over loopback",
+        metric=RATE,
+        reference=AIOSMTPLIB,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=[*_ours("objects", LOOPS, quick=quick), *_theirs("objects", counts, quick=quick)],
+        rows=[_on_loopback("objects", way, named(*counts), goals.get(way, [])) for way in WAYS],
+        drawings=[
+            Drawing(
+                title="An EmailMessage by send, on one machine",
+                metric=RATE,
+                unit="messages a second",
+                runs={"smtplite, chunking": "smtplite send, chunking", "smtplite": "smtplite send"} | named(*counts),
+                place=1,
+            )
+        ],
+        note="Each object is a message of its own, built before the clock starts; nodemailer has its own kind.",
+    )
+
+
+def loopback(*, quick: bool) -> Group:
+    part = _part(quick)
+    counts = {AIOSMTPLIB: 2_000, "smtplib": 4_000, "nodemailer": 600}
+    raw = (8_000, 16_000, 12_000, 200_000)
+    goals = {
+        "send": [against(AIOSMTPLIB, 2)],
+        "send, chunking": [against(AIOSMTPLIB, 2.8)],
+        "send_many": [against(AIOSMTPLIB, 4)],
+        "send_many, chunking": [against(AIOSMTPLIB, 12), against(C_PROGRAM, 2)],
+    }
+    runs = [*_ours("octets", LOOPS, quick=quick), *_theirs("octets", counts, quick=quick)]
+    for run, count in zip(_ours("octets", {"asyncio": "raw"}, quick=quick), raw, strict=True):
+        assert isinstance(run.request, Work)
+        who = f"raw bytes, as {run.who.removeprefix('smtplite ')}"
+        runs.append(attrs.evolve(run, who=who, request=attrs.evolve(run.request, count=count // part)))
+    c_program = Work(way="sequence", count=8_000 // part, warm=50 // part)
+    runs.append(Run(who=C_PROGRAM, peer=C_PROGRAM, request=c_program))
+    peers = named(*counts, C_PROGRAM)
     return Group(
         name="loopback",
         title="Messages of 1 KiB a second, on one warm connection over loopback",
@@ -106,55 +160,56 @@ def loopback(*, quick: bool) -> Group:
         reference=AIOSMTPLIB,
         rounds=QUICK_ROUNDS if quick else ROUNDS,
         runs=runs,
-        rows=[
-            row(
-                "send_many",
-                "1 KiB, 1 connection: `send_many`",
-                [against(AIOSMTPLIB, 3), against(C_PROGRAM, 1, is_next=True)],
-            ),
-            row(
-                "send_many, chunking",
-                "the same with `chunking=True`",
-                [
-                    against(AIOSMTPLIB, 12),
-                    against(C_PROGRAM, 2.5),
-                    against(AIOSMTPLIB, 20, is_next=True),
-                    against(C_PROGRAM, 4, is_next=True),
-                ],
-            ),
-            row("send", "one `await send` after another", [against(AIOSMTPLIB, 1.8)]),
-            row("send, chunking", "the same with `chunking=True`", [against(AIOSMTPLIB, 2.8)]),
-            Row(
-                title="`send_many` of `EmailMessage` objects",
-                ours="smtplite send_many, of objects",
-                metric=RATE,
-                peers={
-                    "aiosmtplib": "aiosmtplib, of objects",
-                    "smtpproto": "smtpproto",
-                    "smtplib": "smtplib, of objects",
-                    "nodemailer": "nodemailer, of objects",
-                },
-            ),
-            Row(
-                title="one `await send` of an `EmailMessage` after another",
-                ours="smtplite send, of objects",
-                metric=RATE,
-                peers={
-                    "aiosmtplib": "aiosmtplib, of objects",
-                    "smtpproto": "smtpproto",
-                    "smtplib": "smtplib, of objects",
-                    "nodemailer": "nodemailer, of objects",
-                },
-            ),
-        ],
+        rows=[_on_loopback("octets", way, peers | {"raw bytes": f"raw bytes, as {way}"}, goals[way]) for way in WAYS],
         drawings=[
             Drawing(
-                title="Messages a second: 1 KiB, one connection, loopback",
+                title="A bulk run of octets, on one machine",
                 metric=RATE,
-                runs=OURS | PEERS | {"nodemailer": "nodemailer, all to its pool"},
-            )
+                unit="messages a second",
+                runs={"smtplite, chunking": "smtplite send_many, chunking", "smtplite": "smtplite send_many"}
+                | peers
+                | {"nodemailer": "nodemailer, all to its pool"},
+                place=3,
+            ),
         ],
-        note="smtpproto takes objects only. smtp-source connects within its time, and sends one message over and over.",
+        note="Octets are ready to be sent. smtpproto takes objects only. smtp-source connects within its time, and "
+        "sends one message over and over.",
+    )
+
+
+def another(interpreter: str, name: str, form: Form, *, quick: bool) -> Group:
+    """Return the rows of `objects` or `loopback` on another Python, for --also: shown, not judged.
+
+    Args:
+        interpreter: its path.
+        name: what it is, as in "CPython 3.11.7".
+        form: which of the two.
+        quick: with little work.
+    """
+    part = _part(quick)
+    work = Work(way="sequence", count=(2_000 if form == "octets" else 1_000) // part, warm=50 // part, form=form)
+    what = "octets" if form == "octets" else "EmailMessage objects"
+    return Group(
+        name="another",
+        title=f"The same on {name}: {what}",
+        metric=RATE,
+        reference=AIOSMTPLIB,
+        rounds=QUICK_ROUNDS if quick else ROUNDS,
+        runs=[
+            *_ours(form, {"asyncio": f"smtplite@{interpreter}"}, quick=quick),
+            Run(who=AIOSMTPLIB, peer=f"{AIOSMTPLIB}@{interpreter}", request=work),
+        ],
+        rows=[
+            Row(
+                title=f"{title}, on {name}",
+                ours=f"smtplite {way}",
+                metric=RATE,
+                peers={AIOSMTPLIB: AIOSMTPLIB},
+            )
+            for way, title in zip(WAYS, _TITLES[form], strict=True)
+        ],
+        note="aiosmtplib is faster on CPython 3.11 than on later ones, and a ratio lower.",
+        arguments=(interpreter, name, form),
     )
 
 
@@ -216,21 +271,20 @@ def trips(*, quick: bool) -> Group:
             Run(who="SyncClient", peer="sync", request=Work(way="sequence", count=4 if quick else 20, warm=3)),
         ],
         rows=[
-            row("send", "`send`", 2),
+            row("send", "round trips a message: `send`", 2),
             Row(
-                title="`SyncClient.send`",
+                title="round trips a message: `SyncClient.send`",
                 ours="SyncClient",
                 metric=TRIPS,
                 goals=[Goal(limit=0.5, against="smtplib")],
                 peers={"smtplib": "smtplib"},
             ),
-            row("send", "`send` to 50 recipients", 2, to_50),
-            row("send, chunking", "`send` with `chunking=True`", 1),
+            row("send", "round trips a message: `send` to 50 recipients", 2, to_50),
+            row("send, chunking", "round trips a message: `send` with `chunking=True`", 1),
             row("send, chunking", "the same to 50 recipients", 1, to_50),
-            row("send_many", "`send_many`", 1.05),
-            row("send_many, chunking", "`send_many` with `chunking=True`", 0.06),
+            row("send_many", "round trips a message: `send_many`", 1.05),
+            row("send_many, chunking", "the same with `chunking=True`", 0.06),
         ],
-        drawings=[Drawing(title="Round trips a message", metric=TRIPS, runs=OURS | PEERS)],
         note=f"The server answers once the client was silent for {SETTLE_MS} ms, and counts how often that was.",
     )
 
@@ -261,6 +315,7 @@ def _on_the_line(
             goals=[] if quick else [Goal(limit=limit)],
             peers=PEERS | {"raw bytes": raw},
             loops={loop: on(who, loop) for loop in LOOPS if loop != "asyncio"},
+            is_lead=recipients == 1,
         )
 
     return Group(
@@ -279,16 +334,20 @@ def _on_the_line(
         ],
         drawings=[
             Drawing(
-                title=title[:1].upper() + title[1:],
+                title=f"{count} messages, {rtt * 1e3:.0f} ms to the server and back",
                 metric=SECONDS,
+                unit="seconds in all",
                 runs={
-                    "smtplite send_many, chunking": "smtplite, chunking",
-                    "smtplite send_many": "smtplite",
-                    "smtplite send": "smtplite, one send after another",
+                    "smtplite, chunking": "smtplite, chunking",
+                    "smtplite": "smtplite",
+                    "smtplite, one by one": "smtplite, one send after another",
                 }
                 | PEERS,
+                place=2,
             )
-        ],
+        ]
+        if recipients == 1
+        else [],
         note="From making the client to the last receipt, connecting included. The peers were measured once, all at "
         "the same time: they do little but wait.",
     )
@@ -347,13 +406,6 @@ def concurrent(*, quick: bool) -> Group:
         warms_up=not quick,
         runs=runs,
         rows=[row("", 1.3), row(", chunking", 2.4)],
-        drawings=[
-            Drawing(
-                title=f"{count:,} concurrent sends, round trip 20 ms",
-                metric=SECONDS,
-                runs={run.who: run.who for run in runs if ", on " not in run.who},
-            )
-        ],
         note="aiosmtplib.send opens a connection for each message; smtpproto's client too, so many at a time.",
     )
 
@@ -430,40 +482,29 @@ def large(*, quick: bool) -> Group:
                 metric=SECONDS,
                 goals=[Goal(limit=0.10, against=AIOSMTPLIB)],
                 peers=PEERS | {"raw bytes": "raw bytes"},
+                is_lead=True,
             ),
             Row(
-                title="memory above the caller's copy",
+                title=f"{mib} MiB body from bytes: memory above the caller's copy",
                 ours="smtplite",
                 metric=PEAK,
                 goals=[Goal(limit=8)],
+                is_lead=True,
                 peers=named("aiosmtplib", "smtpproto", "smtplib", "nodemailer", "raw bytes"),
             ),
             Row(
-                title="memory in all, from a path",
+                title=f"{mib} MiB body from a path: memory in all",
                 ours="smtplite, from a path",
                 metric=PEAK,
                 goals=[Goal(limit=8)],
             ),
             Row(
-                title="longest stall of the event loop meanwhile",
+                title=f"{mib} MiB body from bytes: longest stall of the event loop",
                 ours="smtplite, watched",
                 metric=STALL,
                 goals=[Goal(limit=20)],
                 peers=watched,
                 loops={loop: f"{on('smtplite', loop)}, watched" for loop in LOOPS if loop != "asyncio"},
-            ),
-        ],
-        drawings=[
-            Drawing(
-                title=f"A message of {mib} MiB",
-                metric=SECONDS,
-                runs={"smtplite": "smtplite", "smtplite, chunking": "smtplite, chunking"} | PEERS,
-            ),
-            Drawing(
-                title=f"A message of {mib} MiB: memory above the caller's copy",
-                metric=PEAK,
-                runs={"smtplite": "smtplite", "smtplite, chunking": "smtplite, chunking"}
-                | {peer: peer for peer in PEERS if peer != "smtp-source"},
             ),
         ],
         note="Each run in a process of its own, whose memory is the growth of its high-water mark from just before the "
@@ -715,6 +756,7 @@ def parsing(*, quick: bool) -> Group:
 GROUPS: Final[dict[str, Callable[..., Group]]] = {
     made.__name__: made
     for made in (
+        objects,
         loopback,
         trips,
         rtt20,

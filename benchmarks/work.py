@@ -44,7 +44,8 @@ class Work:
         count: messages.
         warm: messages sent before, on the same connection, untimed. 0: connecting is timed, too.
         recipients: of each message.
-        form: "octets", ready to be sent; or "objects" of `email`, or what the client has in their place.
+        form: "octets", ready to be sent; or "objects": EmailMessage objects, each its own, built before the clock
+            starts; or what the client has in their place.
         chunking: BDAT with the envelope, where the client can.
         connections: at most.
         size: octets of a large message.
@@ -86,6 +87,15 @@ class Letter:
     def parsed(self) -> EmailMessage:
         message = BytesParser(policy=policy.SMTP).parsebytes(self.octets)
         assert isinstance(message, EmailMessage)
+        return message
+
+    def built(self) -> EmailMessage:
+        """Return the same message, built as a program builds one: each header set, and the text."""
+        parsed = self.parsed()
+        message = EmailMessage()
+        for name in ("From", "To", "Subject", "Date", "Message-ID"):
+            message[name] = str(parsed[name])
+        message.set_content(parsed.get_content())
         return message
 
 

@@ -647,6 +647,20 @@ def measured() -> str:
     return table(("", "smtplite `send`", "`send_many`", *_PEERS), rows)
 
 
+def goals() -> str:
+    """Return the table of what the benchmarks ask of us, as `python -m benchmarks` judges it."""
+    sys.path.insert(0, str(DOCS.parent))  # they are no part of the package
+    from benchmarks.rows import GROUPS
+
+    rows = [
+        (row.title, " and ".join(goal.in_words(row.metric) for goal in row.goals), code(group.name))
+        for group in (make(quick=False) for make in GROUPS.values())
+        for row in group.rows
+        if row.goals
+    ]
+    return table(("What", "Goal", "Measured by `--rows`"), rows)
+
+
 # Examples
 
 
@@ -722,6 +736,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "refused-fields": refused_fields,
     "troubles": troubles,
     "measured": measured,
+    "goals": goals,
     "examples": examples,
     "rooms": rooms,
 }

@@ -37,7 +37,7 @@ def client_for(work: Work) -> aiosmtplib.SMTP:
 
 
 async def sequence(work: Work, turn: Turn) -> None:
-    todo = [(letter, letter.parsed() if work.form == "objects" else None) for letter in work.messages()]
+    todo = [(letter, letter.built() if work.form == "objects" else None) for letter in work.messages()]
     client = client_for(work)
     if not work.warm:
         turn.begin()

@@ -30,7 +30,7 @@ def run(request: dict[str, Any], turn: Turn, option: str) -> None:  # noqa: ARG0
 
 
 def sequence(work: Work, turn: Turn) -> None:
-    todo = [(letter, letter.parsed() if work.form == "objects" else None) for letter in work.messages()]
+    todo = [(letter, letter.built() if work.form == "objects" else None) for letter in work.messages()]
     if not work.warm:
         turn.begin()
     with smtplib.SMTP(HOST, work.port, local_hostname=LOCAL_HOSTNAME) as client:

@@ -63,23 +63,31 @@ def _listen(event: object) -> None:
     pass
 
 
+def at_once(client: Client) -> int:
+    """Return how many messages took the usual way so far, on the connections that are open (see `protocol.usual`)."""
+    return sum(session.window.at_once for session in client._pool._idle)
+
+
 def calls(work: Work) -> list[tuple[Any, dict[str, Any]]]:
     """Return the arguments of `send`; the envelope of an object is left to its headers, as its users do."""
     if work.form == "objects":
-        return [(letter.parsed(), {}) for letter in work.messages()]
+        return [(letter.built(), {}) for letter in work.messages()]
     return [(letter.octets, {"sender": letter.sender, "recipients": letter.recipients}) for letter in work.messages()]
 
 
 async def sequence(work: Work, turn: Turn) -> None:
     todo = calls(work)
+    before = 0
     if not work.warm:
         turn.begin()
     async with client_for(work) as client:
         for number, (message, envelope) in enumerate(todo):
             if number == work.warm and work.warm:
+                before = at_once(client)
                 turn.begin()
             await client.send(message, **envelope)
         turn.end()
+        turn.result["at_once"] = at_once(client) - before
 
 
 async def bulk(work: Work, turn: Turn) -> None:
@@ -92,14 +100,17 @@ async def bulk(work: Work, turn: Turn) -> None:
             async for delivery in deliveries:
                 delivery.result()
 
+    before = 0
     if not work.warm:
         turn.begin()
     async with client_for(work) as client:
         if work.warm:
             await send_many(client, todo[: work.warm])
+            before = at_once(client)
             turn.begin()
         await send_many(client, todo[work.warm :])
         turn.end()
+        turn.result["at_once"] = at_once(client) - before
 
 
 async def concurrent(work: Work, turn: Turn) -> None:
@@ -114,6 +125,7 @@ async def concurrent(work: Work, turn: Turn) -> None:
             for message, envelope in todo:
                 tasks.start_soon(send, client, message, envelope)
         turn.end()
+        turn.result["at_once"] = at_once(client)
 
 
 async def whole(work: Work, turn: Turn) -> None:

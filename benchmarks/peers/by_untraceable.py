@@ -14,7 +14,7 @@ from typing import Any, Final
 from benchmarks.worker import Turn
 
 #: The modules that ask, those first that others import.
-MODULES: Final = ("smtplite.sending.session", "smtplite.sending.outbound")
+MODULES: Final = ("smtplite.sending.outbound", "smtplite.sending.session")
 ASKED: Final = frozenset({"_traces", "is_on"})
 
 

@@ -320,11 +320,15 @@ class Connection:
         if type(command) is Auth and self.is_authenticated:
             raise LocalProtocolError("AUTH cannot be sent again: the session is authenticated")
 
-    def send_content(self, chunk: bytes) -> bytes:
+    def send_content(self, chunk: bytes, *, is_normalized: bool = False) -> bytes:
         """Return the octets that send this piece of the content.
 
         Between the 354 to DATA and EndOfData: line endings made CRLF, leading dots doubled, in pieces of any size.
         Behind a BDAT: the chunk's octets as they are, until the announced number is reached.
+
+        Args:
+            chunk: the piece.
+            is_normalized: the line endings of all the content are known to be CRLF, and are not looked at again.
 
         Raises:
             LocalProtocolError: no content is awaited, or it is more than BDAT announced; nothing changed.
@@ -332,7 +336,7 @@ class Connection:
         if self._encoder is not None:
             if self.state is not State.DATA:
                 raise LocalProtocolError(f"content cannot be sent now: {self.state.value}")
-            encoded = self._encoder.encode(chunk)
+            encoded = self._encoder.encode(chunk, is_normalized=is_normalized)
             self.octets_sent += len(encoded)
             return encoded
         if not chunk:

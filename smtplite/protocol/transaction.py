@@ -307,16 +307,17 @@ class Transaction:
             self.stage = _CONTENT
         return octets
 
-    def send_content(self, piece: bytes, *, last: bool = False) -> bytes:
+    def send_content(self, piece: bytes, *, last: bool = False, is_normalized: bool = False) -> bytes:
         """Return a piece of the content in its wire form.
 
         Args:
             piece: its octets; in chunks, at most MAX_CHUNK_BYTES, line endings CRLF.
             last: it ends here. The content is handed over from now on: give it to the stream.
+            is_normalized: as in `Connection.send_content`.
         """
         connection = self._connection
         if self.transfer is Transfer.DATA:
-            octets = connection.send_content(piece)
+            octets = connection.send_content(piece, is_normalized=is_normalized)
             if not last:
                 return octets
             end: EndOfData | BdatLast = EndOfData()

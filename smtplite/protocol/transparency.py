@@ -113,16 +113,18 @@ class DotStuffer:
 
 
 class ContentEncoder(DotStuffer):
-    """Normalisation and dot-stuffing together: what DATA's content goes through.
+    """Normalisation and dot-stuffing together: what DATA's content goes through."""
 
-    Args:
-        is_normalized: the content's line endings are known to be CRLF: dots are doubled, nothing else is looked at.
-    """
-
-    def __init__(self, *, is_normalized: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._normalizer = None if is_normalized else Normalizer()
+        self._normalizer = Normalizer()
 
-    def encode(self, chunk: bytes) -> bytes:
-        """Return the chunk's wire form."""
-        return super().encode(chunk if self._normalizer is None else self._normalizer.encode(chunk))
+    def encode(self, chunk: bytes, *, is_normalized: bool = False) -> bytes:
+        """Return the chunk's wire form.
+
+        Args:
+            chunk: a piece of the content.
+            is_normalized: the line endings of all the content are known to be CRLF: dots are doubled, and nothing else
+                is looked at.
+        """
+        return super().encode(chunk if is_normalized else self._normalizer.encode(chunk))

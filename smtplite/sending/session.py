@@ -79,7 +79,8 @@ class _Flight:
         transaction = outbound.transaction
         if transaction.stage is Stage.HANDED_OVER:
             return
-        whole = outbound.fitted_body.whole
+        body = outbound.fitted_body
+        whole = body.whole
         octets = transaction.next_flight(whole)
         if octets:
             self.octets.append(octets)
@@ -90,7 +91,8 @@ class _Flight:
         if whole is None:
             return
         if transaction.wants_content:
-            self.octets.append(transaction.send_content(whole, last=True))
+            # A body has no line ending but CRLF, unless it goes octet for octet.
+            self.octets.append(transaction.send_content(whole, last=True, is_normalized=not body.is_binary))
         if outbound.transaction.stage is Stage.HANDED_OVER:
             self.content_bytes += len(whole)
             self.limit = outbound.limit if self.limit is None else min(self.limit, outbound.limit)
@@ -430,7 +432,8 @@ class Session:
                 break
             await self._receive_next(queue, deadline)
         owed = self._connection.owed
-        octets = transaction.send_content(piece, last=last)
+        is_normalized = not outbound.fitted_body.is_binary
+        octets = transaction.send_content(piece, last=last, is_normalized=is_normalized)
         self._held_back = len(octets)
         flight = _Flight()
         flight.content_bytes = len(piece)

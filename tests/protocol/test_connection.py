@@ -434,6 +434,14 @@ def test_the_content_of_data_is_normalised_and_stuffed_across_pieces_and_afresh_
     assert connection.send_content(b"\n.") == b"\r\n.."
 
 
+def test_content_that_is_known_to_be_normalized_has_only_its_dots_doubled(reach: Reach) -> None:
+    one, other = reach(State.DATA), reach(State.DATA)
+    for piece in (b".a\r\n", b".", b"b\r\n\r\n.", b"\r\n"):
+        assert one.send_content(piece, is_normalized=True) == other.send_content(piece)
+    assert one.octets_sent == other.octets_sent
+    assert one.send(EndOfData()) == other.send(EndOfData())
+
+
 def test_a_chunk_goes_as_it_is_and_to_its_last_octet(reach: Reach) -> None:
     connection = reach(State.RCPT)
     connection.send(Bdat(5))

@@ -5,7 +5,7 @@ opens connections, moves bytes and speaks TLS, and whoever takes one of these aw
 
 `recv` and `send` are tried first, and waited for only if the kernel has nothing or takes nothing. So a reply that
 arrived before a reset is never lost, a cancelled send goes no further than what the kernel took, and nothing is
-registered with an event loop while nobody waits.
+registered with an event loop while nobody waits; but for a socket between `watch` and `rest`, while a session runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ssl
 import struct
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, NoReturn, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeGuard
 
 import anyio
 import anyio.abc
@@ -29,6 +29,9 @@ from anyio.streams import tls as tls_streams
 
 from smtplite.callbacks import result_of
 from smtplite.errors import ConfigurationError, ConnectError, ConnectionLost, TLSError, TransportError
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = [
     "MAX_RECEIVE_BYTES",
@@ -103,6 +106,12 @@ class Stream(Protocol):
             TLSError: TLS failed, as by an alert of the server's.
         """
 
+    def watch(self) -> None:
+        """Say that much will be received from now on, until `rest`: the event loop may watch without a break."""
+
+    def rest(self) -> None:
+        """Say that nothing will be received for a while: nothing of this is left with an event loop."""
+
     def is_stale(self) -> bool:
         """Return True if anything arrived, or ended, while the connection was idle."""
 
@@ -130,6 +139,7 @@ class SocketStream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self.unsent = 0
+        self._watch: _Watch | None = None  # between `watch` and `rest`, on event loops that can
 
     async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
         """Write all of `data`; see `Stream.send`."""
@@ -167,8 +177,10 @@ class SocketStream:
 
     async def receive(self) -> bytes:
         """Return what has arrived; see `Stream.receive`."""
-        sock = self._socket
+        sock, watch = self._socket, self._watch
         try:
+            if watch is not None:
+                return await watch.receive()
             while True:
                 try:
                     return sock.recv(MAX_RECEIVE_BYTES)
@@ -180,14 +192,30 @@ class SocketStream:
     async def look(self) -> bytes | None:
         """Return what has arrived, or None; see `Stream.look`."""
         try:
-            return self._socket.recv(MAX_RECEIVE_BYTES)
+            return self._socket.recv(MAX_RECEIVE_BYTES) if self._watch is None else self._watch.take()
         except BlockingIOError:
             return None
         except OSError:  # the next receive says it
             return b""
 
+    def watch(self) -> None:
+        """Have the event loop watch without a break, if it is one that can; see `Stream.watch`."""
+        loop = _selector_loop()
+        if loop is not None and self._watch is None:
+            self._watch = _Watch(self._socket, loop)
+
+    def rest(self) -> None:
+        """Leave nothing with an event loop; see `Stream.rest`."""
+        watch = self._watch
+        if watch is not None:
+            watch.stop()
+            if not watch.has_arrived:
+                self._watch = None
+
     def is_stale(self) -> bool:
         """Return True if anything arrived, or ended; see `Stream.is_stale`."""
+        if self._watch is not None and self._watch.has_arrived:
+            return True
         descriptor = self._socket.fileno()
         if descriptor < 0:
             return True
@@ -215,6 +243,9 @@ class SocketStream:
     def close(self) -> None:
         """Close our end; see `Stream.close`."""
         if self._socket.fileno() >= 0:
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
             try:
                 # Wakes whoever waits on the socket; on a closed descriptor they would wait for ever.
                 anyio.notify_closing(self._socket)
@@ -231,6 +262,117 @@ class SocketStream:
             return str(self._socket.getsockname()[0])
         except OSError:
             return None
+
+
+class _Watch:
+    """A socket that an asyncio event loop watches without a break, and what has arrived on it.
+
+    To begin and end that for each wait, as anyio must, costs as much as all else about a message. The callback reads:
+    then there is nothing more to be read when whoever waits has its turn. What it read is kept until it is taken: a
+    cancelled wait loses nothing.
+
+    Args:
+        sock: connected, non-blocking.
+        loop: it runs here.
+    """
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self._socket = sock
+        self._loop = loop
+        self._process = os.getpid()
+        self._is_watching = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._arrived: bytes | OSError | None = None
+
+    @property
+    def has_arrived(self) -> bool:
+        """True if something was read that nobody has taken."""
+        return self._arrived is not None
+
+    def take(self) -> bytes:
+        """Return what has arrived.
+
+        Raises:
+            BlockingIOError: nothing has.
+            OSError: the connection failed.
+        """
+        arrived = self._arrived
+        if arrived is None:
+            return self._socket.recv(MAX_RECEIVE_BYTES)
+        self._arrived = None
+        if isinstance(arrived, OSError):
+            raise arrived
+        return arrived
+
+    async def receive(self) -> bytes:
+        """Return what has arrived, waiting if nothing has.
+
+        Raises:
+            OSError: the connection failed.
+            anyio.ClosedResourceError: it was closed meanwhile.
+            anyio.BusyResourceError: somebody else waits.
+        """
+        while True:
+            try:
+                return self.take()
+            except BlockingIOError:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        if self._waiter is not None:
+            raise anyio.BusyResourceError("reading from")
+        if not self._is_watching:
+            self._loop.add_reader(self._socket, self._read)
+            self._is_watching = True
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _read(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # nobody waits: it stays in the kernel
+            self.stop()
+            return
+        try:
+            self._arrived = self._socket.recv(MAX_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._arrived = error
+        waiter.set_result(None)
+
+    def stop(self) -> None:
+        """Watch no more, until somebody waits again."""
+        # In the child of a fork it is still the parent's event loop that watches.
+        if self._is_watching and self._process == os.getpid():
+            self._loop.remove_reader(self._socket)
+        self._is_watching = False
+
+    def close(self) -> None:
+        """Watch no more, and say so to whoever waits; the socket is about to be closed."""
+        self.stop()
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(anyio.ClosedResourceError())
+
+
+def _selector_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs here if it is one of the standard library's that watch a socket.
+
+    Not uvloop, which stops watching at the first error: a reset behind octets that are still unread was waited for for
+    ever.
+    """
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:  # nor is it loaded for this
+        return None
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # on trio
+        return None
+    loop = None if task is None else task.get_loop()
+    return loop if isinstance(loop, asyncio.SelectorEventLoop) else None
 
 
 async def _send_while(sending: Coroutine[Any, Any, None], meanwhile: Meanwhile, patience: float = 0) -> None:
@@ -290,6 +432,12 @@ class ForeignStream:
     async def look(self) -> bytes | None:
         """Return None: anyio's interface cannot tell without waiting."""
         return None
+
+    def watch(self) -> None:
+        """How it waits is its own affair."""
+
+    def rest(self) -> None:
+        """How it waits is its own affair."""
 
     def is_stale(self) -> bool:
         """Ask the stream's own ``is_readable()``, where it has one."""
@@ -493,6 +641,12 @@ class TLSStream:
             return b""
         finally:
             self._ciphertext.is_looking = False
+
+    def watch(self) -> None:
+        """Do nothing: beside what TLS costs, it would be nothing."""
+
+    def rest(self) -> None:
+        """Do nothing; see `watch`."""
 
     def is_stale(self) -> bool:
         """Return True if anything arrived, or ended; also inside a record that was already taken off the socket."""

@@ -290,6 +290,7 @@ class Session:
         """
         self._replies.clear()
         self._traces = self._tracer.is_on
+        self._stream.watch()
         try:
             await self._run(queue, deadline)
         except RemoteProtocolError as error:
@@ -308,6 +309,7 @@ class Session:
                 self._cut_off(queue, ConnectionLost(f"not sent: {error!r} came before it"), is_our_own=True)
             raise
         finally:
+            self._stream.rest()
             if self.window.must_close:
                 self.abort(self.window.reason)
             elif self._is_read_first:

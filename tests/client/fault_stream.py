@@ -449,6 +449,12 @@ class FaultStream:
         self._wire.read += octets
         return octets
 
+    def watch(self) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
     def is_stale(self) -> bool:
         return self._wire.is_readable
 

@@ -244,6 +244,10 @@ class Peer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._close()
 
+    def say_no_more(self) -> None:
+        """Close our side alone, as TCP can: what the client says is still read."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close_at_once(self) -> None:
         """Close with whatever is unread: the kernel resets the connection if there is anything."""
         self._close()

@@ -15,11 +15,19 @@ from smtplite.net import ForeignStream, SocketStream, connect_tcp
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[SocketStream, socket.socket]]:
+class Watched(SocketStream):
+    """As a session's is while it runs: the event loop watches it, where it can, from the first `receive` on."""
+
+    async def receive(self) -> bytes:
+        self.watch()
+        return await super().receive()
+
+
+@pytest.fixture(params=[SocketStream, Watched])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[SocketStream, socket.socket]]:
     ours, theirs = socket.socketpair()
     theirs.settimeout(10)
-    stream = SocketStream(ours)
+    stream = request.param(ours)
     yield stream, theirs
     stream.close()
     theirs.close()
@@ -52,6 +60,7 @@ async def test_receive_waits_and_look_does_not(pair: Pair) -> None:
         await anyio.wait_all_tasks_blocked()
         peer.sendall(b"late")
     assert received == [b"late"]
+    stream.rest()
     peer.sendall(b"now")
     await anyio.wait_readable(stream._socket)
     assert await stream.look() == b"now"

@@ -109,6 +109,12 @@ class ScriptedStream:
         self._record.append("looks")
         return self._waiting.popleft() if self._waiting else None
 
+    def watch(self) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
     def is_stale(self) -> bool:
         return False
 

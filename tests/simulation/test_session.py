@@ -49,6 +49,12 @@ class BlockingStream:
     async def look(self) -> bytes | None:
         return await self.receive() if self._said else None
 
+    def watch(self) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
     def is_stale(self) -> bool:
         return False
 

@@ -139,7 +139,8 @@ class SocketStream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self.unsent = 0
-        self._watch: _Watch | None = None  # between `watch` and `rest`, on event loops that can
+        self._is_watched = False  # between `watch` and `rest`
+        self._watch: _Watch | None = None  # there from the first wait on, on event loops that can
 
     async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
         """Write all of `data`; see `Stream.send`."""
@@ -177,15 +178,20 @@ class SocketStream:
 
     async def receive(self) -> bytes:
         """Return what has arrived; see `Stream.receive`."""
-        sock, watch = self._socket, self._watch
+        watch = self._watch
+        if watch is not None and not self._is_watched and not watch.has_arrived:
+            watch = self._watch = None
         try:
-            if watch is not None:
-                return await watch.receive()
             while True:
                 try:
-                    return sock.recv(MAX_RECEIVE_BYTES)
+                    return self._socket.recv(MAX_RECEIVE_BYTES) if watch is None else watch.take()
                 except BlockingIOError:
-                    await anyio.wait_readable(sock)
+                    if watch is None and self._is_watched:
+                        watch = self._watch = _begin_watch(self._socket)
+                    if watch is None:
+                        await anyio.wait_readable(self._socket)
+                    else:
+                        await watch.wait()
         except (OSError, anyio.ClosedResourceError) as error:
             _fail(error)
 
@@ -200,12 +206,11 @@ class SocketStream:
 
     def watch(self) -> None:
         """Have the event loop watch without a break, if it is one that can; see `Stream.watch`."""
-        loop = _selector_loop()
-        if loop is not None and self._watch is None:
-            self._watch = _Watch(self._socket, loop)
+        self._is_watched = True
 
     def rest(self) -> None:
         """Leave nothing with an event loop; see `Stream.rest`."""
+        self._is_watched = False
         watch = self._watch
         if watch is not None:
             watch.stop()
@@ -304,21 +309,13 @@ class _Watch:
             raise arrived
         return arrived
 
-    async def receive(self) -> bytes:
-        """Return what has arrived, waiting if nothing has.
+    async def wait(self) -> None:
+        """Wait until something may have arrived.
 
         Raises:
-            OSError: the connection failed.
-            anyio.ClosedResourceError: it was closed meanwhile.
+            anyio.ClosedResourceError: the socket was closed meanwhile.
             anyio.BusyResourceError: somebody else waits.
         """
-        while True:
-            try:
-                return self.take()
-            except BlockingIOError:
-                await self._wait()
-
-    async def _wait(self) -> None:
         if self._waiter is not None:
             raise anyio.BusyResourceError("reading from")
         if not self._is_watching:
@@ -358,8 +355,8 @@ class _Watch:
             waiter.set_exception(anyio.ClosedResourceError())
 
 
-def _selector_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs here if it is one of the standard library's that watch a socket.
+def _begin_watch(sock: socket.socket) -> _Watch | None:
+    """Return a watch on the socket if the event loop is one of the standard library's that can.
 
     Not uvloop, which stops watching at the first error: a reset behind octets that are still unread was waited for for
     ever.
@@ -372,7 +369,7 @@ def _selector_loop() -> asyncio.AbstractEventLoop | None:
     except RuntimeError:  # on trio
         return None
     loop = None if task is None else task.get_loop()
-    return loop if isinstance(loop, asyncio.SelectorEventLoop) else None
+    return _Watch(sock, loop) if isinstance(loop, asyncio.SelectorEventLoop) else None
 
 
 async def _send_while(sending: Coroutine[Any, Any, None], meanwhile: Meanwhile, patience: float = 0) -> None:

@@ -231,14 +231,14 @@ class Rcpt(Command):
         return b"RCPT TO:%b%b\r\n" % (self.forward_path.wire, self.parameters.wire)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class Data(Command):
     """Ask to send the content (RFC 5321 4.1.1.4)."""
 
     verb = "DATA"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class EndOfData(Command):
     """The lone dot that ends the content of DATA; its reply is the verdict (RFC 5321 4.1.1.4)."""
 
@@ -288,7 +288,7 @@ class BdatProbe(Command):
         return "BDAT 8 LAST"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class Rset(Command):
     """Abort the mail transaction (RFC 5321 4.1.1.5)."""
 

@@ -159,9 +159,12 @@ class ReplyParser:
         self._code = b""  # of the reply whose lines stand in _lines
         self._lines: list[bytes] = []
         self._reply_octets = 0
+        #: True if octets are held that belong to no reply yet handed out.
+        self.has_data = False
 
     def receive_data(self, data: bytes) -> None:
         """Take octets from the server."""
+        self.has_data = self.has_data or bool(data)
         if self._start == len(self._data):
             self._data = data
             self._scanned = 0
@@ -169,11 +172,6 @@ class ReplyParser:
             self._scanned -= self._start
             self._data = self._data[self._start :] + data
         self._start = 0
-
-    @property
-    def has_data(self) -> bool:
-        """True if octets are held that belong to no reply yet handed out."""
-        return self._start < len(self._data) or bool(self._lines)
 
     @property
     def unread(self) -> bytes:
@@ -190,6 +188,7 @@ class ReplyParser:
         self._data = self._code = b""
         self._start = self._scanned = self._reply_octets = 0
         self._lines.clear()
+        self.has_data = False
 
     def next_reply(self, *, enhanced: bool = False, shown: Callable[[bytes], bytes] | None = None) -> Reply | None:
         """Return the next complete reply, or None if more data is needed.
@@ -214,6 +213,7 @@ class ReplyParser:
                 short = _short_reply(data[start:end], enhanced)
                 if short is not None:
                     self._start = self._scanned = end
+                    self.has_data = end < len(data)
                     return short
             match = REPLY_LINE.fullmatch(data, start, end)
             if match is None:
@@ -223,6 +223,7 @@ class ReplyParser:
                 self._check_line_length(code, end - start)
             self._start = self._scanned = end
             if not self._lines and separator != b"-":
+                self.has_data = end < len(data)
                 return _make(code, (text,), enhanced)
             if self._lines and code != self._code:
                 raise RemoteProtocolError(f"server mixed codes {self._code.decode()} and {code.decode()} in one reply")
@@ -236,6 +237,7 @@ class ReplyParser:
                 self._lines.clear()
                 self._code = b""
                 self._reply_octets = 0
+                self.has_data = end < len(data)
                 return _make(code, lines, enhanced)
 
     def take(self, codes: Sequence[int], *, enhanced: bool) -> list[Reply] | None:
@@ -262,6 +264,7 @@ class ReplyParser:
             replies.append(reply)
             start = end
         self._start = self._scanned = start
+        self.has_data = start < len(data)
         return replies
 
     def _check_unfinished_line(self, length: int) -> None:

@@ -241,9 +241,9 @@ class Transaction:
     def deferred(self) -> tuple[int, ...]:
         """The recipients, by index, that were too many for one transaction that succeeded (RFC 5321 4.5.3.1.10)."""
         envelope = self._envelope
-        if self.error is not None or not envelope.accepted or (self.reply is not None and self.reply.is_negative):
+        if envelope.accepted == len(envelope.rcpts) or not envelope.accepted or self.error is not None:
             return ()
-        if envelope.accepted == len(envelope.rcpts):
+        if self.reply is not None and self.reply.is_negative:
             return ()
         return tuple(index for index, reply in enumerate(envelope.rcpt_replies) if is_too_many(reply))
 
@@ -276,11 +276,11 @@ class Transaction:
         content_follows = False
         if len(group) == len(to_send) and self._end is None and self.stage is not _DONE:
             content_follows = (
-                # Lockstep, or the policy waits for every RCPT: with nobody accepted, or not all, it would be done.
-                envelope.is_answered
                 # MAIL, RCPT* and DATA, or the only chunk, in one write. Not where one refusal must keep the message
                 # from all: what was sent already would deliver it, or an empty message, to those who were accepted.
-                or ((pipelining if is_data else self.transfer is Transfer.ONE_CHUNK) and not envelope.require_all)
+                ((pipelining if is_data else self.transfer is Transfer.ONE_CHUNK) and not envelope.require_all)
+                # Lockstep, or the policy waits for every RCPT: with nobody accepted, or not all, it would be done.
+                or envelope.is_answered
             )
             if content_follows and is_data and envelope.data is None:
                 data = Data()
@@ -409,14 +409,14 @@ class Transaction:
         the next event. Otherwise these are the commands that were answered, and the replies.
         """
         owed, envelope, end = self._owed, self._envelope, self._end
-        rcpt_replies = envelope.rcpt_replies
+        mail_reply, rcpt_replies = envelope.mail_reply, envelope.rcpt_replies
         if (
             not owed
             or self._proof is not None
             or self._chunk_ends  # each acknowledgement is looked at
             or self._chunk_refusal is not None
-            or envelope.mail_refusal is not None
             or envelope.accepted != len(rcpt_replies)  # somebody was refused
+            or (mail_reply is not None and mail_reply.code >= 400)
         ):
             return None
         if self.stage is not _HANDED_OVER and (
@@ -430,7 +430,7 @@ class Transaction:
         self._owed = 0
         behind_rcpts = owed - 1
         behind_mail = behind_rcpts - len(envelope.rcpts) + len(rcpt_replies)
-        if envelope.mail_reply is None:
+        if mail_reply is None:
             envelope.mail_reply = replies[behind_mail - 1]
         rcpt_replies += replies[behind_mail:behind_rcpts]
         envelope.accepted = len(rcpt_replies)

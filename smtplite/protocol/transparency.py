@@ -75,8 +75,7 @@ def normalize(content: bytes) -> bytes:
 class Normalizer:
     """`normalize`, streaming: the same octets come out however the content is cut into chunks."""
 
-    def __init__(self) -> None:
-        self._ends_with_cr = False  # ... the chunks so far; its CRLF is already written
+    _ends_with_cr = False  # ... the chunks so far; its CRLF is already written
 
     def encode(self, chunk: bytes) -> bytes:
         """Return the chunk's wire form; a CR at its end is written as CRLF at once."""
@@ -94,8 +93,7 @@ class Normalizer:
 class DotStuffer:
     """Doubles each dot that opens a line; wants content whose line endings are CRLF (RFC 5321 4.5.2)."""
 
-    def __init__(self) -> None:
-        self._last = 0x0A  # the content's first octet opens a line
+    _last = 0x0A  # the content's first octet opens a line
 
     @property
     def at_line_start(self) -> bool:
@@ -115,9 +113,7 @@ class DotStuffer:
 class ContentEncoder(DotStuffer):
     """Normalisation and dot-stuffing together: what DATA's content goes through."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._normalizer = Normalizer()
+    _normalizer: Normalizer | None = None  # there is one once it is needed
 
     def encode(self, chunk: bytes, *, is_normalized: bool = False) -> bytes:
         """Return the chunk's wire form.
@@ -127,4 +123,7 @@ class ContentEncoder(DotStuffer):
             is_normalized: the line endings of all the content are known to be CRLF: dots are doubled, and nothing else
                 is looked at.
         """
-        return super().encode(chunk if is_normalized else self._normalizer.encode(chunk))
+        if not is_normalized:
+            normalizer = self._normalizer = self._normalizer or Normalizer()
+            chunk = normalizer.encode(chunk)
+        return super().encode(chunk)

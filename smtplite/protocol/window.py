@@ -239,10 +239,11 @@ class Window(Generic[M]):
         self.in_flight = in_flight
         self._allowed = in_flight  # at present: less after trouble
         self._traits = traits or ServerTraits()
+        #: The messages under way, oldest first; to be looked at only.
+        self.under_way: deque[M] = deque()
         learnt = self._traits.max_transactions
         self._is_limit_learnt = learnt is not None and (max_transactions is None or learnt < max_transactions)
         self._max_transactions = learnt if self._is_limit_learnt else max_transactions
-        self._under_way: deque[M] = deque()
         self._unacknowledged = 0  # octets of content
         #: True once the server showed, on this connection, that it swallows a chunk that it refuses.
         self.is_proved = False
@@ -261,17 +262,19 @@ class Window(Generic[M]):
         self.reason = ""
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self.under_way)
 
     @property
     def newest(self) -> M | None:
         """The message that was begun last, if it is under way."""
-        return self._under_way[-1] if self._under_way else None
+        under_way = self.under_way
+        return under_way[-1] if under_way else None
 
     @property
     def oldest(self) -> M | None:
         """The message whose replies come next."""
-        return self._under_way[0] if self._under_way else None
+        under_way = self.under_way
+        return under_way[0] if under_way else None
 
     @property
     def is_spent(self) -> bool:
@@ -290,18 +293,18 @@ class Window(Generic[M]):
     def may_begin(self) -> bool:
         """True if a message of some size could begin now."""
         connection = self._connection
-        if self._under_way:
-            newest = self._under_way[-1].transaction
+        if self.under_way:
+            newest = self.under_way[-1].transaction
             if newest.stage is not _HANDED_OVER or connection.lmtp:
                 return False
             if not self._pipelining or not connection.extensions.pipelining:
                 return False
         if self.must_close or self.is_spent or connection.state in (State.CLOSING, State.CLOSED):
             return False
-        if not self._under_way:
+        if not self.under_way:
             return True
         if isinstance(connection.newest, BdatLast):
-            return len(self._under_way) < min(self._allowed, self.in_flight)
+            return len(self.under_way) < min(self._allowed, self.in_flight)
         # Behind a dot: what stands there has content of its own only once the dot's reply is read.
         # BURL is offered by Dovecot's submission server alone, as far as is known: it crashes on what stands there.
         return self.in_flight > 1 and self._traits.reads_behind_dot is not False and not connection.extensions.burl
@@ -312,7 +315,7 @@ class Window(Generic[M]):
 
     def fits(self, submission: Submission) -> bool:
         """Return True if this message may begin where one of some size could."""
-        if not self._under_way or not self.may_chunk:
+        if not self._chunking or not self.under_way or not self.may_chunk:
             return True
         size = submission.size
         if size is None or not self._fits_chunks(size):
@@ -344,10 +347,10 @@ class Window(Generic[M]):
             pipelining=self._pipelining,
             transfer=self._transfer(submission, is_cautious=is_cautious),
             # Postfix keeps a transaction open whose end of data a policy refused.
-            resets=self._was_refused and not self._under_way,
+            resets=self._was_refused and not self.under_way,
         )
         submission.begin(transaction)
-        self._under_way.append(submission)
+        self.under_way.append(submission)
         self.begun += 1
         self._mails += 2 if transaction.transfer is Transfer.PROOF else 1
         if transaction.transfer is not Transfer.DATA:
@@ -359,7 +362,9 @@ class Window(Generic[M]):
         return size is not None and size <= (self._connection.extensions.size or MAX_ONE_CHUNK_BYTES)
 
     def _transfer(self, submission: Submission, *, is_cautious: bool) -> Transfer:
-        if not self.may_chunk or not (submission.is_binary or self._fits_chunks(submission.size)):
+        if not self._chunking or not self.may_chunk:
+            return Transfer.DATA
+        if not (submission.is_binary or self._fits_chunks(submission.size)):
             return Transfer.DATA
         if not self.is_proved:
             mailmax = self._connection.extensions.limits.mailmax
@@ -379,9 +384,9 @@ class Window(Generic[M]):
         """
         if type(event) is not Replied:  # it concerns all of them
             return self._end(event, unsent)
-        if not self._under_way:
+        if not self.under_way:
             return []
-        oldest = self._under_way[0].transaction
+        oldest = self.under_way[0].transaction
         if event.reply.code == 421 and isinstance(event.command, (Mail, Rset)):
             self._note_limit()
         oldest.receive(event, unsent=unsent)
@@ -400,9 +405,9 @@ class Window(Generic[M]):
         Call it only while nothing that was written is unsent. If it is None, nothing changed: call `receive` with the
         next event. Otherwise: the message, if it is done with a transaction, the commands answered and the replies.
         """
-        if not self._under_way:
+        if not self.under_way:
             return None
-        oldest = self._under_way[0].transaction
+        oldest = self.under_way[0].transaction
         taken = oldest.receive_usual()
         if taken is None:
             return None
@@ -418,8 +423,8 @@ class Window(Generic[M]):
         elif isinstance(event, Disconnected) and event.unanswered:
             self._note_end(event.unanswered[0])
         done = []
-        while self._under_way:
-            self._under_way[0].transaction.receive(event, unsent=unsent)
+        while self.under_way:
+            self.under_way[0].transaction.receive(event, unsent=unsent)
             done.append(self._finish())
         self._close("server closed the connection")
         return done
@@ -432,20 +437,20 @@ class Window(Generic[M]):
         if isinstance(error, RemoteProtocolError):  # nothing that is still to be read can be trusted
             return self._fail(_behind(error), unsent, is_clean_end=False)
         # What was handed over still gets its verdict, if the server goes on; nothing more is written.
-        if self._under_way and self._under_way[0].transaction.stage is not _HANDED_OVER:
+        if self.under_way and self.under_way[0].transaction.stage is not _HANDED_OVER:
             return self._fail(_behind(error), unsent)
         return []
 
     def _decided(self) -> M:
         """Take the oldest transaction, which the server's replies decided, out of the window."""
-        oldest = self._under_way[0].transaction
+        oldest = self.under_way[0].transaction
         if oldest.is_behind_dot and oldest.error is None and not oldest.was_ignored:
             self._traits.reads_behind_dot = True
         return self._finish()
 
     def _finish(self) -> M:
         """Take the oldest transaction, which is done, out of the window."""
-        submission = self._under_way.popleft()
+        submission = self.under_way.popleft()
         transaction = submission.transaction
         if transaction.transfer is not Transfer.DATA:
             self._unacknowledged -= submission.size or 0
@@ -460,7 +465,7 @@ class Window(Generic[M]):
         error = transaction.error
         self._was_refused = isinstance(error, MessageRefused)
         self._is_in_trouble = error is not None
-        if transaction.met_message_limit and self._finished > 1:
+        if error is not None and transaction.met_message_limit and self._finished > 1:
             self._finished -= 1
             self._note_limit()
             self._close("server takes no more messages on this connection")
@@ -479,12 +484,12 @@ class Window(Generic[M]):
 
     def _note_end(self, awaiting: Command | None) -> None:
         """Remember it if the first thing that was ever written behind an end of data ended the connection."""
-        if self._traits.reads_behind_dot is None and isinstance(awaiting, EndOfData) and len(self._under_way) > 1:
+        if self._traits.reads_behind_dot is None and isinstance(awaiting, EndOfData) and len(self.under_way) > 1:
             self._traits.reads_behind_dot = False
 
     def refuse_content(self) -> list[M]:
         """Say that the content of the newest cannot be sent after all; nothing else is under way then."""
-        self._under_way[-1].transaction.refuse_content()
+        self.under_way[-1].transaction.refuse_content()
         return [self._finish()]
 
     def _close(self, reason: str) -> None:
@@ -508,8 +513,8 @@ class Window(Generic[M]):
     def _fail(self, error: SMTPError, unsent: int, *, is_clean_end: bool = True) -> list[M]:
         is_clean_end = is_clean_end and not self._connection.has_unread and not isinstance(error, RemoteProtocolError)
         done = []
-        while self._under_way:
-            self._under_way[0].transaction.fail(error, unsent=unsent, is_clean_end=is_clean_end)
+        while self.under_way:
+            self.under_way[0].transaction.fail(error, unsent=unsent, is_clean_end=is_clean_end)
             done.append(self._finish())
             error = _behind(error)
         return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -44,9 +45,13 @@ class Deadline:
 
     def __init__(self, timeout: float | None = None) -> None:
         self._timeout = timeout
-        self._overall = math.inf if timeout is None else anyio.current_time() + timeout
+        self._task = _asyncio_task()
+        self._cancelling = 0 if self._task is None else self._task.cancelling()
+        #: The event loop's clock. anyio would look up what runs here each time that it is asked.
+        self._clock = anyio.current_time if self._task is None else self._task.get_loop().time
+        self._armed_at = self._clock()
+        self._overall = math.inf if timeout is None else self._armed_at + timeout
         self._armed = self._overall
-        self._armed_at = anyio.current_time()
         self._exact = math.inf  # of the wait that was armed last, until the next write: the scope's own is coarse
         #: The time, on the event loop's clock, by which the message that is waited for must be done.
         self.message_limit = math.inf
@@ -56,8 +61,6 @@ class Deadline:
         self._phase: str | None = None
         self._cause: Callable[[], Exception | None] | None = None
         self._parent: Deadline | None = None
-        self._task = _asyncio_task()
-        self._cancelling = 0 if self._task is None else self._task.cancelling()
         self.scope = anyio.CancelScope(deadline=self._overall)
 
     def within(self) -> Deadline:
@@ -77,7 +80,7 @@ class Deadline:
             phase: what to say it of.
             cause: returns what is known of the reason by then.
         """
-        self._armed_at = anyio.current_time()
+        self._armed_at = self._clock()
         deadline = min(self._armed_at + seconds, self._overall, self.message_limit, self.session_limit)
         self._exact = deadline
         self._reason = reason
@@ -94,6 +97,24 @@ class Deadline:
         self.session_limit = math.inf
         self._armed = self._exact = self.scope.deadline = min(self._overall, self.message_limit)
 
+    def is_proved(self, limit: float) -> bool:
+        """Return True if this call is not late, as far as can be told without an await; else `prove` it.
+
+        Args:
+            limit: as in `prove`.
+        """
+        now = self._clock()
+        return now - self._armed_at <= _MAX_STALL_SECONDS and self._is_in_time(now, limit)
+
+    def _is_in_time(self, now: float, limit: float) -> bool:
+        if now >= self._exact or now >= self._overall or now >= limit or now >= anyio.current_effective_deadline():
+            return False
+        if self._task is not None and self._task.cancelling() > self._cancelling:
+            return False
+        self._exact = math.inf
+        self._armed_at = now
+        return True
+
     async def prove(self, limit: float) -> None:
         """Return only if this call is not late, whatever the event loop has told it by now (rule R25).
 
@@ -103,19 +124,15 @@ class Deadline:
         Args:
             limit: the time, on the event loop's clock, by which the message itself must be done.
         """
-        now = anyio.current_time()
+        now = self._clock()
         if now - self._armed_at > _MAX_STALL_SECONDS:
             # `asyncio.timeout` is seen in no other way: one pass for its timer, one for what that does.
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
-            now = anyio.current_time()
-        own = min(self._exact, self._overall, limit)
-        is_cancelled = self._task is not None and self._task.cancelling() > self._cancelling
-        if now < own and now < anyio.current_effective_deadline() and not is_cancelled:
-            self._exact = math.inf
-            self._armed_at = now
+            now = self._clock()
+        if self._is_in_time(now, limit):
             return
-        if now >= own:
+        if now >= min(self._exact, self._overall, limit):
             if now >= limit:
                 self._armed = self.message_limit = limit
             elif now >= self._overall:
@@ -146,10 +163,11 @@ class Deadline:
         return error
 
 
-def silence(command: Command, seconds: float, *, is_tls: bool) -> str:
-    """Return what to say of a reply that did not come in time."""
-    if not isinstance(command, Greeting):
-        return f"no reply to {RULES[type(command)].verb} within {seconds:g} s"
+@lru_cache(maxsize=64)
+def silence(kind: type[Command], seconds: float, *, is_tls: bool) -> str:
+    """Return what to say of a reply to a command of this kind that did not come in time."""
+    if kind is not Greeting:
+        return f"no reply to {RULES[kind].verb} within {seconds:g} s"
     # Where TLS comes first, the server waits for the client.
     hint = "" if is_tls else '; if this port is for TLS from the start, pass tls="implicit"'
     return f"no greeting within {seconds:g} s{hint}"

@@ -57,6 +57,8 @@ _TRANSCRIPT_REPLIES: Final = 20
 #: A connection that was idle for longer may have ended without our notice.
 _MAX_REST_SECONDS: Final = 1.0
 
+_CONTENT, _HANDED_OVER = Stage.CONTENT, Stage.HANDED_OVER
+
 _T = TypeVar("_T")
 
 _numbers: Final = itertools.count(1)
@@ -64,6 +66,8 @@ _numbers: Final = itertools.count(1)
 
 class _Flight:
     """What goes into one write."""
+
+    __slots__ = "begun", "content_bytes", "limit", "octets", "outbounds"
 
     def __init__(self) -> None:
         self.octets: list[bytes] = []
@@ -77,25 +81,31 @@ class _Flight:
     def add(self, outbound: Outbound) -> None:
         """Add what this message has to write now."""
         transaction = outbound.transaction
-        if transaction.stage is Stage.HANDED_OVER:
+        stage = transaction.stage
+        if stage is _HANDED_OVER:
             return
         body = outbound.fitted_body
         whole = body.whole
-        octets = transaction.next_flight(whole)
-        if octets:
-            self.octets.append(octets)
-            self.outbounds.append(outbound)
-            if not outbound.has_begun:
-                outbound.has_begun = True
-                self.begun.append(outbound)
+        if stage is not _CONTENT:
+            octets = transaction.next_flight(whole)
+            if octets:
+                self.octets.append(octets)
+                self.outbounds.append(outbound)
+                if not outbound.has_begun:
+                    outbound.has_begun = True
+                    self.begun.append(outbound)
+            stage = transaction.stage
         if whole is None:
             return
-        if transaction.wants_content:
+        if stage is _CONTENT and transaction.wants_content:
             # A body has no line ending but CRLF, unless it goes octet for octet.
             self.octets.append(transaction.send_content(whole, last=True, is_normalized=not body.is_binary))
-        if outbound.transaction.stage is Stage.HANDED_OVER:
+            stage = transaction.stage
+        if stage is _HANDED_OVER:
             self.content_bytes += len(whole)
-            self.limit = outbound.limit if self.limit is None else min(self.limit, outbound.limit)
+            limit = outbound.limit
+            if self.limit is None or limit < self.limit:
+                self.limit = limit
 
 
 class Session:
@@ -329,16 +339,17 @@ class Session:
     async def _run(self, queue: Queue, deadline: Deadline) -> None:
         connection, window = self._connection, self.window
         has_rested = self.is_reused and time.monotonic() - self.idle_since > _MAX_REST_SECONDS
-        while len(window) or self._begin_next(queue, deadline, has_rested=has_rested):
+        under_way = window.under_way
+        while under_way or self._begin_next(queue, deadline, has_rested=has_rested):
             has_rested = False
             # What comes unasked comes first (rules R3, R8), and concerns the message that has just begun, too; behind a
             # failed write there is only reading (R24).
-            if not self._is_read_first and not (connection.awaiting is None and await self.has_unasked()):
+            if not self._is_read_first and (connection.owed or not await self.has_unasked()):
                 await self._write_next(queue, deadline)
-                if not len(window):  # the caller's content failed: nothing is owed
+                if not under_way:  # the caller's content failed: nothing is owed
                     continue
             await self._receive_next(queue, deadline)
-            if not len(window) and (window.must_close or self._is_read_first):
+            if not under_way and (window.must_close or self._is_read_first):
                 return
 
     @property
@@ -364,7 +375,7 @@ class Session:
         if outbound.timeout is not None:
             outbound.limit = anyio.current_time() + outbound.timeout
         window.begin(outbound, has_rested=has_rested)
-        if window.oldest is outbound:
+        if window.under_way[0] is outbound:
             deadline.message_limit = outbound.limit
         return True
 
@@ -373,12 +384,13 @@ class Session:
         window = self.window
         owed = self._connection.owed
         flight = _Flight()
-        newest = window.newest
+        under_way = window.under_way
+        newest = under_way[-1] if under_way else None
         while newest is not None:
             flight.add(newest)
             if not self._begin_next(queue, deadline):
                 break
-            newest = window.newest
+            newest = under_way[-1]
         if flight.octets:
             data = b"".join(flight.octets)
             self._held_back = len(data)
@@ -453,10 +465,12 @@ class Session:
         connection, window = self._connection, self.window
         is_anything: Literal[True] | None = None
         while True:
-            if not self._events and not connection.may_have_event:
-                return is_anything
-            if self._take_usual(queue, deadline):
-                is_anything = True
+            if not self._events:
+                if not connection.may_have_event:
+                    return is_anything
+                if not self._unsent and self._take_usual(queue, deadline):
+                    is_anything = True
+                    continue
             happened = self._next_event_at_hand()
             if happened is None:
                 return is_anything
@@ -473,10 +487,11 @@ class Session:
                 deadline.message_limit = math.inf if oldest is None else oldest.limit
 
     def _take_usual(self, queue: Queue, deadline: Deadline) -> bool:
-        """Take in, message by message, what is at hand as far as it is usual; return True if anything was."""
-        if self._events or self._unsent:
-            return False
-        window = self.window
+        """Take in, message by message, what is at hand as far as it is usual; return True if anything was.
+
+        Call it only where nothing that was written is unsent.
+        """
+        connection, window = self._connection, self.window
         taken = window.receive_usual()
         if taken is None:
             return False
@@ -490,10 +505,10 @@ class Session:
             if outbound is not None:
                 is_done = True
                 queue.finished(outbound)
-            taken = window.receive_usual()
+            taken = window.receive_usual() if connection.has_unread else None
         if is_done:
-            oldest = window.oldest
-            deadline.message_limit = math.inf if oldest is None else oldest.limit
+            under_way = window.under_way
+            deadline.message_limit = under_way[0].limit if under_way else math.inf
         return True
 
     # Octets and time
@@ -512,7 +527,7 @@ class Session:
             content_bytes = 0 if flight is None else flight.content_bytes
             self._tracer(FlightSent(connection=self.number, commands=commands, content_bytes=content_bytes))
         if flight is not None:
-            if flight.limit is not None:
+            if flight.limit is not None and not deadline.is_proved(flight.limit):
                 await deadline.prove(flight.limit)  # the last thing before the write: nothing comes between
             for outbound in flight.outbounds:
                 outbound.was_written = True
@@ -602,9 +617,12 @@ class Session:
         if command is None:
             deadline.arm(self._timeouts.command, "the server began a reply nobody asked for", "command")
         else:
-            rule = RULES[type(command)]
+            kind = type(command)
+            rule = RULES[kind]
             seconds: float = getattr(self._timeouts, rule.timeout)
-            deadline.arm(seconds, silence(command, seconds, is_tls=self.is_tls), rule.phase)
+            # mypy looks for the hash of an instance, not of the class.
+            reason = silence(kind, seconds, is_tls=self._connection.is_tls)  # type: ignore[arg-type]
+            deadline.arm(seconds, reason, rule.phase)
 
     # The end
 

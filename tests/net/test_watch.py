@@ -169,8 +169,9 @@ async def test_what_the_loop_has_read_belongs_to_the_next_who_asks(pair: Pair) -
     stream.rest()
     assert stream.is_stale()
     assert await stream.receive() == b"early"
-    stream.rest()
     assert not stream.is_stale()
+    assert await received_late(stream, peer, b"late") == [b"late"]
+    assert stream._socket.fileno() not in watched_descriptors()
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"])

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class Command:
     """What the server owes a reply to."""
 

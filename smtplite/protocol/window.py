@@ -51,6 +51,7 @@ MAX_UNACKNOWLEDGED_BYTES: Final = 262_144
 
 _CONNECTIONS_UNTIL_FORGOTTEN: Final = 16
 
+_ENDED: Final = (State.CLOSING, State.CLOSED)
 _HANDED_OVER: Final = Stage.HANDED_OVER
 _DONE: Final = Stage.DONE
 _NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
@@ -299,7 +300,7 @@ class Window(Generic[M]):
                 return False
             if not self._pipelining or not connection.extensions.pipelining:
                 return False
-        if self.must_close or self.is_spent or connection.state in (State.CLOSING, State.CLOSED):
+        if self.must_close or connection.state in _ENDED or self.is_spent:
             return False
         if not self.under_way:
             return True
@@ -318,7 +319,7 @@ class Window(Generic[M]):
         if not self._chunking or not self.under_way or not self.may_chunk:
             return True
         size = submission.size
-        if size is None or not self._fits_chunks(size):
+        if size is None or size > self._largest_chunks:
             return True  # with DATA: its content waits for the replies to all that is under way
         # A large one travels alone; so does one that has to wait for its own replies before its content.
         return (
@@ -352,24 +353,26 @@ class Window(Generic[M]):
         submission.begin(transaction)
         self.under_way.append(submission)
         self.begun += 1
-        self._mails += 2 if transaction.transfer is Transfer.PROOF else 1
-        if transaction.transfer is not Transfer.DATA:
+        transfer = transaction.transfer
+        self._mails += 2 if transfer is Transfer.PROOF else 1
+        if transfer is not Transfer.DATA:
             self._unacknowledged += submission.size or 0
         return transaction
 
-    def _fits_chunks(self, size: int | None) -> bool:
+    @property
+    def _largest_chunks(self) -> int:
         # What exceeds the size that the server announced, it may refuse without swallowing it.
-        return size is not None and size <= (self._connection.extensions.size or MAX_ONE_CHUNK_BYTES)
+        return self._connection.extensions.size or MAX_ONE_CHUNK_BYTES
 
     def _transfer(self, submission: Submission, *, is_cautious: bool) -> Transfer:
         if not self._chunking or not self.may_chunk:
             return Transfer.DATA
-        if not (submission.is_binary or self._fits_chunks(submission.size)):
+        size = submission.size
+        if not (submission.is_binary or (size is not None and size <= self._largest_chunks)):
             return Transfer.DATA
         if not self.is_proved:
             mailmax = self._connection.extensions.limits.mailmax
             return Transfer.PROOF if mailmax is None or self._mails + 2 <= mailmax else Transfer.DATA
-        size = submission.size
         fits_one = size is not None and size <= MAX_ONE_CHUNK_BYTES
         return Transfer.ONE_CHUNK if fits_one and not is_cautious else Transfer.CHUNKS
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import socket
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from smtplite import ConnectionLost, Outgoing
+from smtplite import Client, ConnectionLost, Outgoing
 from smtplite.net import SocketStream
+from tests.exhaustive import part
 
 from .dialogue import FIRST, SECOND, assert_next_arrives, client_at, failure_of, up_to
 from .server import Honest, Peer, Server, ehlo_reply
@@ -84,6 +86,38 @@ async def test_of_many_messages_those_behind_the_end_go_elsewhere(end: str, mode
                     outcomes = [delivery.error async for delivery in deliveries]
             assert outcomes == [None] * 3
             assert [message.content for message in honest.messages] == [SECOND, SECOND]
+
+
+@pytest.mark.exhaustive(keep=4)
+@pytest.mark.parametrize("many", [False, True])
+async def test_cancelled_at_any_turn_of_the_event_loop(many: bool, mode: str) -> None:
+    """R9, R10: whatever was being waited for, and whether or not the loop had read the reply."""
+    for count in part(range(100), keep=8):
+        honest = Honest()
+        results: list[object] = []
+
+        async def send(client: Client, results: list[object]) -> None:
+            if not many:
+                results.append(await client.send(FIRST))
+                return
+            messages = (Outgoing(FIRST) for _ in range(3))
+            async with client.send_many(messages, connections=1) as deliveries:
+                results += [delivery async for delivery in deliveries if delivery.error is None]
+
+        async with Server(*[inside(mode, honest)] * 2) as server:
+            async with client_at(server, **options_of(mode)) as client:
+                with anyio.fail_after(10):
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(send, client, results)
+                        for _ in range(count):
+                            await anyio.lowlevel.checkpoint()
+                        tasks.cancel_scope.cancel()
+                    receipt = await client.send(SECOND)
+                assert receipt.complete
+        contents = [message.content for message in honest.messages]
+        assert contents[-1:] == [SECOND]
+        assert len(results) <= contents.count(FIRST) <= (3 if many else 1)
+        assert len(contents) == contents.count(FIRST) + 1
 
 
 @pytest.mark.exhaustive(keep=4)

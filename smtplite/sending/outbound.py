@@ -168,7 +168,7 @@ class Outbound(Submission):
             failure = self.error or self.failure or error or ConnectionLost("not sent: its turn never came")
             self._say(self.completed(failure))
             raise failure from failure.__cause__
-        sets = {"accepted": prepared.recipients, "refused": {}} if is_accepted else self._sets()
+        sets: dict[str, Any] = {"accepted": prepared.recipients, "refused": {}} if is_accepted else self._sets()
         receipt = Receipt(
             **sets,
             reply=self.transaction.reply,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 from smtplite import __version__
-from smtplite.cli.terminal import UserError
+from smtplite.cli.terminal import HelpFormatter, UserError
 
 __all__ = ["full_parser", "main", "program"]
 
@@ -22,8 +22,8 @@ _COMMANDS: Final = {
     "send": "send messages from files, one or 100,000",
     "serve": "catch mail: a server for development",
     "demo": "send a message to a built-in server, and show the dialogue",
-    "job": "send the message of a job file, and print the first line of each reply",
-    "completion": "print what makes a shell complete smtplite's commands and options",
+    "job": "send the message of a job file, and print the replies",
+    "completion": "complete commands and options in your shell",
 }
 
 #: What a shell reports for a program that SIGPIPE or SIGINT ended.
@@ -44,6 +44,7 @@ def _parser(arguments: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str
         prog="smtplite",
         description="Send mail over SMTP, and see what the server says.",
         epilog="smtplite COMMAND --help says more, with an example.",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"smtplite {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")

@@ -21,10 +21,17 @@ __all__ = ["Attachment", "Reading", "decoded", "read", "text_of_html"]
 
 #: The fields that people look at, in this order.
 _SHOWN: Final = ("From", "Reply-To", "To", "Cc", "Subject", "Date")
-#: Of a message, what is looked at; and of a field, and how many parts.
+#: Of a message, what is looked at; and of its header section where nothing else is asked for; and how many parts.
 MAX_BYTES: Final = 8 * 1024 * 1024
-MAX_FIELD_CHARS: Final = 10_000
+MAX_LINES: Final = 150_000
+MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_PARTS: Final = 1_000
+#: Of a field, and of one with parameters: the stdlib's parser takes quadratic time for these.
+MAX_FIELD_CHARS: Final = 10_000
+MAX_PARAMETER_BYTES: Final = 2_000
+#: Of HTML, what is made text: the stdlib's parser takes quadratic time for some of it.
+MAX_HTML_CHARS: Final = 100_000
+_PARAMETERS: Final = re.compile(rb"^content-[a-z-]{1,30}[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
 _WORD: Final = re.compile(r"=\?(?P<charset>[^?\s]{1,60})\?(?P<way>[bBqQ])\?(?P<text>[^?\s]*)\?=")
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
 
@@ -71,15 +78,28 @@ class Reading:
         return next((text for known, text in self.fields if known == name), "")
 
 
-def read(content: bytes) -> Reading:
-    """Read a message."""
-    cut = len(content) > MAX_BYTES
+def read(content: bytes, *, only_header: bool = False) -> Reading:
+    """Read a message.
+
+    Args:
+        content: the message.
+        only_header: whether only the header section is of interest, which costs less.
+    """
+    looked_at = content[: MAX_HEADER_BYTES if only_header else MAX_BYTES]
+    if only_header:
+        looked_at = looked_at.partition(b"\r\n\r\n")[0]
+    lines = looked_at.split(b"\n", MAX_LINES)
+    if len(lines) > MAX_LINES:
+        looked_at = b"\n".join(lines[:MAX_LINES])
     try:
-        message = email.message_from_bytes(content[:MAX_BYTES], policy=email.policy.compat32)
+        clipped = _PARAMETERS.sub(lambda match: match[0][:MAX_PARAMETER_BYTES], looked_at)
+        message = email.message_from_bytes(clipped, policy=email.policy.compat32)
         reading = _read(message)
     except Exception as error:  # noqa: BLE001 (whatever the stdlib's parser meets in what anybody may have written)
         return Reading(problem=f"cannot be read as a message: {type(error).__name__}")
-    return attrs.evolve(reading, problem=f"only its first {MAX_BYTES:,} bytes were read") if cut else reading
+    if only_header or len(looked_at) == len(content):
+        return reading
+    return attrs.evolve(reading, problem=f"only its first {len(looked_at):,} bytes were read")
 
 
 def _read(message: Message) -> Reading:
@@ -254,9 +274,12 @@ def text_of_html(html: str) -> str:
     """Return what a page says, roughly: for a terminal, where the page cannot be shown."""
     stripper = _Stripper()
     try:
-        stripper.feed(html)
-        stripper.close()
+        stripper.feed(html[:MAX_HTML_CHARS])
+        if len(html) <= MAX_HTML_CHARS:
+            stripper.close()
     except AssertionError:  # the stdlib's parser gives up on some declarations, such as "<![x"
         stripper.pieces.append("\n(the rest of the HTML cannot be read)")
+    if len(html) > MAX_HTML_CHARS:
+        stripper.pieces.append("\n(the rest of the HTML is not shown)")
     lines = [line.strip() for line in "".join(stripper.pieces).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

@@ -47,7 +47,7 @@ def show_message(
         style: how much is shown: one of STYLES.
         paint: colours, if the terminal has any.
     """
-    reading = read(message.content)
+    reading = read(message.content, only_header=style != "text")
     facts = [
         f"{message.sender or '<>'} -> {_named(message.recipients)}",
         f'"{reading.field("Subject")}"',
@@ -78,7 +78,7 @@ def show_refusal(message: RefusedMessage, *, style: str = "text", strict: bool =
     decisive = message.decisive
     refused = _named((*message.recipients, *message.refused_recipients))
     facts = ["no message" if message.sender is None else f"{message.sender or '<>'} -> {refused or 'nobody'}"]
-    reading = read(message.content)
+    reading = read(message.content, only_header=style != "text")
     if reading.field("Subject"):
         facts.append(f'"{reading.field("Subject")}"')
     yield f"{_now()} {paint('refused', 'bad')}  {paint(printable('  '.join(facts)), 'bold')}"

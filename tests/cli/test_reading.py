@@ -99,6 +99,28 @@ def test_what_is_too_large_is_read_in_part(monkeypatch: pytest.MonkeyPatch) -> N
     assert (shown.field("Subject"), shown.problem) == ("hello", "only its first 30 bytes were read")
 
 
+def test_only_the_header_section_is_read_where_nothing_else_is_asked_for() -> None:
+    shown = read(b"Subject: hello\r\n\r\n" + b"x" * 100, only_header=True)
+    assert (shown.field("Subject"), shown.text, shown.problem) == ("hello", "", None)
+
+
+def test_lines_without_end_are_read_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_LINES", 4)
+    shown = read(b"Subject: hello\r\n\r\n1\r\n2\r\n3\r\n")
+    assert (shown.text, shown.problem) == ("1\n2\r", "only its first 23 bytes were read")
+
+
+@pytest.mark.parametrize("repeated", [b"a=b; ", b'a="', b"; filename*1=b"])
+def test_parameters_without_end_take_no_time(repeated: bytes) -> None:
+    """The stdlib's parser would take minutes."""
+    assert read(b"Content-Type: text/plain; " + repeated * 100_000 + b"\r\n\r\nhi\r\n").problem is None
+
+
+def test_a_page_without_end_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_HTML_CHARS", 10)
+    assert text_of_html("<p>Hello, Grace</p>") == "Hello, \n(the rest of the HTML is not shown)".replace(", ", ",")
+
+
 def test_parts_without_end_are_no_trouble() -> None:
     parts = b"".join(
         b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (depth, depth) for depth in range(3_000)

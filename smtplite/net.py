@@ -368,7 +368,9 @@ def _begin_watch(sock: socket.socket) -> _Watch | None:
         task = asyncio.current_task()
     except RuntimeError:  # on trio
         return None
-    loop = None if task is None else task.get_loop()
+    if task is None:  # a callback, or trio as a guest
+        return None
+    loop = task.get_loop()
     return _Watch(sock, loop) if isinstance(loop, asyncio.SelectorEventLoop) else None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from email.headerregistry import Address
 from email.message import Message
 from functools import partial
@@ -15,24 +15,21 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import anyio.abc
 
-from smtplite.callbacks import pass_through
 from smtplite.elsewhere import METHODS, OPTIONS, explained
-from smtplite.errors import ConfigurationError, ServiceUnavailable, SMTPError
+from smtplite.errors import ConfigurationError, ServiceUnavailable
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope, Outgoing
-from smtplite.message.prepared import Prepared, is_large, prepare
+from smtplite.message.prepared import Prepared
 from smtplite.message.signing import Sign
-from smtplite.message.threads import in_thread
-from smtplite.options import Options, Security, Timeouts, TLSMode, check_number, check_timeout, options_of
+from smtplite.options import Options, Security, Timeouts, TLSMode, check_flag, check_number, check_timeout, options_of
 from smtplite.protocol.commands import Noop
 from smtplite.results import Receipt, ServerInfo
 from smtplite.sasl import Mechanism
 from smtplite.sending.deadline import Deadline
 from smtplite.sending.handshake import Opener, reply_of
-from smtplite.sending.outbound import Outbound
 from smtplite.sending.pool import Pool
-from smtplite.sending.raw import RawSession
+from smtplite.sending.raw import RawSession, RawSessions
 from smtplite.sending.session import Session
-from smtplite.sending.single import deliver
+from smtplite.sending.single import deliver, send_one
 from smtplite.sending.stream import Deliveries, Plan
 from smtplite.trace import Trace, Tracer
 
@@ -139,7 +136,8 @@ class Client:
             trace=trace,
         )
         self._tracer = Tracer(trace)
-        self._pool = Pool(Opener(self._options, self._tracer), self._options)
+        self._opener = Opener(self._options, self._tracer)
+        self._pool = Pool(self._opener, self._options)
 
     @classmethod
     def from_url(cls, url: str, **overrides: Any) -> Self:
@@ -230,34 +228,15 @@ class Client:
         deadline = Deadline(options.timeout if timeout is None else check_timeout(timeout))
         ready_within = check_timeout(ready_within, "ready_within")
         ready_at = math.inf if ready_within is None else anyio.current_time() + ready_within
-        ready = partial(prepare, message, sender=sender, recipients=recipients, envelope=envelope, sign=options.sign)
-        outbound: Outbound | None = None
-        error: SMTPError | None = None
-        try:
-            with deadline.scope:
-                # Read and checked before anything is sent; in a worker thread where the event loop would stand still.
-                prepared = await in_thread(ready, abandon_on_cancel=True) if is_large(message) else ready()
-                outbound = Outbound(prepared, self._tracer, require_all=require_all)
-                await prepared.check()
-                if options.rate_limit is not None:
-                    deadline.arm(math.inf, "", "rate limit")
-                    await pass_through(options.rate_limit)
-                await deliver(outbound, self._pool, deadline, ready_at=ready_at)
-        except SMTPError as raised:
-            error = raised
-        except BaseException:
-            if outbound is not None:
-                outbound.was_cancelled()
-            raise
-        finally:
-            if outbound is not None and outbound.prepared.reader is not None:
-                with anyio.move_on_after(options.timeouts.quit, shield=True):  # a stream of the caller's may hang
-                    await outbound.prepared.aclose()
-        if error is None and deadline.has_expired:
-            error = deadline.error()
-        if outbound is None:
-            raise error or deadline.error()
-        return outbound.result(error)
+        return await send_one(
+            message,
+            {"sender": sender, "recipients": recipients, "envelope": envelope},
+            partial(deliver, pool=self._pool, ready_at=ready_at),
+            options=options,
+            tracer=self._tracer,
+            deadline=deadline,
+            require_all=require_all,
+        )
 
     def send_many(
         self,
@@ -327,8 +306,7 @@ class Client:
         )
         return Deliveries(messages, self._pool, plan)
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[RawSession]:
+    def session(self, *, greeting_only: bool = False) -> AbstractAsyncContextManager[RawSession]:
         """Open a connection of its own, for commands that `send` does not know; it counts as one of the pool's.
 
         ::
@@ -339,25 +317,15 @@ class Client:
         It is greeted, inside TLS and authenticated as the client's others; at the end of the block it is closed, and
         never sends a message of `send`.
 
+        Args:
+            greeting_only: leave all that comes after the greeting (EHLO, STARTTLS, authentication) to the caller; with
+                ``tls="implicit"`` the greeting comes inside TLS.
+
         Raises:
             SMTPError: what `send` would raise before its first message.
         """
-        deadline = Deadline(self._options.timeout)
-        session: Session | None = None
-        with deadline.scope:
-            session = await self._pool.acquire(deadline, fresh=True, apart=True)
-        if session is None:
-            raise deadline.error()
-        try:
-            yield RawSession(session, self._options.timeout)
-        except BaseException:
-            session.abort("the block of session() failed")
-            raise
-        finally:
-            try:
-                await session.quit()
-            finally:
-                await self._pool.release(session)
+        check_flag("greeting_only", greeting_only)
+        return RawSessions(self._pool, self._opener, self._options, self._tracer, greeting_only=greeting_only)
 
     async def check(self) -> ServerInfo:
         """Connect, say hello, begin TLS, authenticate, and say what the server offers. Sends no message.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from smtplite.message.signing import Sign
     from smtplite.trace import Trace
 
-__all__ = ["Options", "Security", "TLSMode", "Timeouts", "check_number", "check_timeout", "options_of"]
+__all__ = ["Options", "Security", "TLSMode", "Timeouts", "check_flag", "check_number", "check_timeout", "options_of"]
 
 TLSMode: TypeAlias = Literal["implicit", "starttls", "none"]
 #: "verified": TLS, with a certificate that is verified and names the server; or a Unix socket, where nobody can listen.

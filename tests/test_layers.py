@@ -95,7 +95,8 @@ SENDING: list[set[str]] = [
     {"outbound"},
     {"session"},
     {"handshake", "pool", "items"},
-    {"single", "stream", "raw"},
+    {"single", "stream"},
+    {"raw"},
 ]
 ORDERS = {"smtplite.protocol": CORE, "smtplite.message": MESSAGE, "smtplite.sending": SENDING}
 

@@ -97,8 +97,13 @@ class Handshake:
     allow_insecure_auth: bool = False
     _token_sources: dict[int, TokenSource] = attrs.field(factory=dict, init=False, repr=False)
 
-    async def run(self, session: Session, deadline: Deadline) -> None:
+    async def run(self, session: Session, deadline: Deadline, *, greeting_only: bool = False) -> None:
         """Do all of it; on any failure the session is dead.
+
+        Args:
+            session: just opened.
+            deadline: of the whole call.
+            greeting_only: leave what comes after the greeting to the caller.
 
         Raises:
             ServiceUnavailable: the server takes no mail.
@@ -114,12 +119,14 @@ class Handshake:
             if greeting.is_negative:
                 raise ServiceUnavailable(f"server takes no mail: {greeting}", reply=greeting, phase="greeting")
             session.greeting = greeting.text
+            if greeting_only:
+                return
             await self._say_hello(session, deadline)
             if self.tls == "starttls":
-                await self._start_tls(session, deadline)
+                await self.start_tls(session, deadline)
                 await self._say_hello(session, deadline)
             if self.mechanisms:
-                await self._authenticate(session, deadline)
+                await self.authenticate(session, deadline, self.mechanisms)
         except BaseException as error:
             if isinstance(error, SMTPError):
                 error.transcript = session.transcript
@@ -129,8 +136,12 @@ class Handshake:
 
     # Hello
 
+    def domain_for(self, session: Session) -> Domain:
+        """Return who we say we are on this session."""
+        return self.local_domain or local_domain(session.local_address)
+
     async def _say_hello(self, session: Session, deadline: Deadline) -> None:
-        domain = self.local_domain or local_domain(session.local_address)
+        domain = self.domain_for(session)
         hello: Command = Lhlo(domain) if session.lmtp else Ehlo(domain)
         reply = reply_of(await session.ask(hello, deadline))
         if reply.code in (500, 502, 504) and not session.lmtp:  # it knows no extensions (RFC 5321 3.2)
@@ -148,7 +159,13 @@ class Handshake:
 
     # TLS
 
-    async def _start_tls(self, session: Session, deadline: Deadline) -> None:
+    async def start_tls(self, session: Session, deadline: Deadline) -> Reply:
+        """Ask for TLS, and begin it; return what the server said to STARTTLS.
+
+        Raises:
+            TLSError: it cannot be had; the session must be discarded.
+            ConnectionLost: the connection ended meanwhile; likewise.
+        """
         if "STARTTLS" not in session.extensions:
             raise TLSError('server does not offer STARTTLS: pass tls="none" to send in clear', phase="starttls")
         try:
@@ -161,6 +178,7 @@ class Handshake:
             reply = reply_of(event)
             raise TLSError(f"server refused STARTTLS: {reply}", reply=reply, phase="starttls")
         await self._begin_tls(session, deadline)
+        return event.reply
 
     async def _begin_tls(self, session: Session, deadline: Deadline) -> None:
         if self.tls_context is None:
@@ -172,21 +190,33 @@ class Handshake:
 
     # Authentication
 
-    async def _authenticate(self, session: Session, deadline: Deadline) -> None:
-        is_secure = session.is_tls or self.is_local
+    def is_secure(self, session: Session) -> bool:
+        """Return True if credentials may be sent on this session: nobody can listen, or the caller allowed it."""
+        return session.is_tls or self.is_local or self.allow_insecure_auth
+
+    async def authenticate(self, session: Session, deadline: Deadline, mechanisms: Sequence[sasl.Mechanism]) -> Reply:
+        """Authenticate by the first of these mechanisms that the server takes; return its last word.
+
+        Raises:
+            AuthenticationError: none leads in, or none may be tried.
+        """
         candidates = sasl.choose(
-            self.mechanisms, session.extensions.auth, is_secure=is_secure, allow_insecure=self.allow_insecure_auth
+            mechanisms,
+            session.extensions.auth,
+            is_secure=session.is_tls or self.is_local,
+            allow_insecure=self.allow_insecure_auth,
         )
         for mechanism in candidates:
             exchange, reply, was_challenged = await self._attempt(session, mechanism, deadline)
             if reply.is_positive:
-                return
+                break
             # "Not this one" is no "no": the same credentials may be tried by another mechanism (rule R15). A server
             # that does not know it says 500, 501 or 502 at once (QQ Mail: 502 to PLAIN, and takes LOGIN); later in the
             # exchange they mean something else.
             is_unusable = reply.code in (504, 534, 538) or (reply.code in (500, 501, 502) and not was_challenged)
             if not is_unusable or mechanism is candidates[-1]:
                 raise _refused(exchange, reply)
+        return reply
 
     async def _attempt(
         self, session: Session, mechanism: sasl.Mechanism, deadline: Deadline
@@ -266,8 +296,12 @@ class Opener:
             allow_insecure_auth=options.allow_insecure_auth,
         )
 
-    async def __call__(self, deadline: Deadline) -> Session:
+    async def __call__(self, deadline: Deadline, *, greeting_only: bool = False) -> Session:
         """Return a session that may send.
+
+        Args:
+            deadline: of the whole call.
+            greeting_only: leave what comes after the greeting to the caller.
 
         Raises:
             SMTPError: there is none to be had.
@@ -293,7 +327,7 @@ class Opener:
             timeouts=options.timeouts,
             tracer=self._tracer,
         )
-        await self.handshake.run(session, deadline)
+        await self.handshake.run(session, deadline, greeting_only=greeting_only)
         return session
 
 

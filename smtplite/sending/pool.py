@@ -37,8 +37,12 @@ _MAX_PAUSE_SECONDS: Final = 60.0
 class _Waiter:
     """Somebody who wants a session: is given one, or opens one, or is told an error."""
 
-    def __init__(self, owner: object, *, is_fresh: bool) -> None:
+    def __init__(
+        self, owner: object, *, is_fresh: bool, open_session: Callable[[Deadline], Awaitable[Session]]
+    ) -> None:
         self.owner = self if owner is None else owner
+        #: How it opens one.
+        self.open_session = open_session
         #: True if only a session that was never used before will do.
         self.is_fresh = is_fresh
         #: Set whenever there is something to look at: one of the below, or a place to open a session in.
@@ -194,7 +198,13 @@ class Pool:
         self._is_closed = False
 
     async def acquire(
-        self, deadline: Deadline, *, fresh: bool = False, apart: bool = False, owner: object = None
+        self,
+        deadline: Deadline,
+        *,
+        fresh: bool = False,
+        apart: bool = False,
+        owner: object = None,
+        open_session: Callable[[Deadline], Awaitable[Session]] | None = None,
     ) -> Session:
         """Return a session for the caller alone; give it back with `release`.
 
@@ -203,6 +213,7 @@ class Pool:
             fresh: open a new one, whatever is idle.
             apart: it will be kept for long, and not be given back to be used again: others do not wait for it.
             owner: for whom, if for one who wants several; see `is_wanted_beside`.
+            open_session: opens it in another way than usual; then it is `fresh` and `apart`.
 
         Raises:
             SMTPError: none can be had; nothing is lent.
@@ -212,7 +223,7 @@ class Pool:
             session = await self._take_idle()
             if session is not None:
                 return session
-        waiter = _Waiter(owner, is_fresh=fresh)
+        waiter = _Waiter(owner, is_fresh=fresh, open_session=open_session or self._open_session)
         self._queue.add(waiter)
         try:
             session = await self._acquire(waiter, deadline)
@@ -440,7 +451,7 @@ class Pool:
         async def run() -> None:
             try:
                 with within.scope:
-                    opened.append(await self._open_session(within))
+                    opened.append(await waiter.open_session(within))
                 if not opened:
                     failed.append(within.error())
             except anyio.get_cancelled_exc_class() as error:

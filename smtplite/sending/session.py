@@ -30,7 +30,7 @@ from smtplite.errors import (
 )
 from smtplite.net import Stream, TLSStream
 from smtplite.options import Timeouts
-from smtplite.protocol.commands import Command, Quit
+from smtplite.protocol.commands import Command, EndOfData, Quit
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import (
     ChallengeReceived,
@@ -160,6 +160,8 @@ class Session:
         #: True once it was given back: it may have ended since then without our notice.
         self.is_reused = False
         self.is_dead = False
+        #: True once `hand_over` began: what ends the session before the verdict leaves the delivery unknown.
+        self.was_handed_over = False
         if self._tracer.is_on:
             self._tracer(ConnectionOpened(connection=self.number, server=server))
 
@@ -256,6 +258,25 @@ class Session:
         for command in self._connection.pending:
             yield f"C: {command}"
 
+    @property
+    def timeouts(self) -> Timeouts:
+        """For each phase; others may be set at any time, for the waits that begin after that."""
+        return self._timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the connection is closed, or was closed by the server while nobody was waiting for it."""
+        return self.is_dead or (self._connection.awaiting is None and self._stream.is_stale())
+
+    @property
+    def state(self) -> State:
+        """What the replies read so far have made of the connection."""
+        return self._connection.state
+
     # One command
 
     async def ask(self, command: Command, deadline: Deadline) -> Event:
@@ -265,6 +286,20 @@ class Session:
         owed = self._connection.owed
         await self._write(self._connection.send(command), owed, deadline)
         return await self.next_event(deadline)
+
+    async def hand_over(self, content: bytes, deadline: Deadline) -> Event:
+        """Write all of the content of a DATA that was answered 354, and its end; return what comes back for it.
+
+        From the beginning of this write the message may have been delivered, however this ends.
+        """
+        connection = self._connection
+        owed = connection.owed
+        data = connection.send_content(content) + connection.send(EndOfData())
+        self.was_handed_over = True
+        await self._write(data, owed, deadline)
+        event = await self.next_event(deadline)
+        self.was_handed_over = False
+        return event
 
     async def next_event(self, deadline: Deadline) -> Event:
         """Return the next event, in order, waiting for it within its own time (rule R7)."""
@@ -333,7 +368,7 @@ class Session:
         while (event := self._take_event()) is not None:
             for outbound in self.window.receive(event[0], unsent=event[1]):
                 queue.finished(outbound)
-        for outbound in self.window.fail(error, unsent=self._unsent, is_our_own=is_our_own):
+        for outbound in self.window.fail(error, unsent=self.unsent, is_our_own=is_our_own):
             queue.finished(outbound)
 
     async def _run(self, queue: Queue, deadline: Deadline) -> None:
@@ -353,7 +388,7 @@ class Session:
                 return
 
     @property
-    def _unsent(self) -> int:
+    def unsent(self) -> int:
         """Octets at the end of all that was made to be written that certainly did not leave."""
         return self._stream.unsent + self._held_back
 
@@ -406,7 +441,7 @@ class Session:
             queue.begins(begun)
         except BaseException:
             # What was handed over before is owed its verdict.
-            while (oldest := self.window.oldest) is not None and oldest.transaction.has_left(self._unsent):
+            while (oldest := self.window.oldest) is not None and oldest.transaction.has_left(self.unsent):
                 await self._receive_next(queue, deadline)
             raise
 
@@ -468,7 +503,7 @@ class Session:
             if not self._events:
                 if not connection.may_have_event:
                     return is_anything
-                if not self._unsent and self._take_usual(queue, deadline):
+                if not self.unsent and self._take_usual(queue, deadline):
                     is_anything = True
                     continue
             happened = self._next_event_at_hand()
@@ -478,7 +513,7 @@ class Session:
             event, unsent = happened
             if type(event) is Disconnected:
                 self.abort("server closed the connection")
-                unsent = self._unsent
+                unsent = self.unsent
             done = window.receive(event, unsent=unsent)
             if done:
                 for outbound in done:
@@ -584,7 +619,7 @@ class Session:
         if event is None:
             return None
         self._note(event)
-        return event, self._unsent
+        return event, self.unsent
 
     def _take_event(self) -> tuple[Event, int] | None:
         """Return the next of the events that were read while a write had to wait."""

@@ -20,9 +20,13 @@ from smtplite.sync.deliveries import SyncDeliveries
 from smtplite.sync.loop import INTERRUPT_SECONDS, Call, Loop, shared_loop
 
 if TYPE_CHECKING:  # names for annotations alone
+    import ssl
+
+    from smtplite import Timeouts
     from smtplite.message import Prepared
     from smtplite.options import Security
-    from smtplite.protocol import Command, Extensions
+    from smtplite.protocol import Command, Domain, Extensions
+    from smtplite.sasl import Mechanism
     from smtplite.types import AnyMessage, AnyRecipients
 
 __all__ = ["SyncClient", "SyncSession", "begin", "run", "run_from_loop"]
@@ -260,7 +264,7 @@ class SyncClient:
         )
 
     @contextmanager
-    def session(self) -> Iterator[SyncSession]:
+    def session(self, *, greeting_only: bool = False) -> Iterator[SyncSession]:
         """Open a connection of its own, for commands that `send` does not know; see `Client.session`.
 
         ::
@@ -271,7 +275,7 @@ class SyncClient:
         Raises:
             SMTPError: what `send` would raise before its first message.
         """
-        manager = self._client.session()
+        manager = self._client.session(greeting_only=greeting_only)
         session = SyncSession(self, self._run(lambda _: manager.__aenter__()))
         try:
             yield session
@@ -321,6 +325,25 @@ class SyncSession:
         """The last commands and replies, secrets left out."""
         return self._session.transcript
 
+    @property
+    def local_domain(self) -> Domain:
+        """Who we say we are."""
+        return self._session.local_domain
+
+    @property
+    def is_open(self) -> bool:
+        """True unless the connection is closed, or the server closed it or spoke while nothing was asked."""
+        return self._session.is_open
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long each phase may take; set others, and they hold for what is called after that."""
+        return self._session.timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: Timeouts) -> None:
+        self._session.timeouts = timeouts
+
     def command(self, command: Command) -> Reply:
         """Send a command and return its reply, whatever it says; see `RawSession.command`.
 
@@ -331,9 +354,54 @@ class SyncSession:
             LocalProtocolError: the command is illegal now, or not one for a raw session; nothing was sent.
             SMTPError: as `RawSession.command`; the connection is of no further use.
         """
+        return self._do(lambda: self._session.command(command))
+
+    def start_tls(self, tls_context: ssl.SSLContext | None = None, tls_hostname: str | None = None) -> Reply:
+        """Begin TLS by STARTTLS; see `RawSession.start_tls`."""
+        return self._do(lambda: self._session.start_tls(tls_context, tls_hostname))
+
+    def authenticate(self, *mechanisms: Mechanism) -> Reply:
+        """Prove who we are; see `RawSession.authenticate`."""
+        return self._do(lambda: self._session.authenticate(*mechanisms))
+
+    def data(self, content: bytes) -> Reply:
+        """Send DATA and the content; see `RawSession.data`."""
+        return self._do(lambda: self._session.data(content))
+
+    def send(
+        self,
+        message: AnyMessage,
+        *,
+        sender: str | Address | None = None,
+        recipients: AnyRecipients | None = None,
+        envelope: Envelope | None = None,
+        require_all: bool = False,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Send one message over this connection; see `RawSession.send`."""
+        return self._do(
+            lambda: self._session.send(
+                message,
+                sender=sender,
+                recipients=recipients,
+                envelope=envelope,
+                require_all=require_all,
+                timeout=timeout,
+            )
+        )
+
+    def close(self) -> None:
+        """Close at once, without a word; idempotent."""
+
+        async def close() -> None:
+            self._session.close()
+
+        self._do(close)
+
+    def _do(self, action: Callable[[], Awaitable[_T]]) -> _T:
         if not self._is_ours:
             raise LocalProtocolError("session belongs to the process that this one was forked from: open another one")
-        return self._owner._run(lambda _: self._session.command(command))
+        return self._owner._run(lambda _: action())
 
 
 # In the loop

@@ -17,7 +17,7 @@ import trio
 
 import smtplite
 from smtplite import Client, Content, RawSession, SyncClient, SyncDeliveries, SyncSession
-from smtplite.protocol import Vrfy
+from smtplite.protocol import Ehlo, Mail, Rcpt, Vrfy
 from smtplite.testing import SMTPServer, ThreadedServer
 from smtplite.trace import MessageFinished, TraceEvent
 
@@ -139,6 +139,27 @@ def test_a_session_says_what_the_caller_says(server: ThreadedServer, client: Syn
         session.command(Vrfy("you@example.org"))
         raise ZeroDivisionError
     assert not server.connections[1].received.endswith(b"QUIT\r\n")
+
+
+def test_a_session_step_by_step() -> None:
+    with SMTPServer(tls="starttls", users={"me": "secret"}).in_thread() as server:
+        with SyncClient(server.host, server.port, tls="none") as client:
+            with client.session(greeting_only=True) as session:
+                session.timeouts = smtplite.Timeouts(command=20)
+                assert session.timeouts.command == 20
+                session.command(Ehlo(session.local_domain))
+                assert session.start_tls(server.ca_context()).code == 220
+                session.command(Ehlo(session.local_domain))
+                assert session.authenticate(smtplite.sasl.Plain("me", "secret")).code == 235
+                session.command(Mail("me@example.org"))
+                session.command(Rcpt("you@example.org"))
+                assert session.data(RAW).is_positive
+                assert session.send(RAW).complete
+                assert session.is_open
+                session.close()
+                assert not session.is_open
+    assert len(server.messages) == 2
+    assert not server.connections[0].received.endswith(b"QUIT\r\n")
 
 
 # Where it may be used

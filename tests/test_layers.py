@@ -63,6 +63,7 @@ ABOVE: dict[str, set[str]] = {
     "smtplite.sync": set(),
     "smtplite.oauth": set(),
     "smtplite.routes": set(),
+    "smtplite.compat": set(),
     "smtplite.contrib": {"smtplite.testing", "smtplite.sync"},
     "smtplite.cli": {"smtplite.testing"},
     "smtplite.__main__": {"smtplite.cli"},

@@ -1,0 +1,4 @@
+"""The names of other libraries over smtplite: change one import, and go on from there.
+
+`smtplite.compat.aiosmtplib` for programs that use aiosmtplib.
+"""

@@ -1,0 +1,5 @@
+"""`aiosmtplib.response`."""
+
+from smtplite.compat.aiosmtplib.values import SMTPResponse
+
+__all__ = ["SMTPResponse"]

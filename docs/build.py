@@ -71,6 +71,8 @@ PACKAGE: Final = DOCS.parent / "smtplite"
 FIELD_TABLE: Final = DOCS.parent / "tests" / "message" / "test_addresses.py"
 #: Where the table TROUBLES stands: what a route does when a relay fails.
 TROUBLE_TABLE: Final = DOCS.parent / "tests" / "routes" / "test_troubles.py"
+#: Where the tables of `smtplite.compat.aiosmtplib` stand: what differs from aiosmtplib, and each of its names.
+COMPAT_TABLE: Final = DOCS.parent / "tests" / "compat" / "differences.py"
 #: A longer address is shown without its middle.
 MAX_LITERAL_CHARACTERS: Final = 72
 
@@ -661,6 +663,27 @@ def goals() -> str:
     return table(("What", "Goal", "Measured by `--rows`"), rows)
 
 
+# Programs for aiosmtplib
+
+
+def compat_differences() -> str:
+    """Return the table of what differs from aiosmtplib, as the tests of smtplite.compat hold it."""
+    rows: dict[str, Sequence[str]] = _tables(COMPAT_TABLE, "DIFFERENCES")["DIFFERENCES"]
+    return table(("What the program meets", "aiosmtplib", "Here", "What to do"), rows.values())
+
+
+def compat_further() -> str:
+    """Return the table of what else differs."""
+    rows: list[Sequence[str]] = _tables(COMPAT_TABLE, "FURTHER")["FURTHER"]
+    return table(("What the program has", "aiosmtplib", "Here"), rows)
+
+
+def compat_names() -> str:
+    """Return the table of each name of aiosmtplib's."""
+    names: dict[str, tuple[str, str]] = _tables(COMPAT_TABLE, "NAMES")["NAMES"]
+    return table(("aiosmtplib", "Here", "With `Client`"), ((code(name), *row) for name, row in names.items()))
+
+
 # Examples
 
 
@@ -737,6 +760,9 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "troubles": troubles,
     "measured": measured,
     "goals": goals,
+    "compat-differences": compat_differences,
+    "compat-further": compat_further,
+    "compat-names": compat_names,
     "examples": examples,
     "rooms": rooms,
 }

@@ -41,6 +41,10 @@ _MAKERS: Final = {
         if isinstance(value, type) and issubclass(value, SMTPError)
     },
     "UserError": 0,
+    # of smtplite.compat.aiosmtplib
+    "SMTPException": 0,
+    "SMTPNotSupported": 0,
+    "SMTPServerDisconnected": 0,
     "extension_required": 1,
 }
 #: Errors of the standard library that are put into one of ours, as they are.

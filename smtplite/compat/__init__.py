@@ -2,3 +2,5 @@
 
 `smtplite.compat.aiosmtplib` for programs that use aiosmtplib.
 """
+
+__all__: list[str] = []

@@ -660,6 +660,18 @@ async def the_connection_ends_after_the_message(w: World) -> Any:
 
 
 @program(differs="unknown")
+async def quit_in_a_finally(w: World) -> Any:
+    """As fastapi-mail does: what `quit` raises stands in place of what `send_message` raised."""
+    w.server.reply("END_OF_DATA", b"", performs=True, close=True)
+    smtp = w.lib.SMTP(**w.at)
+    await smtp.connect()
+    try:
+        return await smtp.send_message(message())
+    finally:
+        await smtp.quit()
+
+
+@program(differs="unknown")
 async def no_verdict_comes(w: World) -> Any:
     w.server.hold("END_OF_DATA")
     return await w.lib.send(message(), timeout=0.1, **w.at)

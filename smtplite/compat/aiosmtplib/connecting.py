@@ -15,13 +15,14 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from smtplite import Client, RawSession, SMTPError, Timeouts
+from smtplite import Client, DeliveryUnknown, RawSession, SMTPError, Timeouts
 from smtplite.compat.aiosmtplib.exceptions import (
     SMTPException,
     SMTPHeloError,
     SMTPResponseException,
     SMTPServerDisconnected,
     SMTPTimeoutError,
+    still_unknown,
     translated,
 )
 from smtplite.compat.aiosmtplib.parts import command_of, parse_esmtp_extensions
@@ -138,6 +139,7 @@ class Connected:
         self._end: Callable[[None, None, None], Awaitable[object]] | None = None  # of the session's block
         self._context: ssl.SSLContext | None = None  # of the TLS in use
         self._in_exchange = False  # the server waits for the response to a challenge
+        self._unknown: SMTPException | None = None  # what the last connection was lost with
         # Made at the first use: it belongs to an event loop. Held from connect() to close().
         self._connecting: anyio.Semaphore | None = None
         self._is_held = False
@@ -282,6 +284,7 @@ class Connected:
             self._connecting = anyio.Semaphore(1)
         await self._connecting.acquire()
         self._is_held = True
+        self._unknown = None
         try:
             greeting = await self._open(self.timeout if timeout is Default.token else timeout)
             await self._begin_tls_if_wanted()
@@ -436,6 +439,8 @@ class Connected:
                 if not session.is_open and session is self._session:
                     self.close()
                 made = translated(error, sender=sender)
+                if isinstance(made, SMTPException) and isinstance(made, DeliveryUnknown):
+                    self._unknown = made
                 raise made from (error.__cause__ if made is error else error)
 
     async def _say(self, command: Command, timeout: Timeout = Default.token) -> SMTPResponse:
@@ -545,8 +550,12 @@ class Connected:
         """Say QUIT, and close the connection.
 
         Raises:
-            SMTPServerDisconnected: there is no connection.
+            SMTPServerDisconnected: there is no connection. If it was lost with a message whose delivery is unknown, it
+                says so, too: raised in a ``finally``, it stands in place of the error that said it first.
         """
+        if self._session is None and self._unknown is not None:
+            unknown, self._unknown = self._unknown, None
+            raise still_unknown(unknown) from unknown
         response = await self._say(Quit(), timeout)
         if response.code != SMTPStatus.closing:
             raise SMTPResponseException(*response)

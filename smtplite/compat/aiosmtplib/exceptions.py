@@ -43,6 +43,7 @@ __all__ = [
     "SMTPSenderRefused",
     "SMTPServerDisconnected",
     "SMTPTimeoutError",
+    "still_unknown",
     "translated",
 ]
 
@@ -207,6 +208,14 @@ def _unknown(error: DeliveryUnknown) -> SMTPException:
     unknown = cls(str(error))
     unknown.__dict__.update({name: value for name, value in vars(error).items() if name != "args"})
     return unknown
+
+
+def still_unknown(unknown: SMTPException) -> SMTPException:
+    """Return what `quit` raises after the connection was lost with a message whose delivery is unknown."""
+    again = _UnknownDisconnected(f"not connected: {unknown}")
+    again.__dict__.update({name: value for name, value in vars(unknown).items() if name != "message"})
+    again.__cause__ = unknown
+    return again
 
 
 def _service_unavailable(error: ServiceUnavailable, sender: str) -> SMTPException:

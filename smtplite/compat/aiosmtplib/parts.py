@@ -15,7 +15,7 @@ from email.utils import getaddresses, parseaddr
 from io import BytesIO
 from typing import Any, Final
 
-from smtplite import Envelope, MessageError, Recipient
+from smtplite import Envelope, Recipient
 from smtplite.compat.aiosmtplib.exceptions import SMTPNotSupported
 from smtplite.protocol import (
     Auth,
@@ -288,7 +288,7 @@ def command_of(parts: Sequence[bytes], *, in_exchange: bool) -> Command:
     if verb in ("MAIL", "RCPT"):
         path = _PATH.fullmatch(rest)
         if path is None:
-            raise MessageError(f"address {rest[:80]!r} has no place in {verb}: write FROM:<address>, or TO:<address>")
+            raise ValueError(f"address {rest[:80]!r} has no place in {verb}: write FROM:<address>, or TO:<address>")
         address = path["bare"] if path["quoted"] is None else path["quoted"]
         options = (path["options"] or "").split()
         return mail_command(address, options) if verb == "MAIL" else rcpt_command(address, options)

@@ -14,6 +14,7 @@ import attrs
 from smtplite.errors import (
     AuthenticationError,
     ConnectionLost,
+    DeliveryUnknown,
     LocalProtocolError,
     RemoteProtocolError,
     SMTPError,
@@ -31,6 +32,7 @@ from smtplite.protocol.commands import (
     Data,
     EndOfData,
     Greeting,
+    Rcpt,
     Rset,
     StartTls,
 )
@@ -83,6 +85,7 @@ class RawSession:
         self._handshake = handshake
         self._options = options
         self._tracer = tracer
+        self._recipients: list[str] = []  # accepted by hand, in the transaction under way
 
     # What it is
 
@@ -152,7 +155,13 @@ class RawSession:
         return await self._call(partial(self._ask, command))
 
     async def _ask(self, command: Command, deadline: Deadline) -> Reply:
-        return reply_of(await self._session.ask(command, deadline))
+        reply = reply_of(await self._session.ask(command, deadline))
+        if isinstance(command, Rcpt):
+            if reply.is_positive:
+                self._recipients.append(command.forward_path.address)
+        elif self._session.state is State.READY:
+            self._recipients.clear()
+        return reply
 
     async def start_tls(self, tls_context: ssl.SSLContext | None = None, tls_hostname: str | None = None) -> Reply:
         """Begin TLS by STARTTLS; the server's extensions are unknown after that: EHLO comes next.
@@ -212,7 +221,14 @@ class RawSession:
         """
         if self._session.lmtp:
             raise LocalProtocolError("data of a raw session is for SMTP: in LMTP each recipient has a reply; use send")
-        return await self._call(partial(self._data, content))
+        try:
+            return await self._call(partial(self._data, content))
+        except SMTPError as error:
+            if isinstance(error, DeliveryUnknown):
+                error.unknown = tuple(self._recipients)
+            else:
+                error.not_sent = tuple(self._recipients)
+            raise
 
     async def _data(self, content: bytes, deadline: Deadline) -> Reply:
         session = self._session
@@ -228,6 +244,9 @@ class RawSession:
             if session.unsent:  # the dot certainly never left
                 raise
             raise delivery_unknown(error) from error
+        finally:
+            if session.state is State.READY:  # the transaction is done
+                self._recipients.clear()
 
     async def send(
         self,
@@ -290,10 +309,10 @@ class RawSession:
             session.abort("a command was interrupted")
             raise
         timeout: SMTPError = deadline.error()
+        session.abort(str(timeout))
         if session.was_handed_over and not session.unsent:
             timeout = delivery_unknown(timeout)
         timeout.transcript = session.transcript
-        session.abort(str(timeout))
         raise timeout
 
     # Its end

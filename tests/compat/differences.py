@@ -32,6 +32,12 @@ DIFFERENCES: dict[str, tuple[str, str, str, str]] = {
         "tried once, by the best one; SCRAM is known, too",
         "nothing: fewer failures count against the account",
     ),
+    "cancelled": (
+        "a command after one that was cancelled, as by `asyncio.wait_for`",
+        "takes the reply to the cancelled one for its own",
+        "`SMTPServerDisconnected`: the connection is closed with the cancelled one",
+        "connect again",
+    ),
     "added-fields": (
         "a message object without Date or Message-ID",
         "sent without",
@@ -110,6 +116,7 @@ FURTHER: list[tuple[str, str, str]] = [
         "cannot happen: there is one transaction",
         "too many recipients go in several transactions; those not reached are in the returned dict, with code -1",
     ),
+    ("the same recipient twice", "RCPT twice", "RCPT once"),
     ("`SMTP.transport`, `SMTP.protocol`, `SMTP.loop`", "asyncio's", "not there"),
     ("`get_transport_info(key)`", "what asyncio knows", '"sslcontext" and "cipher"; None for all else'),
 ]

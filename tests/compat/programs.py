@@ -170,6 +170,12 @@ async def no_recipients(w: World) -> Any:
 
 
 @program()
+async def an_empty_list_of_recipients(w: World) -> Any:
+    async with w.lib.SMTP(**w.at) as smtp:
+        return await outcome(smtp.send_message(message(), recipients=[]))
+
+
+@program()
 async def a_subject_and_names_that_are_not_ascii(w: World) -> Any:
     return await w.lib.send(message(Subject="Grüße aus Köln", From=f"Jürgen <{ADA}>"), **w.at)
 
@@ -763,6 +769,34 @@ async def one_object_whose_tasks_each_connect(w: World) -> Any:
             await smtp.quit()
 
     return await asyncio.gather(*(task() for _ in range(3)))
+
+
+@program(differs="cancelled")
+async def a_command_after_a_cancelled_one(w: World) -> Any:
+    smtp = w.lib.SMTP(**w.at)
+    await smtp.connect()
+    hold = w.server.hold("NOOP")
+    cancelled = asyncio.create_task(smtp.noop())
+    await hold.wait(1)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    after = asyncio.create_task(outcome(smtp.vrfy(GRACE)))
+    await asyncio.sleep(0)
+    hold.release()
+    try:
+        return await after
+    finally:
+        smtp.close()
+
+
+@program()
+async def closed_while_another_task_waits(w: World) -> Any:
+    async with w.lib.SMTP(**w.at) as smtp:
+        hold = w.server.hold("NOOP")
+        tasks = [asyncio.create_task(outcome(smtp.noop())) for _ in range(2)]
+        await hold.wait(1)
+        smtp.close()
+        return [type(error).__name__ for error in await asyncio.gather(*tasks)]
 
 
 @program()

@@ -9,7 +9,7 @@ import pytest
 
 import smtplite
 from smtplite import Client, Timeouts, sasl
-from smtplite.protocol import Auth, AuthResponse, Ehlo, Mail, Noop, Rcpt
+from smtplite.protocol import Auth, AuthResponse, Ehlo, Mail, Noop, Rcpt, Rset
 from smtplite.testing import SMTPServer
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +139,23 @@ async def test_a_refused_content_is_a_reply(verb: str, reply: str) -> None:
         assert server.messages == []
 
 
+async def test_the_recipients_of_an_earlier_transaction_are_not_those_of_this_one() -> None:
+    async with SMTPServer() as server, client_of(server) as client, client.session() as session:
+        await transaction(session)
+        await session.data(RAW)
+        await session.command(Mail("me@example.org"))
+        await session.command(Rcpt("given.up@example.org"))
+        await session.command(Rset())
+        server.reply("END_OF_DATA", b"", close=True)
+        server.reply("RCPT", "550 5.1.1 no", to="nobody@example.org")
+        await session.command(Mail("me@example.org"))
+        await session.command(Rcpt("third@example.org"))
+        await session.command(Rcpt("nobody@example.org"))
+        with pytest.raises(smtplite.DeliveryUnknown) as caught:
+            await session.data(RAW)
+        assert caught.value.unknown == ("third@example.org",)
+
+
 async def test_content_needs_a_recipient() -> None:
     async with SMTPServer() as server, client_of(server) as client, client.session() as session:
         with pytest.raises(smtplite.LocalProtocolError):
@@ -153,6 +170,7 @@ async def test_a_connection_that_ends_behind_the_dot_leaves_the_delivery_unknown
         with pytest.raises(smtplite.DeliveryUnknown) as caught:
             await session.data(b"x: y\r\n\r\n")
         assert isinstance(caught.value.__cause__, smtplite.ConnectionLost)
+        assert (caught.value.unknown, caught.value.delivered) == (("you@example.org",), None)
         assert len(server.messages) == 1
 
 
@@ -160,8 +178,9 @@ async def test_a_connection_that_ends_before_the_content_is_certainly_not_delive
     async with SMTPServer() as server, client_of(server) as client, client.session() as session:
         server.reply("DATA", b"", close=True)
         await transaction(session)
-        with pytest.raises(smtplite.ConnectionLost):
+        with pytest.raises(smtplite.ConnectionLost) as caught:
             await session.data(b"x: y\r\n\r\n")
+        assert (caught.value.not_sent, caught.value.unknown) == (("you@example.org",), ())
 
 
 @pytest.mark.parametrize(("verb", "error"), [("DATA", smtplite.SMTPTimeout), ("END_OF_DATA", smtplite.DeliveryUnknown)])
@@ -172,8 +191,9 @@ async def test_silence_is_a_timeout_before_the_dot_and_unknown_after_it(
         server.hold(verb)
         await transaction(session)
         session.timeouts = Timeouts(data_init=0.05, end_of_data=0.05)
-        with pytest.raises(error):
+        with pytest.raises(error) as caught:
             await session.data(b"x: y\r\n\r\n")
+        assert caught.value.delivered is (None if verb == "END_OF_DATA" else False)
         assert not session.is_open
 
 

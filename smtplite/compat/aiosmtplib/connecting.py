@@ -26,6 +26,7 @@ from smtplite.compat.aiosmtplib.exceptions import (
     translated,
 )
 from smtplite.compat.aiosmtplib.parts import command_of, parse_esmtp_extensions
+from smtplite.compat.aiosmtplib.sockets import ConnectedSocket
 from smtplite.compat.aiosmtplib.values import (
     Default,
     SMTPResponse,
@@ -200,8 +201,6 @@ class Connected:
             SMTPServerDisconnected: there is no connection.
         """
         session = self._live()
-        if not self.is_connected:
-            raise SMTPServerDisconnected("not connected: the server closed the connection")
         if key == "sslcontext":
             return self._context
         if key == "cipher" and session.info.tls is not None:
@@ -336,9 +335,7 @@ class Connected:
         sock = self.sock
         if sock is None:
             raise SMTPException("there is no socket any more")
-        if sock.family == socket.AF_INET or sock.family == socket.AF_INET6:
-            return await anyio.abc.SocketStream.from_socket(sock)
-        return await anyio.abc.UNIXSocketStream.from_socket(sock)
+        return ConnectedSocket(sock)
 
     @property
     def _default_port(self) -> int:
@@ -422,16 +419,23 @@ class Connected:
     # Commands
 
     def _live(self) -> RawSession:
+        if self._session is not None and not self._session.is_open:
+            self.close()
+            raise SMTPServerDisconnected("not connected: the connection was lost, or closed by the server")
         if self._session is None:
             raise SMTPServerDisconnected("not connected: call connect first")
         return self._session
 
     async def _do(self, step: Callable[[RawSession], Any], timeout: Timeout, *, sender: Callable[[], str] = str) -> Any:
         """Do one step on the connection, when nobody else does; close it if the step ended it."""
-        session, turn = self._live(), self._turn
+        turn = self._turn
+        self._live()
         if turn is None:
             raise SMTPServerDisconnected("not connected: call connect first")
         async with turn:
+            session = self._live()  # others had it meanwhile
+            if turn is not self._turn:
+                raise SMTPServerDisconnected("not connected: closed while this waited for its turn")
             session.timeouts = _timeouts(self.timeout if timeout is Default.token else timeout)
             try:
                 return await step(session)

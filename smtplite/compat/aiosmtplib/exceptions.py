@@ -191,6 +191,20 @@ class _UnknownDisconnected(_Unknown, SMTPServerDisconnected):
 
 # The translation
 
+#: What smtplite's errors tell to pass, by its name here.
+_SETTINGS: Final = {
+    'tls="implicit"': "use_tls=True",
+    'tls="starttls"': "start_tls=True",
+    'tls="none"': "start_tls=False",
+}
+
+
+def _words(error: SMTPError) -> str:
+    text = str(error)
+    for native, here in _SETTINGS.items():
+        text = text.replace(native, here)
+    return text
+
 
 def _by_code(cls: type[SMTPResponseException], reply: Reply) -> SMTPResponseException:
     return cls(reply.code, response_text(reply))
@@ -205,7 +219,7 @@ def recipients_refused(refused: Mapping[str, Reply]) -> SMTPRecipientsRefused:
 
 def _unknown(error: DeliveryUnknown) -> SMTPException:
     cls = _UnknownTimeout if isinstance(error.__cause__, SMTPTimeout) else _UnknownDisconnected
-    unknown = cls(str(error))
+    unknown = cls(_words(error))
     unknown.__dict__.update({name: value for name, value in vars(error).items() if name != "args"})
     return unknown
 
@@ -221,7 +235,7 @@ def still_unknown(unknown: SMTPException) -> SMTPException:
 def _service_unavailable(error: ServiceUnavailable, sender: str) -> SMTPException:
     reply = error.reply
     if reply is None or (error.command is None and error.phase != "greeting"):  # a 421 that nobody asked for
-        return SMTPServerDisconnected(str(error))
+        return SMTPServerDisconnected(_words(error))
     if error.phase == "mail":
         return SMTPSenderRefused(reply.code, response_text(reply), sender)
     if error.phase == "rcpt":
@@ -243,7 +257,7 @@ def _tls_failed(error: TLSError) -> SMTPException:
     if error.reply is not None:
         return _by_code(SMTPResponseException, error.reply)
     cls = _CertificateRefused if isinstance(error.__cause__, ssl.SSLCertVerificationError) else _TLSFailed
-    return cls(str(error))
+    return cls(_words(error))
 
 
 def translated(error: SMTPError, *, sender: Callable[[], str] = str, is_connecting: bool = False) -> Exception:
@@ -264,7 +278,7 @@ def translated(error: SMTPError, *, sender: Callable[[], str] = str, is_connecti
         case DeliveryUnknown():
             made = _unknown(error)
         case ExtensionRequired():
-            made = SMTPNotSupported(str(error))
+            made = SMTPNotSupported(_words(error))
         case ServiceUnavailable():
             made = _service_unavailable(error, sender())
         case AuthenticationError() if reply is not None:
@@ -278,16 +292,16 @@ def translated(error: SMTPError, *, sender: Callable[[], str] = str, is_connecti
         case TLSError():
             made = _tls_failed(error)
         case SMTPTimeout() if is_connecting:
-            made = SMTPConnectTimeoutError(str(error))
+            made = SMTPConnectTimeoutError(_words(error))
         case SMTPTimeout():
-            made = SMTPReadTimeoutError(str(error))
+            made = SMTPReadTimeoutError(_words(error))
         case ConnectError():
-            made = SMTPConnectError(str(error))
+            made = SMTPConnectError(_words(error))
         case ConnectionLost():
-            made = SMTPConnectError(str(error)) if is_connecting else SMTPServerDisconnected(str(error))
+            made = SMTPConnectError(_words(error)) if is_connecting else SMTPServerDisconnected(_words(error))
         case RemoteProtocolError():
-            made = SMTPResponseException(SMTPStatus.invalid_response, str(error))
+            made = SMTPResponseException(SMTPStatus.invalid_response, _words(error))
         case _:
-            made = SMTPException(str(error))
+            made = SMTPException(_words(error))
     made.__cause__ = error
     return made

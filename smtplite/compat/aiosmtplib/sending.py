@@ -129,7 +129,7 @@ class SMTP(Speaking):
         author = first_author(message) if sender is None else sender
         given = [recipients] if isinstance(recipients, str) else recipients
         if given is not None and not given:
-            given = extract_recipients(message)
+            raise ValueError("recipients is empty: leave it out to take them from To, Cc and Bcc")
         if not options and not rcpt_options:
             wanted: dict[str, Any] = {"sender": author, "recipients": given}
         else:
@@ -150,6 +150,8 @@ class SMTP(Speaking):
         if turn is None:
             raise SMTPServerDisconnected("not connected: call connect first")
         async with turn:
+            if turn is not self._message_turn:
+                raise SMTPServerDisconnected("not connected: closed while this waited for its turn")
             await self._ehlo_or_helo_if_needed()
             try:
                 receipt: Receipt = await self._do(

@@ -273,8 +273,9 @@ async def the_next_message_goes_after_a_refusal(w: World) -> Any:
         w.server.reply("RCPT", "550 5.1.1 no", times=1)
         w.server.reply("MAIL", "451 4.3.0 later", sender="busy@example.org")
         first = await outcome(smtp.send_message(message()))
+        by_hand = await smtp.mail(ADA), await smtp.rset()
         second = await outcome(smtp.sendmail("busy@example.org", [GRACE], RAW))
-        return first, second, await smtp.send_message(message()), await smtp.mail(ADA), await smtp.rset()
+        return first, by_hand, second, await smtp.send_message(message()), await smtp.mail(ADA), await smtp.rset()
 
 
 # Connecting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import socket
 import ssl
 import subprocess
 import sys
@@ -200,6 +201,44 @@ async def test_no_error_shows_a_password() -> None:
                 await smtp.auth_plain("me", "wrong-one")
             assert "wrong-one" not in repr(caught.value)
             assert "wrong-one" not in repr(caught.value.__cause__)
+
+
+@pytest.mark.asyncio
+async def test_a_password_in_clear_is_refused_by_an_error_that_names_the_settings() -> None:
+    async with SMTPServer(users={"me": "secret"}, auth_in_clear=True) as server:
+        at: dict[str, Any] = {"hostname": server.host, "port": server.port}
+        with pytest.raises(
+            compat.SMTPException, match=r"^server offers no STARTTLS.* use_tls=True .*ALLOW_INSECURE_AUTH"
+        ):
+            await compat.SMTP(**at, username="me", password="secret").connect()
+        async with compat.SMTP(**at, start_tls=False) as smtp:
+            await smtp.ehlo()
+            for call in (
+                smtp.login("me", "secret"),
+                smtp.auth_login("me", "secret"),
+                smtp.execute_command(b"AUTH LOGIN"),
+            ):
+                with pytest.raises(
+                    compat.SMTPException, match=r"^a password is not sent in clear: .*ALLOW_INSECURE_AUTH"
+                ):
+                    await call
+            assert smtp.is_connected
+
+
+def test_an_error_names_the_settings_of_aiosmtplib() -> None:
+    native = smtplite.TLSError('server does not offer STARTTLS: pass tls="none" to send in clear')
+    assert str(exceptions.translated(native)) == "server does not offer STARTTLS: pass start_tls=False to send in clear"
+
+
+@pytest.mark.asyncio
+async def test_a_socket_of_the_programs_own_is_closed_with_the_connection() -> None:
+    async with SMTPServer() as server:
+        sock = socket.create_connection((server.host, server.port))
+        smtp = compat.SMTP(hostname=None, sock=sock, start_tls=False)
+        await smtp.connect()
+        assert smtp.is_connected
+        smtp.close()
+        assert sock.fileno() == -1
 
 
 # Parts

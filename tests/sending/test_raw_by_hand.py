@@ -156,6 +156,17 @@ async def test_the_recipients_of_an_earlier_transaction_are_not_those_of_this_on
         assert caught.value.unknown == ("third@example.org",)
 
 
+async def test_a_connection_that_ends_within_the_content_is_certainly_not_delivered() -> None:
+    """What the kernel never took did not leave: the dot was at its end."""
+    async with SMTPServer() as server, client_of(server) as client, client.session() as session:
+        server.reply("CONTENT", b"", after_bytes=100, close=True)
+        await transaction(session)
+        with pytest.raises(smtplite.ConnectionLost) as caught:
+            await session.data(b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 500_000)
+        assert caught.value.not_sent == ("you@example.org",)
+        assert server.messages == []
+
+
 async def test_content_needs_a_recipient() -> None:
     async with SMTPServer() as server, client_of(server) as client, client.session() as session:
         with pytest.raises(smtplite.LocalProtocolError):

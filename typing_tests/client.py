@@ -33,7 +33,7 @@ from smtplite import (
     Timeouts,
     compose,
 )
-from smtplite.protocol import Custom, Extensions, Limits, Vrfy
+from smtplite.protocol import Custom, Domain, Extensions, Limits, Vrfy
 from smtplite.types import AnyMessage, AnyRecipients, AttachmentLike, People, Person, TLSMode
 
 message = EmailMessage()
@@ -278,6 +278,16 @@ async def sessions(client: Client) -> None:
         assert_type(session.info, ServerInfo)
         assert_type(session.transcript, tuple[str, ...])
         await session.command("NOOP")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with client.session(greeting_only=True) as session:
+        assert_type(session.local_domain, Domain)
+        assert_type(session.is_open, bool)
+        session.timeouts = Timeouts(command=5)
+        assert_type(await session.start_tls(), Reply)
+        assert_type(await session.start_tls(ssl.create_default_context(), "mail.example"), Reply)
+        assert_type(await session.authenticate(smtplite.sasl.Plain("me", "secret")), Reply)
+        assert_type(await session.data(b""), Reply)
+        assert_type(await session.send(b"", sender="", recipients=["you@example.org"], timeout=5), Receipt)
+        session.close()
     await client.session()  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
 
 

@@ -68,6 +68,18 @@ DIFFERENCES: dict[str, tuple[str, str, str, str]] = {
         "`ValueError`; nothing is sent",
         "check what users type with `smtplite.protocol.ForwardPath.parse`",
     ),
+    "encoded-addresses": (
+        'addresses within `Header("Name <address>", "utf-8")`',
+        "encoded with the name: readers see a name, and no address",
+        "only the name is encoded",
+        "nothing",
+    ),
+    "no-address": (
+        "a From, To or Cc that is not ASCII and holds no address, such as a name alone",
+        "sent, where `sender=` and `recipients=` are given",
+        "`ValueError`; nothing is sent",
+        "write `Name <address>`",
+    ),
     "nul": (
         "a NUL in the message",
         "sent: the server may refuse it, or cut the message there",

@@ -11,6 +11,7 @@ import base64
 import copy
 import pickle
 import socket
+from email.header import Header
 from email.message import EmailMessage
 from email.mime.application import MIMEApplication
 from email.mime.multipart import MIMEMultipart
@@ -178,6 +179,41 @@ async def an_empty_list_of_recipients(w: World) -> Any:
 @program()
 async def a_subject_and_names_that_are_not_ascii(w: World) -> Any:
     return await w.lib.send(message(Subject="Grüße aus Köln", From=f"Jürgen <{ADA}>"), **w.at)
+
+
+@program()
+async def header_objects_and_names_of_before(w: World) -> Any:
+    made = MIMEText("<p>Grüße</p>", "html", "utf-8")
+    made["Subject"] = Header("Grüße aus Köln", "utf-8")  # type: ignore[assignment]  # what it says takes less
+    made["From"] = formataddr((str(Header("Jürgen", "utf-8")), ADA))
+    made["To"] = formataddr(("Zoë", GRACE))
+    made["Date"], made["Message-ID"] = "Mon, 30 Nov 2026 12:00:00 +0000", "<1@example.org>"
+    return await w.lib.send(made, **w.at)
+
+
+@program(differs="encoded-addresses")
+async def addresses_in_header_objects(w: World) -> Any:
+    made = mime()
+    for name, text in (("From", f"Jürgen <{ADA}>"), ("To", GRACE)):
+        del made[name]
+        made[name] = Header(text, "utf-8")  # type: ignore[assignment]  # likewise
+    return await w.lib.send(made, **w.at)
+
+
+@program(differs="no-address")
+async def a_name_alone_in_from(w: World) -> Any:
+    made = mime()
+    made.replace_header("From", "Müller und Söhne")
+    return await w.lib.send(made, sender=ADA, recipients=[GRACE], **w.at)
+
+
+@program()
+async def several_headers_of_recipients(w: World) -> Any:
+    made = mime()
+    del made["To"]
+    made["To"] = f"{GRACE}, Alan <{ALAN}>"
+    made["Cc"] = "third@example.net"
+    return await w.lib.send(made, recipients=[GRACE, ALAN, "third@example.net", "hidden@example.net"], **w.at)
 
 
 @program()
@@ -438,6 +474,11 @@ async def who_we_say_we_are(w: World) -> Any:
         await smtp.ehlo(hostname="other.example.org")
     said = w.server.connections[0].received
     return b"EHLO client.example.org\r\n" in said, b"EHLO other.example.org\r\n" in said
+
+
+@program()
+async def a_port_out_of_an_environment_variable(w: World) -> Any:
+    return await w.lib.send(message(), hostname=w.server.host, port=str(w.server.port), use_tls=False)
 
 
 @program()

@@ -127,6 +127,19 @@ def address(theirs: Run, ours: Run) -> None:
     assert b"RCPT" not in ours.server.connections[0].received
 
 
+def encoded_addresses(theirs: Run, ours: Run) -> None:
+    assert ours.result == theirs.result
+    assert ours.messages[0][:2] == theirs.messages[0][:2]
+    assert ("from", f"Jürgen <{programs.ADA}>") in ours.messages[0][2][0]
+    assert ("from", f'"Jürgen <{programs.ADA}>"') in theirs.messages[0][2][0]  # a name of that spelling
+
+
+def no_address(theirs: Run, ours: Run) -> None:
+    assert len(theirs.messages) == 1
+    assert "ValueError" in ours.error["bases"]
+    assert ours.messages == []
+
+
 def nul(theirs: Run, ours: Run) -> None:
     assert theirs.result["class"] == "SMTPDataError"  # the testing server's answer to it
     assert "ValueError" in ours.result["bases"]
@@ -153,6 +166,8 @@ HOLDS: dict[str, Callable[[Run, Run], None]] = {
     "no-header": no_header,
     "eight-bit": not_supported,
     "address": address,
+    "encoded-addresses": encoded_addresses,
+    "no-address": no_address,
     "nul": nul,
     "options-not-offered": not_supported,
     "out-of-order": out_of_order,

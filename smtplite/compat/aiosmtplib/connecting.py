@@ -309,7 +309,7 @@ class Connected:
             options["socket_path"] = path.decode() if isinstance(path, bytes) else str(path)
         else:
             options["hostname"] = self.hostname or "localhost"
-            options["port"] = self._default_port if self.port is None else self.port
+            options["port"] = self._default_port if self.port is None else int(self.port)  # "587", of a variable
             options["source_address"] = self.source_address
         if self.use_tls:
             options["tls_context"] = self._context = await self._tls_context()

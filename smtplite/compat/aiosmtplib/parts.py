@@ -45,13 +45,14 @@ __all__ = [
     "extract_addresses",
     "extract_recipients",
     "extract_sender",
-    "first_author",
     "flatten_message",
     "mail_command",
     "parse_address",
     "parse_esmtp_extensions",
     "quote_address",
     "rcpt_command",
+    "recipients_of",
+    "sender_of",
 ]
 
 
@@ -124,16 +125,27 @@ def flatten_message(message: Message, /, *, utf8: bool = False, cte_type: str = 
     return octets.getvalue()
 
 
-def first_author(message: Message) -> str | None:
-    """Return the first of several authors, where nobody is named as the sender; None: smtplite finds the sender.
+def sender_of(message: Message) -> str | None:
+    """Return the sender where smtplite would not find it; None: it does.
 
-    smtplite refuses such a message, because it does not say who sends it; aiosmtplib takes the first.
+    It refuses a message of several authors that names no sender: aiosmtplib takes the first. And it does not look into
+    a `Header`, whose encoded words may hold anything.
     """
     prefix = _prefix(message)
-    authors = message[f"{prefix}From"]
-    if authors is None or "," not in str(authors) or message[f"{prefix}Sender"] is not None:
-        return None
-    return extract_sender(message)
+    field = message[f"{prefix}Sender"]
+    if field is None:
+        field = message[f"{prefix}From"]
+        is_several = field is not None and "," in str(field)
+    else:
+        is_several = False
+    return extract_sender(message) if is_several or isinstance(field, Header) else None
+
+
+def recipients_of(message: Message) -> list[str] | None:
+    """Return the recipients where smtplite would not find them, in a `Header`; None: it does."""
+    prefix = _prefix(message)
+    fields = [field for name in ("To", "Cc", "Bcc") for field in message.get_all(f"{prefix}{name}", [])]
+    return extract_recipients(message) if any(isinstance(field, Header) for field in fields) else None
 
 
 # Octets

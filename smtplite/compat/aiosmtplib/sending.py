@@ -22,7 +22,8 @@ from smtplite.compat.aiosmtplib.parts import (
     envelope_of,
     extract_recipients,
     extract_sender,
-    first_author,
+    recipients_of,
+    sender_of,
 )
 from smtplite.compat.aiosmtplib.speaking import Speaking
 from smtplite.compat.aiosmtplib.values import (
@@ -126,8 +127,10 @@ class SMTP(Speaking):
         """
         options = [option for option in mail_options or () if option.lower() not in _BY_ITSELF]
         rcpt_options = list(rcpt_options or ())
-        author = first_author(message) if sender is None else sender
+        author = sender_of(message) if sender is None else sender
         given = [recipients] if isinstance(recipients, str) else recipients
+        if given is None:
+            given = recipients_of(message)
         if given is not None and not given:
             raise ValueError("recipients is empty: leave it out to take them from To, Cc and Bcc")
         if not options and not rcpt_options:

@@ -116,7 +116,7 @@ async def said_by(server: SMTPServer, times: int = 2, **options: Any) -> list[st
                 port=server.port,
                 **options,
             )
-    assert all(warning.category is CompatWarning for warning in caught)
+    assert all(warning.category is CompatWarning and warning.filename == __file__ for warning in caught)
     return [str(warning.message).partition(":")[0] for warning in caught]
 
 

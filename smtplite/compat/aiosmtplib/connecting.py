@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import socket
 import ssl
@@ -62,7 +63,15 @@ _said: set[str] = set()
 def _say_once(setting: str, text: str) -> None:
     if setting not in _said:
         _said.add(setting)
-        warnings.warn(text, CompatWarning, stacklevel=2)
+        warnings.warn(text, CompatWarning, stacklevel=_level_of_caller())
+
+
+def _level_of_caller() -> int:
+    """Return how far up the stack the program stands, whose line the warning shows: await keeps it there."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("smtplite."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 @cache
@@ -346,6 +355,12 @@ class Connected:
     async def _tls_context(self) -> ssl.SSLContext:
         if self.tls_context is not None:
             return self.tls_context
+        if not self.validate_certs:
+            _say_once(
+                "validate_certs",
+                "validate_certs=False: whoever is between you and the mail server can read and change the mail, and "
+                "learn the password; pass cert_bundle= with the server's CA instead",
+            )
         return await anyio.to_thread.run_sync(self._make_context)  # it reads all CAs of the system
 
     def _make_context(self) -> ssl.SSLContext:
@@ -353,11 +368,6 @@ class Connected:
             return _usual_context()
         context = _new_context(self.cert_bundle)
         if not self.validate_certs:
-            _say_once(
-                "validate_certs",
-                "validate_certs=False: whoever is between you and the mail server can read and change the mail, and "
-                "learn the password; pass cert_bundle= with the server's CA instead",
-            )
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.client_cert is not None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from functools import cache
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import anyio
 import anyio.abc
@@ -97,7 +97,7 @@ class Connected:
     """
 
     #: Set it to True, on the class or on an object, to send a password unencrypted: where nobody can listen.
-    ALLOW_INSECURE_AUTH: ClassVar[bool] = False
+    ALLOW_INSECURE_AUTH: bool = False
 
     def __init__(
         self,

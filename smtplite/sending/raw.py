@@ -21,6 +21,7 @@ from smtplite.errors import (
     TLSError,
 )
 from smtplite.message.envelope import AnyMessage, AnyRecipients, Envelope
+from smtplite.message.prepared import Prepared
 from smtplite.options import Options, Timeouts, check_timeout
 from smtplite.protocol.commands import (
     Auth,
@@ -250,7 +251,7 @@ class RawSession:
 
     async def send(
         self,
-        message: AnyMessage,
+        message: AnyMessage | Prepared,
         *,
         sender: str | Address | None = None,
         recipients: AnyRecipients | None = None,

@@ -370,7 +370,7 @@ class SyncSession:
 
     def send(
         self,
-        message: AnyMessage,
+        message: AnyMessage | Prepared,
         *,
         sender: str | Address | None = None,
         recipients: AnyRecipients | None = None,

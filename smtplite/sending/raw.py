@@ -116,6 +116,11 @@ class RawSession:
         return not self._session.has_ended
 
     @property
+    def is_closed(self) -> bool:
+        """True once it was closed at our end: by `close`, or after what left the dialogue broken."""
+        return self._session.is_dead
+
+    @property
     def timeouts(self) -> Timeouts:
         """How long each phase may take; set others, and they hold for what is called after that."""
         return self._session.timeouts

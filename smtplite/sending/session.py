@@ -270,7 +270,11 @@ class Session:
     @property
     def has_ended(self) -> bool:
         """True if the connection is closed, or was closed by the server while nobody was waiting for it."""
-        return self.is_dead or (self._connection.awaiting is None and self._stream.is_stale())
+        if self.is_dead or self._connection.awaiting is not None:
+            return self.is_dead
+        if self.is_tls and self.state is State.HELLO:
+            return False  # session tickets may be waiting: they are no word of the server's
+        return self._stream.is_stale()
 
     @property
     def state(self) -> State:

@@ -336,6 +336,11 @@ class SyncSession:
         return self._session.is_open
 
     @property
+    def is_closed(self) -> bool:
+        """True once it was closed at our end."""
+        return self._session.is_closed
+
+    @property
     def timeouts(self) -> Timeouts:
         """How long each phase may take; set others, and they hold for what is called after that."""
         return self._session.timeouts

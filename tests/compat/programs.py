@@ -722,7 +722,10 @@ async def quit_in_a_finally(w: World) -> Any:
 @program(differs="unknown")
 async def no_verdict_comes(w: World) -> Any:
     w.server.hold("END_OF_DATA")
-    return await w.lib.send(message(), timeout=0.1, **w.at)
+    async with w.lib.SMTP(**w.at) as smtp:
+        await smtp.mail(ADA)
+        await smtp.rcpt(GRACE)
+        return await smtp.data(RAW, timeout=1)
 
 
 @program()
@@ -750,7 +753,8 @@ async def a_command_takes_too_long(w: World) -> Any:
 @program()
 async def mail_takes_too_long(w: World) -> Any:
     w.server.hold("MAIL")
-    return await w.lib.send(message(), timeout=0.1, **w.at)
+    async with w.lib.SMTP(**w.at) as smtp:
+        return await smtp.mail(ADA, timeout=0.05)
 
 
 @program()

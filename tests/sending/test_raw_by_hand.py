@@ -39,6 +39,7 @@ async def test_from_the_greeting_to_the_message_each_step_is_the_callers() -> No
             await begun(session)
             assert (await session.start_tls(server.ca_context())).code == 220
             assert not session.extensions
+            assert session.is_open  # whatever tickets of TLS have come
             await begun(session)
             assert session.info.tls is not None
             assert (await session.authenticate(sasl.Plain("me", "secret"))).code == 235
@@ -232,8 +233,10 @@ async def test_it_may_be_opened_and_closed_in_different_tasks() -> None:
 async def test_close_is_at_once_and_without_a_word() -> None:
     async with SMTPServer() as server, client_of(server) as client:
         async with client.session() as session:
+            assert not session.is_closed
             session.close()
             session.close()
+            assert session.is_closed
             assert not session.is_open
             for call in (session.command(Noop()), session.send(RAW), session.data(b"")):
                 with pytest.raises(smtplite.LocalProtocolError, match="closed"):

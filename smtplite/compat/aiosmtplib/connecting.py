@@ -429,9 +429,9 @@ class Connected:
     # Commands
 
     def _live(self) -> RawSession:
-        if self._session is not None and not self._session.is_open:
+        if self._session is not None and self._session.is_closed:
             self.close()
-            raise SMTPServerDisconnected("not connected: the connection was lost, or closed by the server")
+            raise SMTPServerDisconnected("not connected: the connection was lost")
         if self._session is None:
             raise SMTPServerDisconnected("not connected: call connect first")
         return self._session

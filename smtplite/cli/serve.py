@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import json
 import re
 import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,8 +17,10 @@ from smtplite.cli.files import check_file
 from smtplite.cli.server_options import PASSWORD_VARIABLE, password_of
 from smtplite.cli.showing import STYLES, show_message, show_refusal
 from smtplite.cli.terminal import HelpFormatter, Output, Paint, UserError, count, on_stop, plural, port, printable
+from smtplite.cli.web import options as web
 
 if TYPE_CHECKING:
+    from smtplite.cli.store import Store
     from smtplite.testing import ReceivedMessage, RefusedMessage, SMTPServer
 
 __all__ = ["add_to"]
@@ -44,7 +44,6 @@ _DROPS: Final = {
     "dot": ("END_OF_DATA",),
 }
 
-_ENVELOPES: Final = "envelopes.jsonl"
 
 _EPILOG: Final = f"""\
 Stop it with Ctrl-C. The password for --auth: {PASSWORD_VARIABLE}, or typed in.
@@ -70,11 +69,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         "--print",
         choices=STYLES,
         metavar="WHAT",
-        help="text, raw or summary (default: text; with --store: summary)",
+        help="text, raw or summary (default: text; with --store or --web: summary)",
     )
     parser.add_argument("--strict", action="store_true", help="refuse what breaks the protocol, and not only say so")
     parser.add_argument("--bare-lf", action="store_true", help="take lines that end in a bare LF")
     parser.add_argument("--store", type=Path, metavar="FOLDER", help="each message as NUMBER.eml")
+    web.add_to(parser)
     group = parser.add_argument_group("TLS and authentication")
     group.add_argument(
         "--tls",
@@ -108,15 +108,18 @@ def _run(options: argparse.Namespace) -> int:
     import anyio
 
     users = {} if options.auth is None else {options.auth: password_of(options.auth)}
-    store = None if options.store is None else _Store(options.store)
+    store = web.store_of(options)
     catcher = _Catcher(store, options.print or ("text" if store is None else "summary"), strict=options.strict)
     server = _server(options, users, catcher)
     with ExitStack() as stack:
         ca_file = stack.enter_context(_ca_file(options)) if options.tls != "none" and options.cert is None else None
-        return anyio.run(_serve, server, catcher, ca_file)
+        page = web.page_of(options, store)
+        if page is not None:
+            stack.callback(page.close)
+        return anyio.run(_serve, server, catcher, ca_file, page)
 
 
-async def _serve(server: SMTPServer, catcher: _Catcher, ca_file: Path | None) -> int:
+async def _serve(server: SMTPServer, catcher: _Catcher, ca_file: Path | None, page: web.Page | None) -> int:
     import anyio
 
     async with AsyncExitStack() as stack:
@@ -130,6 +133,10 @@ async def _serve(server: SMTPServer, catcher: _Catcher, ca_file: Path | None) ->
         catcher.say(f"listening: {server.url} (stop it with Ctrl-C)")
         if ca_file is not None:
             catcher.say(f"clients trust it with: {ca_file}")
+        if page is not None:
+            await page.start(tasks, server.url)
+            for line in page.lines():
+                catcher.say(line)
         if not _is_loopback(server.host):
             print("smtplite serve: other machines can reach it", file=sys.stderr)
         await anyio.sleep_forever()
@@ -238,7 +245,7 @@ class _Catcher:
         strict: whether the server is.
     """
 
-    def __init__(self, store: _Store | None, style: str, *, strict: bool = False) -> None:
+    def __init__(self, store: Store | None, style: str, *, strict: bool = False) -> None:
         self._store = store
         self._style = style
         self._strict = strict
@@ -264,7 +271,8 @@ class _Catcher:
         place = ""
         if self._store is not None:
             try:
-                place = str(self._store.add(message))
+                path = self._store.path(self._store.add(message))
+                place = "" if path is None else str(path)
             except OSError as error:
                 print(f"smtplite serve: cannot store a message: {error}", file=sys.stderr)
                 return "452 4.3.1 message cannot be stored"
@@ -278,6 +286,11 @@ class _Catcher:
         """Print a message that was refused, and why."""
         self._refused += 1
         self._forget()
+        if self._store is not None:
+            try:
+                self._store.add(message)
+            except OSError as error:
+                print(f"smtplite serve: cannot store a message that was refused: {error}", file=sys.stderr)
         for line in show_refusal(message, style=self._style, strict=self._strict, paint=self._paint):
             self._print(line)
 
@@ -299,39 +312,3 @@ class _Catcher:
         refused = f", {self._refused:,} refused" if self._refused else ""
         self.say(f"{plural(self._count, 'message')} accepted{refused}")
         self._output.check()
-
-
-class _Store:
-    """A folder of messages, byte for byte, and one JSON line for each envelope."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            numbers = [int(path.stem) for path in folder.glob("*.eml") if path.stem.isdecimal()]
-        except OSError as error:
-            raise UserError(f"cannot use {folder}: {error.strerror or error}") from None
-        self._number = max(numbers, default=0)
-
-    def add(self, message: ReceivedMessage) -> Path:
-        """Write a message; return where it stands.
-
-        Raises:
-            OSError: that failed.
-        """
-        self._number += 1
-        path = self._folder / f"{self._number:06}.eml"
-        with path.open("xb") as file:
-            file.write(message.content)
-        envelope = {
-            "file": path.name,
-            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "sender": message.sender,
-            "recipients": list(message.recipients),
-            "helo": message.helo,
-            "tls": message.tls,
-            "user": message.authenticated_as,
-        }
-        with (self._folder / _ENVELOPES).open("a", encoding="ascii") as file:
-            file.write(json.dumps(envelope) + "\n")
-        return path

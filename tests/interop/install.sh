@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Installs what the interop tests run, as root on Debian 12: Postfix, Dovecot, Chromium, which shows composed mail, curl
-# and swaks into the system; nodemailer, Exim, OpenSMTPD, Sendmail, Haraka and smtp-server below $SMTPLITE_SERVERS, by default ~/.cache/smtplite-servers. aiosmtpd comes with
-# the [test] extra. What is there already is left alone.
+# Installs what the interop tests run, as root on Debian 12: Postfix, Dovecot, Chromium, which shows composed mail and our
+# page, curl and swaks into the system; nodemailer, Exim, OpenSMTPD, Sendmail, Haraka, smtp-server and axe-core, which
+# looks at the page, below $SMTPLITE_SERVERS, by default ~/.cache/smtplite-servers. aiosmtpd comes with the [test] extra.
+# What is there already is left alone.
 #
 # A server that could not be installed is named, and the others are installed all the same; then the exit code is 1.
 set -uo pipefail
 
 SERVERS="${SMTPLITE_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/smtplite-servers}"
-NPM_PACKAGES=(haraka@3 smtp-server@3)
+NPM_PACKAGES=(haraka@3 smtp-server@3 axe-core@4)
 OLDEST_NODE=20
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
 

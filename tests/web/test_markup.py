@@ -29,7 +29,13 @@ LOGO = Attachment(name="logo.png", content_type="image/png", content_id="logo", 
         ("<link rel=preconnect href=//evil.example>", BASE + "<bgsound rel=preconnect href=//evil.example>"),
         ("<LINK\nrel=dns-prefetch>", BASE + "<bgsound\nrel=dns-prefetch>"),
         ("<link/rel=x><meta/x><base/x>", BASE + "<bgsound/rel=x><bgsound/x><bgsound/x>"),
-        ("<base href=https://evil.example target=_self>", BASE + "<bgsound href=https://evil.example target=_self>"),
+        (
+            "<base href=https://evil.example target=_self>",
+            BASE + "<bgsound href=https://evil.example target\u200b=_self>",
+        ),
+        ("<iframe src=//evil.example></iframe>x", BASE + "<noembed src=//evil.example></noembed>x"),
+        ("<frame src=//evil.example><frameset>", BASE + "<bgsound src=//evil.example><frameset>"),
+        ("<a target=_self href=x>on target = 5", BASE + "<a target\u200b=_self href=x>on target\u200b = 5"),
         ("<basefont><metal><links>", BASE + "<basefont><metal><links>"),
     ],
 )
@@ -124,6 +130,6 @@ def test_what_repeats_a_thousandfold_takes_a_moment(piece: str) -> None:
 def test_no_head_that_reaches_elsewhere_is_left(text: str) -> None:
     links_of(text, text)
     after = shown(text, [LOGO]).lower().removeprefix(BASE)
-    for name in ("link", "meta", "base"):
+    for name in ("link", "meta", "base", "frame", "iframe"):
         for end in " \n/>":
             assert f"<{name}{end}" not in after.replace(BASE, "")

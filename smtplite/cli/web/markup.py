@@ -1,8 +1,9 @@
 """HTML mail for a browser: what keeps it where it is, its pictures, and its links as text.
 
 What it must not do is forbidden by the headers of its response (`POLICY`), in a frame that is sandboxed as well. Here
-is what no header can forbid: Chromium opens a connection for ``<link rel=preconnect>`` whatever the policy says, and
-``<meta http-equiv=x-dns-prefetch-control>`` lets links be looked up. Both tell a sender that the mail was read.
+is what no header can forbid: Chromium opens a connection for ``<link rel=preconnect>``, for ``<iframe src>`` and for a
+click on a link with ``target=_self``, and only then finds that the policy lets it load nothing; and ``<meta
+http-equiv=x-dns-prefetch-control>`` lets links be looked up. All of them tell a sender that the mail was read.
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ _PICTURES: Final = {
     "image/bmp",
     "image/svg+xml",  # as a picture it runs nothing and loads nothing
 }
-#: Elements that are replaced by one that stands in the same places and does nothing: the rest keeps its structure.
-_REPLACED: Final = re.compile(r"<(?:link|meta|base)(?=[\s/>])", re.IGNORECASE)
+#: Elements that are replaced by others that stand in the same places and do nothing: the rest keeps its structure.
+_REPLACED: Final = re.compile(r"<(?:link|meta|base|frame)(?=[\s/>])|(</?)iframe(?=[\s/>])", re.IGNORECASE)
 _INERT: Final = "<bgsound"
+_INERT_FRAME: Final = "noembed"
+#: With a space of no width it is no attribute any more; in a text nobody sees it.
+_TARGET: Final = re.compile(r"(target)(?=\s*=)", re.IGNORECASE)
 _DOCTYPE: Final = re.compile(r"\ufeff?\s*<!doctype[^>]{0,200}>", re.IGNORECASE)
 #: A click on a link would replace the mail by an error. A new window it may not open: nothing happens.
 _BASE: Final = '<base target="_blank">'
@@ -92,7 +96,8 @@ def shown(markup: str, attachments: Iterable[Attachment]) -> str:
             uris[name] = f"data:{found.content_type};base64,{base64.b64encode(found.data).decode('ascii')}"
         return uris[name]
 
-    inert = _REPLACED.sub(_INERT, markup)
+    inert = _REPLACED.sub(lambda match: _INERT if match[1] is None else f"{match[1]}{_INERT_FRAME}", markup)
+    inert = _TARGET.sub("\\1\u200b", inert)
     start = _DOCTYPE.match(inert)
     place = 0 if start is None else start.end()  # before a doctype it would change how everything is laid out
     return inert[:place] + _BASE + (_CID.sub(picture, inert[place:]) if pictures else inert[place:])

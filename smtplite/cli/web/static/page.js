@@ -225,7 +225,7 @@ function start() {
     waiting = null;
     for (const change of late) apply(change);
     if (found) await find();
-    if (opened !== null && !known.has(opened)) close();
+    if (opened !== null && !known.has(opened) && pane.querySelector("article")) close();
     draw();
   }
 

@@ -163,7 +163,7 @@ function start() {
       part("time", when(message.time)),
       part("subject", message.subject || (message.size ? "(no subject)" : "(no content)")),
       badges,
-      part("to", `to ${message.recipients.join(", ") || message.to || "nobody"}${more > 0 ? ` and ${more} more` : ""}`),
+      part("to", message.refusal || `to ${message.recipients.join(", ") || message.to || "nobody"}${more > 0 ? ` and ${more} more` : ""}`),
     );
     return element;
   }
@@ -559,7 +559,8 @@ function start() {
     const all = shown();
     if (!all.length) return;
     const at = all.findIndex((message) => message.number === cursor);
-    const to = isFresh ? 0 : at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, at + by));
+    const from = at < 0 && by === 1 ? -1 : at < 0 && by === -1 ? all.length : Math.max(at, 0);
+    const to = isFresh ? 0 : Math.min(all.length - 1, Math.max(0, from + by));
     cursor = all[to].number;
     const top = to * rowHeight;
     if (top < list.scrollTop) list.scrollTop = top;

@@ -44,7 +44,6 @@ _DROPS: Final = {
     "dot": ("END_OF_DATA",),
 }
 
-
 _EPILOG: Final = f"""\
 Stop it with Ctrl-C. The password for --auth: {PASSWORD_VARIABLE}, or typed in.
 

@@ -387,7 +387,8 @@ def _number(request: Request, name: str, default: int | None) -> int | None:
 
 async def _explained(request: Request, error: Exception) -> Response:
     del request
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):  # Starlette gives us no other
+        raise error
     return _Json({"error": error.detail}, error.status_code, error.headers)
 
 

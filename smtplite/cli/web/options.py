@@ -42,10 +42,10 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--web-host", action="append", default=[], metavar="NAME", help="a name of this machine that browsers may use"
     )
     group.add_argument(
-        "--web-token", action="store_true", help=f"ask for a token: {_TOKEN_VARIABLE}, else a new one is printed"
+        "--web-token", action="store_true", help=f"ask for {_TOKEN_VARIABLE}, else for one that is printed"
     )
-    group.add_argument("--release-to", metavar="URL", help="the server that messages may be sent on to, one by one")
-    group.add_argument("--release-password-file", type=Path, metavar="FILE", help="of the user in that URL")
+    group.add_argument("--release-to", metavar="URL", help="the server that a message may be sent on to")
+    group.add_argument("--release-password", type=Path, metavar="FILE", help="of the user in that URL")
 
 
 def store_of(options: argparse.Namespace) -> Store | None:
@@ -66,7 +66,7 @@ def page_of(options: argparse.Namespace, store: Store | None) -> Page | None:
         UserError: an option is wrong, something is missing, or it cannot listen.
     """
     if options.web is None or store is None:
-        for name in ("web_host", "web_token", "release_to", "release_password_file"):
+        for name in ("web_host", "web_token", "release_to", "release_password"):
             if getattr(options, name):
                 raise UserError(f"--{name.replace('_', '-')} is for --web")
         if options.keep is not None and store is None:
@@ -90,7 +90,7 @@ def page_of(options: argparse.Namespace, store: Store | None) -> Page | None:
     secret = _token() if options.web_token else None
     release = None
     if options.release_to is not None:
-        connection = argparse.Namespace(user=None, password_file=options.release_password_file, mechanism=None)
+        connection = argparse.Namespace(user=None, password_file=options.release_password, mechanism=None, server=None)
         try:
             arguments = client_options(options.release_to, connection)
         except UserError as error:

@@ -62,6 +62,10 @@ _MARKUP: Final = {
     "links that leave": f"<a href='{TRAP}/a' target=_top>top</a> <a href='{TRAP}/b' target=_self>self</a> "
     f"<a href='{TRAP}/c' target=_parent>parent</a> <a href='{TRAP}/d' target=_blank>new</a> "
     f"<a href='{TRAP}/e' ping='{TRAP}/ping'>ping</a> <a href='{TRAP}/f' download>file</a>",
+    "svg that leaves": f"<svg width=300 height=90><a href='{TRAP}/svg'><text y=20>svg</text></a>"
+    f"<a xlink:href='{TRAP}/xlink' xlink:show=replace><text y=50>xlink</text></a></svg>"
+    f"<svg><a href='{TRAP}/set'><set attributeName=target to=_self fill=freeze /><text y=20>set</text></a></svg>"
+    f"<math><mtext href='{TRAP}/math'>math</mtext></math>",
     "a base elsewhere": f"<base href='{TRAP}/' target=_top><img src=pixel.gif><a href=x>x</a>",
     "links of the head": f"<link rel=preconnect href='{TRAP}'><link rel=dns-prefetch href='{TRAP}'>"
     f"<link rel=prefetch href='{TRAP}/pre'><link rel=preload as=image href='{TRAP}/load'>"

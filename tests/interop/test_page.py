@@ -572,8 +572,8 @@ def test_it_fits_and_axe_finds_nothing(width: int, scheme: str, catcher: Catcher
     def look(name: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         shot(page, f"{scheme}-{width}-{name}")
-        if width == 390 and name not in {"list", "html"}:
-            return  # what the others are made of is the same
+        if (width == 390 or scheme == "dark") and name in {"text", "attachments", "headers", "source"}:
+            return  # what they are made of is in the others
         found = page.evaluate(
             "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],"
             " iframes: false})"
@@ -610,6 +610,10 @@ def test_it_fits_and_axe_finds_nothing(width: int, scheme: str, catcher: Catcher
 # What others try
 
 
+#: Where a click of a person could do more than one of a script.
+BY_HAND = {"links that run", "links that leave", "forms", "a base elsewhere", "svg that leaves"}
+
+
 def test_hostile_mail_neither_runs_nor_loads_nor_leaves_nor_reaches_the_list(
     catcher: Catcher, open_page: Open, trap: Trap
 ) -> None:
@@ -636,14 +640,16 @@ def test_hostile_mail_neither_runs_nor_loads_nor_leaves_nor_reaches_the_list(
                 page.click("[data-do=show-html]")
             frame = handle.content_frame()
             frame.wait_for_url("**/html")
-            for element in frame.query_selector_all("a, button, input[type=image], summary")[:12]:
-                element.dispatch_event("click")
+            if name in BY_HAND:
+                for element in frame.query_selector_all("a, button"):
+                    element.click(force=True)
+            else:
+                frame.evaluate("document.querySelectorAll('a, input, summary').forEach((each) => each.click?.())")
             frame.evaluate("0")  # what the clicks began has begun
             assert [each.url for each in page.frames if each.parent_frame is page.main_frame] == [
                 f"{catcher.url}/api/v1/messages/{number}/html"
             ], name
-        for view in ("headers", "source", "attachments", "text"):
-            page.click(f"#tab-{view}")
+        page.evaluate("document.querySelectorAll('[role=tab]').forEach((tab) => tab.click())")
         page.focus("#list")
         assert page.url == f"{catcher.url}/messages/{number}", name
         assert HACKED not in page.title(), name

@@ -13,30 +13,33 @@ from smtplite.cli.web import markup as module
 from smtplite.cli.web.markup import links_of, shown
 from tests.exhaustive import examples
 
-BASE = '<base target="_blank">'
 LOGO = Attachment(name="logo.png", content_type="image/png", content_id="logo", data=b"PNG")
 
 
 @pytest.mark.parametrize(
     ("given_markup", "after"),
     [
-        ("<p>hi", BASE + "<p>hi"),
-        ("<!DOCTYPE html>\n<html><p>hi", "<!DOCTYPE html>" + BASE + "\n<html><p>hi"),
-        ('<img src="cid:logo">', BASE + '<img src="data:image/png;base64,UE5H">'),
-        ("<td background=CID:logo>", BASE + "<td background=data:image/png;base64,UE5H>"),
-        ("<p style='background: url(cid:logo)'>", BASE + "<p style='background: url(data:image/png;base64,UE5H)'>"),
-        ('<img src="cid:other">', BASE + '<img src="cid:other">'),
-        ("<link rel=preconnect href=//evil.example>", BASE + "<bgsound rel=preconnect href=//evil.example>"),
-        ("<LINK\nrel=dns-prefetch>", BASE + "<bgsound\nrel=dns-prefetch>"),
-        ("<link/rel=x><meta/x><base/x>", BASE + "<bgsound/rel=x><bgsound/x><bgsound/x>"),
+        ("<p>hi", "<p>hi"),
+        ("<!DOCTYPE html>\n<html><p>hi", "<!DOCTYPE html>\n<html><p>hi"),
+        ('<img src="cid:logo">', '<img src="data:image/png;base64,UE5H">'),
+        ("<td background=CID:logo>", "<td background=data:image/png;base64,UE5H>"),
+        ("<p style='background: url(cid:logo)'>", "<p style='background: url(data:image/png;base64,UE5H)'>"),
+        ('<img src="cid:other">', '<img src="cid:other">'),
+        ("<link rel=preconnect href=//evil.example>", "<bgsound rel=preconnect href=//evil.example>"),
+        ("<LINK\nrel=dns-prefetch>", "<bgsound\nrel=dns-prefetch>"),
+        ("<link/rel=x><meta/x><base/x>", "<bgsound/rel=x><bgsound/x><bgsound/x>"),
         (
             "<base href=https://evil.example target=_self>",
-            BASE + "<bgsound href=https://evil.example target\u200b=_self>",
+            "<bgsound href=https://evil.example target=_self>",
         ),
-        ("<iframe src=//evil.example></iframe>x", BASE + "<noembed src=//evil.example></noembed>x"),
-        ("<frame src=//evil.example><frameset>", BASE + "<bgsound src=//evil.example><frameset>"),
-        ("<a target=_self href=x>on target = 5", BASE + "<a target\u200b=_self href=x>on target\u200b = 5"),
-        ("<basefont><metal><links>", BASE + "<basefont><metal><links>"),
+        ("<iframe src=//evil.example></iframe>x", "<noembed src=//evil.example></noembed>x"),
+        ("<frame src=//evil.example><frameset>", "<bgsound src=//evil.example><frameset>"),
+        ("<a target=_self href=x>", '<a target="_blank" target=_self href=x>'),
+        ("<svg><A/xlink:href=x>", '<svg><A target="_blank"/xlink:href=x>'),
+        ("<map><area\nhref=x>", '<map><area target="_blank"\nhref=x>'),
+        ("<abbr><article><a-b>", "<abbr><article><a-b>"),
+        ("<svg><animate x></animate><SET/>", "<svg><metadata x></metadata><metadata/>"),
+        ("<basefont><metal><links>", "<basefont><metal><links>"),
     ],
 )
 def test_what_is_shown(given_markup: str, after: str) -> None:
@@ -129,7 +132,7 @@ def test_what_repeats_a_thousandfold_takes_a_moment(piece: str) -> None:
 @given(st.text(alphabet="<>a='\" /hrefxlinkmtbs:cd&;\n", max_size=80))
 def test_no_head_that_reaches_elsewhere_is_left(text: str) -> None:
     links_of(text, text)
-    after = shown(text, [LOGO]).lower().removeprefix(BASE)
+    after = shown(text, [LOGO]).lower()
     for name in ("link", "meta", "base", "frame", "iframe"):
         for end in " \n/>":
-            assert f"<{name}{end}" not in after.replace(BASE, "")
+            assert f"<{name}{end}" not in after

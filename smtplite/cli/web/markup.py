@@ -2,7 +2,7 @@
 
 What it must not do is forbidden by the headers of its response (`POLICY`), in a frame that is sandboxed as well. Here
 is what no header can forbid: Chromium opens a connection for ``<link rel=preconnect>``, for ``<iframe src>`` and for a
-click on a link with ``target=_self``, and only then finds that the policy lets it load nothing; and ``<meta
+click on a link within the frame, and only then finds that the policy lets it load nothing; and ``<meta
 http-equiv=x-dns-prefetch-control>`` lets links be looked up. All of them tell a sender that the mail was read.
 """
 
@@ -48,11 +48,12 @@ _PICTURES: Final = {
 _REPLACED: Final = re.compile(r"<(?:link|meta|base|frame)(?=[\s/>])|(</?)iframe(?=[\s/>])", re.IGNORECASE)
 _INERT: Final = "<bgsound"
 _INERT_FRAME: Final = "noembed"
-#: With a space of no width it is no attribute any more; in a text nobody sees it.
-_TARGET: Final = re.compile(r"(target)(?=\s*=)", re.IGNORECASE)
-_DOCTYPE: Final = re.compile(r"\ufeff?\s*<!doctype[^>]{0,200}>", re.IGNORECASE)
-#: A click on a link would replace the mail by an error. A new window it may not open: nothing happens.
-_BASE: Final = '<base target="_blank">'
+#: A click on a link would replace the mail by an error. A new window it may not open: so nothing happens. Of two
+#: attributes of one name a browser takes the first; and links of SVG do not ask <base>.
+_LINK: Final = re.compile(r"<(a|area)(?=[\s/>])", re.IGNORECASE)
+_BLANK: Final = ' target="_blank"'
+#: What would give an attribute another value while the mail is shown, that one too.
+_ANIMATION: Final = re.compile(r"(</?)(?:set|animate(?:motion|transform|color)?)(?=[\s/>])", re.IGNORECASE)
 _CID: Final = re.compile(r"""cid:([^\s"'<>()&;]{1,250})""", re.IGNORECASE)
 
 _ANCHOR: Final = re.compile(r"<(?:a|area)(?=[\s/])", re.IGNORECASE)
@@ -97,10 +98,8 @@ def shown(markup: str, attachments: Iterable[Attachment]) -> str:
         return uris[name]
 
     inert = _REPLACED.sub(lambda match: _INERT if match[1] is None else f"{match[1]}{_INERT_FRAME}", markup)
-    inert = _TARGET.sub("\\1\u200b", inert)
-    start = _DOCTYPE.match(inert)
-    place = 0 if start is None else start.end()  # before a doctype it would change how everything is laid out
-    return inert[:place] + _BASE + (_CID.sub(picture, inert[place:]) if pictures else inert[place:])
+    inert = _ANIMATION.sub(r"\1metadata", _LINK.sub(lambda match: match[0] + _BLANK, inert))
+    return _CID.sub(picture, inert) if pictures else inert
 
 
 def _unquoted(name: str) -> str:

@@ -102,6 +102,16 @@ async def test_a_search_finds_the_words_of_html_mail(ask: Ask, store: Store) -> 
     assert (await client.get(f"{API}?search=style")).json()["total"] == 0
 
 
+async def test_what_was_deleted_is_forgotten_by_the_search_as_well(ask: Ask, store: Store) -> None:
+    site = Site(store)
+    store.add(received())
+    store.add(received())
+    await ask(site).get(f"{API}?search=invoice")
+    assert len(site.index) == 2
+    store.remove([1])
+    assert len(site.index) == 1
+
+
 async def test_whoever_waits_gets_the_message_that_comes(ask: Ask, store: Store) -> None:
     site = Site(store)
     client = ask(site)
@@ -324,7 +334,7 @@ async def test_what_became_of_each_recipient_is_told(ask: Ask, store: Store, des
 async def test_a_message_is_not_released_twice_at_the_same_time(ask: Ask, store: Store) -> None:
     store.add(received())
     async with SMTPServer() as server:
-        held = server.hold("END_OF_DATA")
+        held = server.hold("END_OF_DATA", times=1)
         client = ask(release=release_to(server))
         async with anyio.create_task_group() as tasks:
 

@@ -54,6 +54,10 @@ class Index:
         self._limiter = anyio.CapacityLimiter(1)
         store.listen(self._changed)
 
+    def __len__(self) -> int:
+        """Return how many messages were read."""
+        return len(self._texts)
+
     def _changed(self, change: Change) -> None:
         for number in change.removed:
             self._texts.pop(number, None)

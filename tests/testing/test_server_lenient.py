@@ -152,6 +152,8 @@ def test_a_strict_server_refuses_it(breach: Breach) -> None:
         ((EHLO, b"MAIL FROM:<Ann <ann@example.org>>\r\n"), 501),
         ((EHLO, b"MAIL FROM:Ann Lee <ann@example.org>\r\n"), 501),
         ((EHLO, b"MAIL FROM:<a@b.example><c@d.example>\r\n"), 501),
+        ((EHLO, b"MAIL FROM:<a<b@c.example>\r\n"), 501),
+        ((EHLO, b"MAIL FROM:a@b.example>\r\n"), 501),
         ((EHLO, b"MAIL FROM:\r\n"), 501),
         ((EHLO, b"MAIL TO:<ann@example.org>\r\n"), 501),
         ((EHLO, b"MAIL FROM:<ann@example.org> FOO=bar\r\n"), 555),

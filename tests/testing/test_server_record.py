@@ -137,6 +137,26 @@ def test_who_had_to_authenticate_is_named(path: bytes) -> None:
     assert list(message.refused_recipients) == ["bob@example.org"]
 
 
+def test_a_refused_mail_is_told_at_once() -> None:
+    assert only(talk(EHLO, MAIL, replies=(ScriptedReply("MAIL", "451 4.3.0 later"),))).decisive.at == "MAIL"
+
+
+def test_each_of_several_refused_messages_is_told() -> None:
+    refuses = ScriptedReply("END_OF_DATA", "451 4.3.0 later")
+    mailbox = talk(EHLO, MAIL, BOB, b"RSET\r\n", *MESSAGE, b"QUIT\r\n", b"", replies=(NO_BOB,))
+    assert [message.decisive.at for message in mailbox.refused] == ["RCPT", "RCPT"]
+    mailbox = talk(EHLO, *MESSAGE, *MESSAGE, b"QUIT\r\n", b"", replies=(refuses,))
+    assert [message.decisive.at for message in mailbox.refused] == ["END_OF_DATA", "END_OF_DATA"]
+
+
+@pytest.mark.parametrize("content", [(b"DATA\r\n", CONTENT + b".\r\n"), (b"BDAT 22 LAST\r\n" + CONTENT,)])
+def test_a_message_whose_verdict_is_lost_was_not_refused(content: tuple[bytes, ...]) -> None:
+    lost = ScriptedReply("END_OF_DATA", b"", performs=True, close=True)
+    mailbox = talk(EHLO, MAIL, BOB, *content, b"", replies=(lost,))
+    assert len(mailbox.messages) == 1
+    assert not mailbox.refused
+
+
 def test_a_message_refused_after_its_content_has_it() -> None:
     refuses = ScriptedReply("END_OF_DATA", "451 4.3.0 try again later")
     message = only(talk(EHLO, *MESSAGE, b"QUIT\r\n", b"", replies=(refuses,)))

@@ -54,6 +54,7 @@ def test_bash_completes_commands_options_choices_and_files(script: str, tmp_path
     assert "hello.eml" in complete(script, "smtplite send --results hel", tmp_path)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_understands_its_script(shell: str, run: Run, tmp_path: Path) -> None:
     ran = run("completion", shell)

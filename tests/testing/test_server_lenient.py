@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from smtplite.testing import ReceivedMessage, ServerConfig, ServerConnection, ServerQuirks, Violation
 from smtplite.testing.content import ContentCheck
 from smtplite.testing.rules import rule_of
+from tests.exhaustive import examples
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<ann@example.org>\r\n"
@@ -198,6 +199,7 @@ def test_a_bare_lf_ends_a_command_however_it_is_cut() -> None:
 # --- the header section
 
 
+@examples(200)
 @given(st.lists(st.sampled_from([b"a", b"\xe4", b"\r\n", b"\n", b"\r", b":"]), min_size=1).map(b"".join), st.data())
 def test_what_is_header_section_does_not_hang_on_how_it_is_cut(content: bytes, data: st.DataObject) -> None:
     header = re.split(rb"(?:^|\n)\r?\n", content, maxsplit=1)[0]

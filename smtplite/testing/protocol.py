@@ -1361,6 +1361,10 @@ class ServerConnection:
         extensions = self.config.extensions
         if self._is_extended and keyword in extensions.extra_parameters:
             return
+        # RFC 4954 section 5: whoever offers AUTH takes AUTH=, and may think nothing of it
+        is_auth = (verb, keyword) == ("MAIL", "AUTH") and value is not None
+        if is_auth and self._is_extended and offered_mechanisms(self.config, in_tls=True):
+            return
         parameter = PARAMETERS.get((verb, keyword))
         is_known = parameter is not None and parameter.is_offered(extensions)
         if parameter is None or not is_known or not self._is_extended or (parameter.needs_tls and self.tls is None):

@@ -175,6 +175,15 @@ def test_what_cannot_be_understood_is_refused_all_the_same(lines: Sequence[bytes
     assert not outcome.messages
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_who_offers_auth_takes_its_parameter_of_mail(strict: bool) -> None:
+    """RFC 4954 section 5. Without AUTH it is a parameter that nobody offered."""
+    line = MAIL[:-2] + b" AUTH=<>\r\n"
+    offered = talk(EHLO, line, config=ServerConfig(strict=strict, users={"ann": "secret"}, auth_in_clear=True))
+    assert (offered.codes, offered.violations) == ([250, 250], [])
+    assert talk(EHLO, line, config=ServerConfig(strict=strict)).codes == [250, 555]
+
+
 # --- bare LF, by a quirk
 
 BARE_LF = ServerConfig(strict=False, quirks=ServerQuirks(takes_bare_lf=True))

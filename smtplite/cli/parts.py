@@ -28,6 +28,10 @@ MAX_FIELD_CHARS: Final = 8192
 MAX_PARTS: Final = 1000
 MAX_NAME_CHARS: Final = 100
 
+#: Of a field with parameters: the stdlib's parser takes quadratic time for these.
+MAX_PARAMETER_BYTES: Final = 4096
+
+_PARAMETERS: Final = re.compile(rb"^content-[a-z-]{1,30}[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
 _HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
 _LINE_END: Final = re.compile(rb"\r?\n|\r")
 _FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:[ \t]*")
@@ -149,7 +153,8 @@ def read(content: bytes) -> Reading:
     markups: list[str] = []
     attachments: list[Attachment] = []
     try:
-        message = email.message_from_bytes(content, policy=email.policy.compat32)
+        clipped = _PARAMETERS.sub(lambda match: match[0][:MAX_PARAMETER_BYTES], content)
+        message = email.message_from_bytes(clipped, policy=email.policy.compat32)
         for number, part in enumerate(_leaves(message)):
             if number == MAX_PARTS:
                 problems.append(f"it has more than {MAX_PARTS:,} parts; the others are in its source")

@@ -124,13 +124,13 @@ def _as_text(reading: Reading, paint: Paint) -> Iterator[str]:
         yield f"  {paint('+', 'faint')} HTML, {len(reading.html.encode('utf-8', 'replace')):,} bytes ({made})"
     for attachment in reading.attachments:
         yield f"  {paint('+', 'faint')} {printable(_described(attachment))}"
-    if reading.problem is not None:
-        yield f"  {paint('!', 'warn')} {paint(reading.problem, 'warn')}"
+    for problem in reading.problems:
+        yield f"  {paint('!', 'warn')} {paint(printable(problem), 'warn')}"
 
 
 def _described(attachment: Attachment) -> str:
-    name = attachment.name or "(no name)"
-    return f"{name}  {attachment.type}, {attachment.size:,} bytes{' (inline)' if attachment.is_inline else ''}"
+    inline = " (inline)" if attachment.is_inline else ""
+    return f"{attachment.name}  {attachment.type}, {attachment.size:,} bytes{inline}"
 
 
 def _raw_lines(content: bytes) -> Iterator[str]:

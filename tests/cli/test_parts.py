@@ -158,3 +158,10 @@ def test_any_bytes_can_be_read(content: bytes) -> None:
 )
 def test_the_words_of_markup(markup: str, words: str) -> None:
     assert text_of_markup(markup) == words
+
+
+@pytest.mark.parametrize("repeated", [b"a=b; ", b'a="', b"; filename*1=b"])
+def test_parameters_without_end_take_no_time(repeated: bytes) -> None:
+    """The stdlib's parser would take minutes."""
+    content = b"Content-Type: text/plain; " + repeated * 100_000 + b"\r\n\r\nhi\r\n"
+    assert read(content).text == "hi\n"

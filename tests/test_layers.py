@@ -65,7 +65,7 @@ ABOVE: dict[str, set[str]] = {
     "smtplite.routes": set(),
     "smtplite.compat": set(),
     "smtplite.contrib": {"smtplite.testing", "smtplite.sync"},
-    "smtplite.cli": {"smtplite.testing"},
+    "smtplite.cli": {"smtplite.testing", "smtplite.routes"},
     "smtplite.__main__": {"smtplite.cli"},
 }
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from smtplite.client import Client
     from smtplite.message.envelope import Outgoing
     from smtplite.results import Delivery
+    from smtplite.routes import Route, RouteDeliveries
     from smtplite.sending.stream import Deliveries
 
 __all__ = ["add_to"]
@@ -91,7 +92,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and connect to nobody")
     parser.add_argument("--json", action="store_true", help="a JSON line for each recipient, then a summary")
-    add_server_options(parser)
+    add_server_options(parser, takes_several=True)
     parser.set_defaults(run=_run)
 
 
@@ -111,15 +112,7 @@ def _run(options: argparse.Namespace) -> int:
             return anyio.run(dry_run, options, known)
         results, known = (None, {}) if options.resume is None else _earlier(options.resume, options.results, stack)
         jobs, unknown = jobs_of(options, known)
-        arguments = client_options(url, options)
-        if options.rate is not None:
-            arguments["rate_limit"] = Pace(options.rate)
-        if options.connections is not None:
-            arguments["max_connections"] = options.connections
-        options.connections = arguments.setdefault("max_connections", _CONNECTIONS)  # the URL may say it, too
-        if options.chunking:
-            arguments["chunking"] = True
-        client = _client(arguments, options.ca)
+        client = _relays(url, options)
         # With --json, stdout is for programs
         say = partial(print, file=sys.stderr if options.json else sys.stdout)
         if unknown:
@@ -150,6 +143,30 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
 
 
+def _relays(url: str | None, options: argparse.Namespace) -> Client | Route:
+    """Return the client of the server, or the route over all of them, if there are several."""
+    servers: list[str | None] = options.server or [None]
+    options.server = None if url is None else servers[0]  # named in two ways: an error
+    pace = None if options.rate is None else Pace(options.rate)
+    clients, connections = [], []
+    for server in servers:
+        arguments = client_options(server if url is None else url, options)
+        if pace is not None:
+            arguments["rate_limit"] = pace
+        if options.connections is not None:
+            arguments["max_connections"] = options.connections
+        connections.append(arguments.setdefault("max_connections", _CONNECTIONS))  # the URL may say it, too
+        if options.chunking:
+            arguments["chunking"] = True
+        clients.append(_client(arguments, options.ca))
+    options.connections = min(connections)
+    if len(clients) == 1:
+        return clients[0]
+    from smtplite.routes import Route
+
+    return Route(clients)
+
+
 def _client(arguments: dict[str, Any], ca: Path | None) -> Client:
     from smtplite.client import Client
     from smtplite.errors import ConfigurationError
@@ -169,14 +186,14 @@ class _Work:
     """One run of the command.
 
     Args:
-        client: to the server.
+        client: to the server, or to several.
         jobs: what to send.
         options: of the command line.
         results: where to write down what is begun, and what became of each; None: nowhere.
     """
 
     def __init__(
-        self, client: Client, jobs: Sequence[Job], options: argparse.Namespace, results: Results | None
+        self, client: Client | Route, jobs: Sequence[Job], options: argparse.Namespace, results: Results | None
     ) -> None:
         self._client = client
         self._jobs = jobs
@@ -209,7 +226,7 @@ class _Work:
     async def _send(self) -> None:
         """Send, and write down all outcomes. What is raised is kept: the task group would put it into a group."""
         options = self._options
-        deliveries: Deliveries | None = None
+        deliveries: Deliveries | RouteDeliveries | None = None
         try:
             async with self._client:
                 try:
@@ -229,7 +246,7 @@ class _Work:
         except Exception as error:  # noqa: BLE001 (raised, or said, by _finish)
             self._error = self._error or error
 
-    async def _take(self, deliveries: Deliveries) -> None:
+    async def _take(self, deliveries: Deliveries | RouteDeliveries) -> None:
         """Write down the outcomes, until there are no more, we were asked to stop, or something is in the way.
 
         The block of `send_many` is left as by `break` in all these cases: what is under way still gets its verdict.

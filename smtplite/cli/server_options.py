@@ -85,10 +85,17 @@ def advice_on(reply: Reply | None) -> str:
     return " (authenticate: --user NAME, or smtp://NAME@... in the URL)"
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Add these options; the URL itself is each command's own."""
+def add_server_options(parser: argparse.ArgumentParser, *, takes_several: bool = False) -> None:
+    """Add these options; the URL itself is each command's own.
+
+    Args:
+        parser: of the command.
+        takes_several: --server may be given again, and is a list.
+    """
     group = parser.add_argument_group("the server, who we are there, and whom we trust")
-    group.add_argument("--server", metavar="URL", help=f"such as smtp://ada@mail.example.com; else ${_URL}")
+    again, action = ("; again: a relay more", "append") if takes_several else ("", "store")
+    help_text = f"such as smtp://ada@mail.example.com; else ${_URL}{again}"
+    group.add_argument("--server", action=action, metavar="URL", help=help_text)
     group.add_argument("--user", metavar="NAME", help="authenticate; or name the user in the URL")
     group.add_argument(
         "--password-file", type=Path, metavar="FILE", help=f"its first line; else {PASSWORD_VARIABLE}, else asked for"

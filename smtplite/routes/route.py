@@ -27,9 +27,10 @@ from smtplite.routes.member import Member
 from smtplite.routes.policies import Order, Policy
 from smtplite.routes.relays import Relay, Relays
 from smtplite.routes.routed import Routed
-from smtplite.routes.stream import Plan, RouteDeliveries
+from smtplite.routes.stream import RouteDeliveries
 from smtplite.routes.urls import parse
 from smtplite.routes.verdicts import Refusals, refusals_of
+from smtplite.routes.ways import Plan
 from smtplite.types import AnyMessage
 
 __all__ = ["RelayInfo", "Route", "RouteInfo"]
@@ -198,6 +199,7 @@ class Route:
             SMTPError: no relay works: what the first one said, with `hops` for what each said.
         """
         found: list[RelayInfo | None] = [None] * len(self._relays)
+        failures: list[Exception] = []
 
         async def look(relay: Relay) -> None:
             info, error = None, None
@@ -205,6 +207,8 @@ class Route:
                 info = await relay.member.check()
             except SMTPError as raised:
                 error = raised
+            except Exception as raised:  # noqa: BLE001 (raised below, by itself and not in a group)
+                failures.append(raised)
             else:
                 relay.breaker.make_due()
             found[relay.index] = _info(relay, info, error)
@@ -212,6 +216,8 @@ class Route:
         async with anyio.create_task_group() as tasks:
             for relay in self._relays:
                 tasks.start_soon(look, relay)
+        if failures:
+            raise failures[0]
         infos = tuple([info for info in found if info is not None])
         if all(info.error is not None for info in infos):
             raise _no_relay(infos)
@@ -359,11 +365,13 @@ class Route:
             raise ConfigurationError("messages is an iterable of messages, not one message: use send, or a list of one")
         if not isinstance(messages, (Iterable, AsyncIterable)):
             raise ConfigurationError(f"messages is an iterable of messages, not {type(messages).__name__}")
+        if on_begin is not None and not callable(on_begin):
+            raise ConfigurationError(f"on_begin is a function of a list of items, not {type(on_begin).__name__}")
         plan = Plan(
             connections=connections,
             in_flight=in_flight,
             require_all=require_all,
-            timeout=timeout,
+            timeout=timeout if timeout is None else _check_seconds("timeout", timeout),
             drain=_check_seconds("drain", drain),
             reconnect=_check_seconds("reconnect", reconnect),
             on_begin=on_begin,

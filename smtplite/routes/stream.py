@@ -17,12 +17,10 @@ from typing import Any, Final, Self, TypeVarTuple
 
 import anyio
 import anyio.abc
-import attrs
 
 from smtplite.errors import (
     ConfigurationError,
     ConnectionLost,
-    DeliveryUnknown,
     LocalProtocolError,
     MessageError,
     SMTPError,
@@ -36,8 +34,9 @@ from smtplite.routes.member import MemberDeliveries, stream_of
 from smtplite.routes.relays import Relay, Relays
 from smtplite.routes.routed import Routed
 from smtplite.routes.source import Source, prepared_of
+from smtplite.routes.ways import Plan, Way, untold, was_left
 
-__all__ = ["Plan", "RouteDeliveries"]
+__all__ = ["RouteDeliveries"]
 
 #: Outcomes that the caller may leave lying before no more is sent.
 _BACKLOG: Final = 256
@@ -48,54 +47,6 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _MAX_PAUSE_SECONDS: Final = 1.0
 
 _Ts = TypeVarTuple("_Ts")
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """How a stream is to be sent: the arguments of `Route.send_many`."""
-
-    connections: int | None
-    in_flight: int
-    require_all: bool
-    timeout: float | None
-    drain: float
-    reconnect: float
-    on_begin: Callable[[list[Any]], None] | None
-
-
-class _Way:
-    """What is on its way to one relay, and the source of its stream.
-
-    Args:
-        stream: the whole.
-        relay: the relay.
-    """
-
-    def __init__(self, stream: RouteDeliveries, relay: Relay) -> None:
-        self._stream = stream
-        self.relay = relay
-        #: Placed here, and not yet given.
-        self.waiting: deque[Routed] = deque()
-        #: Given to the stream of the member, which owes their outcomes.
-        self.given: dict[Prepared, Routed] = {}
-        #: True once the relay was tried by this stream.
-        self.was_tried = False
-
-    def __aiter__(self) -> AsyncIterator[Prepared]:
-        return self
-
-    async def __anext__(self) -> Prepared:
-        """Return what comes next; to be cancelled here loses nothing."""
-        routed = await self._stream.next_for(self)
-        if routed is None:
-            raise StopAsyncIteration
-        part = routed.part()
-        self.given[part] = routed
-        return part
-
-    def begins(self, parts: list[Prepared]) -> None:
-        """Take note that the first octets of these are about to be written."""
-        self._stream.begins([self.given[part] for part in parts])
 
 
 class RouteDeliveries:
@@ -111,7 +62,7 @@ class RouteDeliveries:
         self._relays = relays
         self._plan = plan
         self._source = Source(messages, _WAITING, self._call)
-        self._ways = [_Way(self, relay) for relay in relays]
+        self._ways = [Way(self, relay) for relay in relays]
         self._parked: deque[Routed] = deque()  # those that no relay takes at present
         self._open: set[Routed] = set()  # taken, and not decided
         self._in_work = 0  # items that are being read and checked
@@ -262,6 +213,8 @@ class RouteDeliveries:
         """Make an outcome of everything that was taken."""
         for way in self._ways:
             for routed in way.given.values():  # its stream said nothing of it
+                if routed.has_begun_here:
+                    self._relays.note(routed, way.relay, untold(routed))
                 self._decide(routed, self._left)
             way.given.clear()
             for routed in way.waiting:
@@ -276,7 +229,7 @@ class RouteDeliveries:
         self._call()
 
     @staticmethod
-    def _take_back_probe(routed: Routed, way: _Way) -> None:
+    def _take_back_probe(routed: Routed, way: Way) -> None:
         if routed.is_probe:
             routed.is_probe = False
             way.relay.breaker.give_back()
@@ -288,7 +241,7 @@ class RouteDeliveries:
 
     # Messages
 
-    async def next_for(self, way: _Way) -> Routed | None:
+    async def next_for(self, way: Way) -> Routed | None:
         """Return what a relay is to send next; None: nothing more, for now."""
         breaker = way.relay.breaker
         while not self._is_over and breaker.state != "open":
@@ -386,12 +339,12 @@ class RouteDeliveries:
 
     # Outcomes
 
-    def _note(self, way: _Way, delivery: Delivery) -> None:
+    def _note(self, way: Way, delivery: Delivery) -> None:
         """Take in what a member said of a message."""
-        routed = way.given.pop(delivery.item)  # type: ignore[arg-type]  # as all that it was given
-        result = delivery.receipt or delivery.error
-        if result is None:
-            result = DeliveryUnknown("relay did not say what became of the message", unknown=routed.left)
+        routed = way.given.pop(delivery.item, None)  # type: ignore[arg-type]  # as all that it was given
+        if routed is None:  # told twice
+            return
+        result = delivery.receipt or delivery.error or untold(routed)
         if isinstance(result, Receipt) or routed.has_begun_here:
             self._was_connected = True
         self._relays.note(routed, way.relay, result)
@@ -404,13 +357,13 @@ class RouteDeliveries:
         else:
             self._decide(routed)
 
-    def _note_rest(self, way: _Way, deliveries: MemberDeliveries, failure: SMTPError | None) -> None:
+    def _note_rest(self, way: Way, deliveries: MemberDeliveries, failure: SMTPError | None) -> None:
         """Take in what a stream left when it ended: by its own failure, or because we left it."""
         for delivery in deliveries.rest:
             routed = way.given.get(delivery.item)  # type: ignore[arg-type]  # as above
             if routed is None:
                 continue
-            if failure is None and _was_left(delivery, routed):
+            if failure is None and was_left(delivery, routed):
                 del way.given[delivery.item]  # type: ignore[arg-type]  # as above
                 routed.has_begun_here = False
                 self._take_back_probe(routed, way)
@@ -448,7 +401,7 @@ class RouteDeliveries:
 
     # Relays
 
-    async def _serve(self, way: _Way) -> None:
+    async def _serve(self, way: Way) -> None:
         """Run streams over one relay, whenever there is something for it."""
         try:
             while not self._is_over:
@@ -466,7 +419,7 @@ class RouteDeliveries:
             return False
         return not self._relays.is_fixed or self._relays.first is relay
 
-    async def _stream(self, way: _Way) -> None:
+    async def _stream(self, way: Way) -> None:
         """Run one stream, until there is nothing for it, or the relay fails."""
         relay, plan = way.relay, self._plan
         way.was_tried = True
@@ -497,7 +450,7 @@ class RouteDeliveries:
                 self._note_rest(way, deliveries, trouble)
             self._call()
 
-    def _trouble(self, way: _Way, failure: Exception | None) -> SMTPError | None:
+    def _trouble(self, way: Way, failure: Exception | None) -> SMTPError | None:
         """Say what a stream's failure means: the relay's trouble, or the end of everything."""
         if failure is None or self._failure is not None or self._is_leaving:
             return None
@@ -535,11 +488,12 @@ class RouteDeliveries:
             elif "half-open" not in states and self._has_work:
                 now = anyio.current_time()
                 since = now if since is None else since
-                is_vain = not self._was_connected and all(way.was_tried for way in self._ways)
-                if is_vain or now - since >= self._plan.reconnect:
+                were_all_tried = all(way.was_tried for way in self._ways)
+                is_vain = were_all_tried and not self._was_connected
+                if self._parked and (is_vain or now - since >= self._plan.reconnect):
                     self._fail(self._no_relay())
                     break
-                if all(way.was_tried for way in self._ways):
+                if were_all_tried:
                     await anyio.sleep(pause)
                     pause = min(pause * 2, _MAX_PAUSE_SECONDS)
                 if await self._try_again():
@@ -590,11 +544,3 @@ class RouteDeliveries:
         another.__cause__ = told.__cause__
         another.__notes__ = [f"{relay.name}: {relay.breaker.error}" for relay in self._relays]
         return another
-
-
-def _was_left(delivery: Delivery, routed: Routed) -> bool:
-    """Return True if this says nothing of the relay: the message was given back because we left the stream."""
-    error = delivery.error
-    if not isinstance(error, ConnectionLost) or error.phase is not None or error.unknown:
-        return False
-    return not routed.has_begun_here or set(error.not_sent) == set(routed.left)

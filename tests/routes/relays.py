@@ -12,6 +12,7 @@ import anyio.lowlevel
 from smtplite import Client, Delivery
 from smtplite.routes import Route, RouteDeliveries
 from smtplite.testing import SMTPServer
+from tests.exhaustive import part
 
 
 class Clock:
@@ -96,3 +97,8 @@ def octets_of(found: Iterable[Delivery]) -> list[bytes]:
         assert isinstance(delivery.item, bytes)
         items.append(delivery.item)
     return sorted(items)
+
+
+def many(whole: int, keep: int) -> int:
+    """Return how many messages to send: so many where everything is run, and fewer by default."""
+    return len(part(range(whole), keep=keep))

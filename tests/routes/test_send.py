@@ -48,6 +48,7 @@ async def test_all_is_well_and_the_first_takes_it() -> None:
     assert (len(one.names), len(two.names)) == (1, 0)
 
 
+@pytest.mark.exhaustive(keep=5)
 @pytest.mark.parametrize(
     ("verb", "reply"),
     [
@@ -75,6 +76,7 @@ async def test_what_is_certainly_not_taken_goes_to_the_other(verb: str, reply: s
     assert len(two.names) == 1
 
 
+@pytest.mark.exhaustive(keep=4)
 @pytest.mark.parametrize(
     ("verb", "reply", "error"),
     [

@@ -31,7 +31,7 @@ from smtplite.testing import ServerExtensions
 from smtplite.types import Security
 from tests.exhaustive import part
 
-from .relays import Clock, Relay, later, octets_of, raw, route_of, take
+from .relays import Clock, Relay, later, many, octets_of, raw, route_of, take
 
 pytestmark = pytest.mark.asyncio
 
@@ -52,42 +52,45 @@ def ids(count: int) -> list[str]:
 @pytest.mark.parametrize("policy", ["failover", "round-robin"])
 async def test_each_item_has_one_delivery(policy: Policy, *, is_async: bool) -> None:
     one, two = Relay(), Relay()
-    items = [raw(number) for number in range(300)]
+    count = many(300, 60)
+    items = [raw(number) for number in range(count)]
     async with route_of(one, two, policy=policy) as route:
         found = await sent(route, later(items) if is_async else items)
     assert octets_of(found) == sorted(items)
     assert all(delivery.receipt is not None and len(delivery.receipt.hops) == 1 for delivery in found)
-    assert sorted(one.names + two.names) == ids(300)
-    assert (len(one.names), len(two.names)) == ((300, 0) if policy == "failover" else (150, 150))
+    assert sorted(one.names + two.names) == ids(count)
+    shares = (count, 0) if policy == "failover" else (count // 2, count // 2)
+    assert (len(one.names), len(two.names)) == shares
 
 
 async def test_a_dead_relay_costs_nothing_but_a_try() -> None:
     one, two = Relay(), Relay()
     one.is_off = True
     async with route_of(one, two) as route:
-        found = await sent(route, [raw(number) for number in range(200)])
-    assert sorted(two.names) == ids(200)
+        found = await sent(route, [raw(number) for number in range(40)])
+    assert sorted(two.names) == ids(40)
     assert one.connects <= 3
     assert all(delivery.receipt is not None for delivery in found)
 
 
 async def test_what_has_not_begun_goes_to_another_when_a_breaker_opens() -> None:
-    """The relay says 421 from the 100th message on: nothing is sent twice, nothing is lost."""
-    one, two = Relay(), Relay()
+    """The relay says 421 from the 20th message on: nothing is sent twice, nothing is lost."""
+    one, two = Relay(max_connections=1), Relay(max_connections=1)
+    count = many(400, 100)
 
     def messages() -> Iterator[bytes]:
-        for number in range(400):
-            if number == 100:
+        for number in range(count):
+            if number == 20:
                 one.server.reply("MAIL", "421 closing")
             yield raw(number)
 
     events: list[object] = []
     async with route_of(one, two, trace=events.append) as route:
-        found = await sent(route, messages())
+        found = await sent(route, messages(), in_flight=2)
     assert all(delivery.receipt is not None and delivery.receipt.complete for delivery in found)
-    assert sorted(one.names + two.names) == ids(400)
+    assert sorted(one.names + two.names) == ids(count)
     assert one.names
-    assert len(two.names) > 200
+    assert len(two.names) > 20
     assert any(isinstance(event, BreakerOpened) for event in events)
 
 
@@ -248,10 +251,10 @@ async def test_begun_is_said_once_for_each_item_by_the_item() -> None:
     one, two = Relay(), Relay()
     one.server.reply("MAIL", "421 closing")
     begun: list[Any] = []
-    items = [Outgoing(raw(number), tag=number) for number in range(100)]
+    items = [Outgoing(raw(number), tag=number) for number in range(40)]
     async with route_of(one, two) as route:
         await sent(route, items, on_begin=begun.extend)
-    assert sorted(item.tag for item in begun) == list(range(100))
+    assert sorted(item.tag for item in begun) == list(range(40))
 
 
 async def test_an_objection_at_the_beginning_ends_it_with_nothing_sent() -> None:
@@ -273,21 +276,22 @@ async def test_an_objection_at_the_beginning_ends_it_with_nothing_sent() -> None
 
 async def test_a_relay_that_is_back_is_tried_with_one_message_and_goes_on() -> None:
     clock = Clock()
-    one, two = Relay(), Relay()
+    one, two = Relay(max_connections=2), Relay(max_connections=2)
     one.is_off = True
+    count = many(300, 80)
 
     def messages() -> Iterator[bytes]:
-        for number in range(300):
-            if number == 150:
+        for number in range(count):
+            if number == 30:
                 one.is_off = False
                 clock.now += 5
             yield raw(number)
 
     async with route_of(one, two, clock=clock, pause=5) as route:
-        found = await sent(route, messages())
+        found = await sent(route, messages(), in_flight=2)
     assert all(delivery.receipt is not None for delivery in found)
-    assert sorted(one.names + two.names) == ids(300)
-    assert len(one.names) > 50
+    assert sorted(one.names + two.names) == ids(count)
+    assert len(one.names) > 10
 
 
 async def test_a_certificate_never_leads_to_a_relay_in_clear() -> None:
@@ -318,38 +322,42 @@ async def test_streams_that_are_read_once_move_if_nothing_was_read() -> None:
 
 async def test_it_is_read_lazily_however_long_it_is() -> None:
     """What is read and not yet handed out stays below a constant: so does memory."""
-    one, two = Relay(server={"keep": False}), Relay(server={"keep": False})
+    one, two = Relay(server={"keep": False}), Relay(server={"keep": False}, max_connections=2)
+    count = many(1_500, 300)
     one.is_off = True
     read = handed = most = 0
 
     def messages() -> Iterator[bytes]:
         nonlocal read, most
-        for number in range(1_500):
+        for number in range(count):
             read += 1
             most = max(most, read - handed)
             yield raw(number)
 
-    async with route_of(one, two, policy="round-robin") as route, route.send_many(messages()) as deliveries:
+    async with (
+        route_of(one, two, policy="round-robin") as route,
+        route.send_many(messages(), in_flight=2) as deliveries,
+    ):
         async for _ in deliveries:
             handed += 1
-            if handed == 100:  # slow for a while: nothing more is read than there is room for
-                for _ in range(300):
+            if handed == 20:  # slow for a while: nothing more is read than there is room for
+                for _ in range(100):
                     await anyio.lowlevel.checkpoint()
         gc.collect()
         assert sum(isinstance(each, Routed) for each in gc.get_objects()) == 0
-    assert read == handed == 1_500
-    assert most < 900
+    assert read == handed == count
+    assert most < 700
 
 
 async def test_a_consumer_that_sends_itself_does_not_hang() -> None:
     one, two = Relay(max_connections=1), Relay(max_connections=1)
-    async with route_of(one, two) as route, route.send_many([raw(number) for number in range(300)]) as deliveries:
+    async with route_of(one, two) as route, route.send_many([raw(number) for number in range(60)]) as deliveries:
         count = 0
         async for _ in deliveries:
             count += 1
-            if count in (1, 100):
+            if count in (1, 40):
                 assert (await route.send(raw(1000 + count))).complete
-    assert count == 300
+    assert count == 60
 
 
 async def test_what_is_wrong_is_said() -> None:
@@ -417,12 +425,14 @@ async def test_a_member_is_whatever_can_send() -> None:
     assert all(delivery.receipt is not None for delivery in found)
 
 
-@pytest.mark.parametrize("way", ["send", "send_many"])
-@pytest.mark.parametrize(("policy", "weights"), [("round-robin", None), ("weighted", [5, 3, 2])])
+@pytest.mark.parametrize(
+    ("way", "policy", "weights"),
+    [("send", "round-robin", None), ("send_many", "round-robin", None), ("send_many", "weighted", [5, 3, 2])],
+)
 async def test_shares_hold_within_two_percent(policy: Policy, weights: list[int] | None, way: str) -> None:
     """Over 10,000 messages, and over the part of them that is sent by default."""
     members = [Api() for _ in weights or range(4)]
-    numbers = part(range(10_000), keep=200)
+    numbers = part(range(10_000), keep=60)
     async with Route(members, policy=policy, weights=weights) as route:
         if way == "send":
             for number in numbers:
@@ -432,7 +442,7 @@ async def test_shares_hold_within_two_percent(policy: Policy, weights: list[int]
     parts = weights or [1] * len(members)
     for member, weight in zip(members, parts, strict=True):
         share = len(numbers) * weight / sum(parts)
-        assert abs(len(member.taken) - share) <= 0.02 * share
+        assert abs(len(member.taken) - share) <= max(1, 0.02 * share)
 
 
 async def test_a_member_that_does_not_say_whether_it_has_it_is_not_believed() -> None:

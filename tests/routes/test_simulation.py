@@ -15,6 +15,6 @@ _SHOWN = 5
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobody_gets_it_twice_and_nobody_is_lost(kind: str, way: Way) -> None:
-    wrong = judged(kind, cases(kind, way, keep=12))
+    wrong = judged(kind, cases(kind, way, keep=6))
     if wrong:
         pytest.fail("\n".join((f"{len(wrong)} things are wrong", *wrong[:_SHOWN])), pytrace=False)

@@ -102,7 +102,7 @@ async def test_a_client_alone_can_be_given_a_limit_until_it_is_ready() -> None:
 async def test_a_stream_waits_for_relays_that_come_back() -> None:
     """Both relays are restarted: for `reconnect` seconds what is to be sent waits; then it goes on."""
     one, two = Relay(), Relay()
-    count = 300
+    count = 120
 
     async def outage() -> None:
         await anyio.sleep(10)
@@ -110,7 +110,7 @@ async def test_a_stream_waits_for_relays_that_come_back() -> None:
 
     def messages() -> Iterator[bytes]:
         for number in range(count):
-            if number == 150:
+            if number == 60:
                 one.is_off = two.is_off = True
                 for relay in (one, two):
                     relay.server.reply("MAIL", "421 restart", times=8)
@@ -118,7 +118,7 @@ async def test_a_stream_waits_for_relays_that_come_back() -> None:
 
     async with route_of(one, two, pause=1000, clock=anyio.current_time) as route, anyio.create_task_group() as tasks:
         tasks.start_soon(outage)
-        async with route.send_many(messages(), reconnect=30) as deliveries:
+        async with route.send_many(messages(), in_flight=2, reconnect=30) as deliveries:
             found = [delivery async for delivery in deliveries]
     assert all(delivery.receipt is not None for delivery in found)
     assert sorted(one.names + two.names) == sorted(f"<{number}@example.org>" for number in range(count))
@@ -131,7 +131,7 @@ async def test_a_stream_gives_up_after_reconnect_seconds() -> None:
 
     def messages() -> Iterator[bytes]:
         for number in range(10_000):
-            if number == 150:
+            if number == 30:
                 one.is_off = two.is_off = True
                 for relay in (one, two):
                     relay.server.reply("MAIL", "421 for good")
@@ -142,7 +142,7 @@ async def test_a_stream_gives_up_after_reconnect_seconds() -> None:
         begun = anyio.current_time()
         found: list[Delivery] = []
         with pytest.raises(ConnectError) as caught:
-            await take(route.send_many(messages(), reconnect=20), found)
+            await take(route.send_many(messages(), in_flight=2, reconnect=20), found)
         assert 19 <= anyio.current_time() - begun <= 60
         assert len(caught.value.__notes__) == 2
     assert octets_of(found) == sorted(taken)

@@ -63,6 +63,11 @@ class Found:
         """How many messages have each outcome."""
         return Counter(_outcome(said) for said in self.said.values())
 
+    @property
+    def servers(self) -> set[str]:
+        """The servers that took messages, as they call themselves."""
+        return {said.server for said in self.said.values() if isinstance(said, Receipt)}
+
     def note(self, message_id: str, said: Receipt | SMTPError) -> None:
         """Note what was said of a message: once."""
         if message_id in self.said:

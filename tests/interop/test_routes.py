@@ -25,7 +25,7 @@ async def test_relays_killed_in_turn_lose_nothing_and_take_nothing_twice(launch:
     assert found.kills == 4
     assert found.outcomes["not_sent"] == 0
     assert found.outcomes["accepted"] >= MESSAGES * 0.9
-    assert found.moved
+    assert len(found.servers) == 2
 
 
 async def test_a_dead_relay_costs_next_to_no_speed(launch: Launch) -> None:

@@ -368,6 +368,8 @@ async def test_what_is_wrong_is_said() -> None:
                 route.send_many(wrong)  # type: ignore[arg-type]  # on purpose
         with pytest.raises(ConfigurationError, match="drain is"):
             route.send_many([], drain=-1)
+        with pytest.raises(ConfigurationError, match="on_begin is"):
+            route.send_many([], on_begin=5)  # type: ignore[arg-type]  # on purpose
         deliveries = route.send_many([])
         with pytest.raises(LocalProtocolError, match="nothing is sent yet"):
             aiter(cast("RouteDeliveries", deliveries))
@@ -456,6 +458,18 @@ async def test_a_member_that_does_not_say_whether_it_has_it_is_not_believed() ->
     assert any(isinstance(delivery.error, DeliveryUnknown) for delivery in found)
     taken = {delivery.item for delivery in found if delivery.receipt is not None}
     assert len(two.names) == len(taken)
+
+
+async def test_a_check_that_breaks_down_is_heard_as_itself() -> None:
+    api, two = Api(), Relay()
+
+    async def broken() -> object:
+        raise KeyError("a bug")
+
+    api.check = broken  # type: ignore[method-assign]  # on purpose
+    async with Route([api, two.client]) as route:
+        with pytest.raises(KeyError, match="a bug"):
+            await route.check()
 
 
 async def test_a_member_that_breaks_down_is_heard() -> None:

@@ -2,7 +2,8 @@
 
 ``python docs/build.py`` writes; ``python docs/build.py --check`` writes nothing, names each page that is out of date
 and exits 1 if there is one. ``python docs/build.py html`` builds docs/_build/html with Sphinx, every warning an error;
-it needs ``pip install -e '.[docs]'``. A generated part stands between two comments::
+it needs ``pip install -e '.[docs]'``. ``python docs/build.py measure`` installs each extra into an empty folder and writes
+docs/dependencies.json, from which two tables are made. A generated part stands between two comments::
 
     <!-- generated: NAME -->
     ...
@@ -15,11 +16,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import html
 import importlib
+import importlib.metadata
 import inspect
+import json
 import pkgutil
+import platform
 import re
+import subprocess
 import sys
+import tempfile
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -302,6 +310,20 @@ _EVERYWHERE: Final = frozenset({"NOOP", "VRFY", "EXPN", "HELP", "(any other)", "
 _RESETS: Final = frozenset({"EHLO", "HELO", "LHLO", "RSET"})
 
 
+#: The page's own colours where the picture is part of a page; else colours for the theme of whoever looks.
+_STYLE: Final = (
+    "svg.drawn{--ink:var(--color-foreground-primary,#1d293d);--quiet:var(--color-foreground-secondary,#45556c);"
+    "--paper:var(--color-background-primary,#ffffff);--accent:var(--color-brand-primary,#0369a1)}"
+    "@media(prefers-color-scheme:dark){svg.drawn{--ink:var(--color-foreground-primary,#e2e8f0);"
+    "--quiet:var(--color-foreground-secondary,#a3b1c2);--paper:var(--color-background-primary,#131416);"
+    "--accent:var(--color-brand-primary,#7dd3fc)}}"
+    "svg.drawn text{fill:var(--ink)}svg.drawn .quiet{fill:var(--quiet)}svg.drawn .accent{fill:var(--accent)}"
+    "svg.drawn .paper{fill:var(--paper)}svg.drawn .line{stroke:var(--quiet);stroke-width:1.4;fill:none}"
+    "svg.drawn .head{fill:var(--quiet)}"
+    "svg.drawn .halo{stroke:var(--paper);stroke-width:5;paint-order:stroke}"
+)
+
+
 def picture() -> str:
     """Return the state diagram as a picture in SVG, from the same transitions as `diagram`.
 
@@ -313,29 +335,29 @@ def picture() -> str:
             continue
         grouped.setdefault((edge.source, edge.target), []).append(edge.label)
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 940" font-family="sans-serif" font-size="14">',
-        "<title>The states of a connection, and what leads from one to another</title>",
-        '<rect width="1180" height="940" fill="#ffffff"/>',
+        '<svg xmlns="http://www.w3.org/2000/svg" class="drawn states" role="img" width="1180" height="940"'
+        ' viewBox="0 0 1180 940" font-family="system-ui,sans-serif" font-size="14">',
+        f"<title>The states of a connection, and what leads from one to another</title><style>{_STYLE}</style>",
         '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" orient="auto">'
-        '<path d="M0 0L10 5L0 10z" fill="#45556c"/></marker></defs>',
+        '<path class="head" d="M0 0L10 5L0 10z"/></marker></defs>',
     ]
     texts = []
     for (source, target), labels in grouped.items():
         path, (x, y) = _arrow(source, target)
-        parts.append(f'<path d="{path}" fill="none" stroke="#45556c" stroke-width="1.4" marker-end="url(#head)"/>')
+        parts.append(f'<path class="line" d="{path}" marker-end="url(#head)"/>')
         top = y - 8 * (len(labels) - 1)
         for row, label in enumerate(labels):
             texts.append(
                 f'<text x="{x:.0f}" y="{top + 16 * row:.0f}" text-anchor="middle" dominant-baseline="middle"'
-                f' stroke="#ffffff" stroke-width="5" paint-order="stroke" fill="#1d293d">{label}</text>'
+                f' class="halo">{label}</text>'
             )
     parts += texts
     for state in State:
         x, y = PLACES[state.name]
         parts.append(
             f'<rect x="{x - _HALF_WIDTH}" y="{y - _HALF_HEIGHT}" width="{2 * _HALF_WIDTH}" height="{2 * _HALF_HEIGHT}"'
-            f' rx="8" fill="#e0f2fe" stroke="#0369a1"/><text x="{x}" y="{y}" text-anchor="middle"'
-            f' dominant-baseline="central" font-weight="bold" fill="#0c4a6e">{state.name}</text>'
+            f' rx="8" class="accent"/><text class="paper" x="{x}" y="{y}" text-anchor="middle"'
+            f' dominant-baseline="central" font-weight="bold">{state.name}</text>'
         )
     resets = _states_of({"RSET"}, State.READY)
     quits = _states_of({"QUIT"}, State.CLOSING)
@@ -348,7 +370,7 @@ def picture() -> str:
             "A 421 leads to CLOSING and the end of the connection to CLOSED, from every state.",
         )
     ):
-        parts.append(f'<text x="330" y="{820 + 24 * row}" fill="#45556c">{caption}</text>')
+        parts.append(f'<text class="quiet" x="330" y="{820 + 24 * row}">{caption}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -379,6 +401,146 @@ def _edge_of(state: str, towards: tuple[float, float]) -> tuple[float, float]:
     dx, dy = towards[0] - x, towards[1] - y
     scale = min(_HALF_WIDTH / abs(dx) if dx else 1e9, _HALF_HEIGHT / abs(dy) if dy else 1e9)
     return x + dx * scale, y + dy * scale
+
+
+# Round trips
+
+
+@attrs.frozen
+class Flow:
+    """A dialogue, drawn: what each side writes at once, in turns.
+
+    Attributes:
+        title: what the picture shows.
+        turns: the lines that one side writes at once; the client's and the server's in turn, the client's first.
+    """
+
+    title: str
+    turns: tuple[tuple[str, ...], ...]
+
+
+_CONTENT: Final = ("(the content)", ".")
+
+#: The pictures of docs/explanation/round-trips.md: NAME -> what NAME.svg shows.
+FLOWS: Final[dict[str, Flow]] = {
+    "one-at-a-time": Flow(
+        "One command at a time: five round trips for two recipients",
+        (
+            ("MAIL FROM:<ada@example.org>",),
+            ("250 sender ok",),
+            ("RCPT TO:<grace@example.net>",),
+            ("250 recipient ok",),
+            ("RCPT TO:<alan@example.net>",),
+            ("250 recipient ok",),
+            ("DATA",),
+            ("354 go on",),
+            _CONTENT,
+            ("250 queued",),
+        ),
+    ),
+    "pipelining": Flow(
+        "PIPELINING: the envelope and DATA in one write, the content in the next: two round trips",
+        (
+            ("MAIL FROM:<ada@example.org>", "RCPT TO:<grace@example.net>", "RCPT TO:<alan@example.net>", "DATA"),
+            ("250 sender ok", "250 recipient ok", "250 recipient ok", "354 go on"),
+            _CONTENT,
+            ("250 queued",),
+        ),
+    ),
+    "stream": Flow(
+        "A stream: the end of one message and the envelope of the next share a write: one round trip a message",
+        (
+            ("(the content of message 1)", ".", "(message 2:) MAIL, RCPT, DATA"),
+            ("250 queued", "250, 250, 354"),
+            ("(the content of message 2)", ".", "(message 3:) MAIL, RCPT, DATA"),
+            ("250 queued", "250, 250, 354"),
+        ),
+    ),
+    "chunking": Flow(
+        "chunking=True: envelopes and content of 32 messages in one write: one round trip for all of them",
+        (
+            (
+                "MAIL, RCPT, BDAT 900 LAST",
+                "(the content of message 1)",
+                "RSET, MAIL, RCPT, BDAT 800 LAST",
+                "(the content of message 2)",
+                "(... 32 messages)",
+            ),
+            ("250, 250, 250", "250, 250, 250, 250", "(... for each message)"),
+        ),
+    ),
+    "refusal": Flow(
+        "One recipient is refused within a group; the other still gets the message, in two round trips",
+        (
+            ("MAIL FROM:<ada@example.org>", "RCPT TO:<grace@example.net>", "RCPT TO:<nobody@example.net>", "DATA"),
+            ("250 sender ok", "250 recipient ok", "550 no such user here", "354 go on"),
+            _CONTENT,
+            ("250 queued",),
+        ),
+    ),
+    "opening": Flow(
+        "A connection costs three round trips before the first message",
+        (
+            ("(connect)",),
+            ("(connected)",),
+            ("(wait)",),
+            ("220 mx.example ESMTP",),
+            ("EHLO client.example",),
+            ("250 PIPELINING, SIZE, ...",),
+        ),
+    ),
+}
+
+_FLOW_WIDTH: Final = 380
+_CLIENT_X, _SERVER_X = 22, 358
+_LINE_HEIGHT: Final = 17
+_SLANT: Final = 16
+
+
+def flow(name: str) -> str:
+    """Return a picture of a dialogue in SVG: time goes down, and each round trip has its number."""
+    drawn = FLOWS[name]
+    parts = [
+        f'<text x="{_CLIENT_X - 14}" y="18" font-weight="bold">client</text>'
+        f'<text x="{_SERVER_X + 14}" y="18" font-weight="bold" text-anchor="end">server</text>'
+    ]
+    y, trips = 30, 0
+    for number, lines in enumerate(drawn.turns):
+        is_client = number % 2 == 0
+        side = f'x="{_CLIENT_X + 16}"' if is_client else f'x="{_SERVER_X - 16}" text-anchor="end"'
+        for line in lines:
+            y += _LINE_HEIGHT
+            is_said = not line.startswith("(")
+            kind = 'font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,monospace"' if is_said else 'class="quiet"'
+            parts.append(f'<text {side} y="{y}" {kind}>{html.escape(line)}</text>')
+        y += 8
+        start, end = (_CLIENT_X, _SERVER_X - 1) if is_client else (_SERVER_X, _CLIENT_X + 11)
+        parts.append(f'<path class="line" d="M{start} {y}L{end} {y + _SLANT}" marker-end="url(#{name}-head)"/>')
+        y += _SLANT
+        if not is_client:
+            trips += 1
+            parts.append(
+                f'<circle class="accent" cx="{_CLIENT_X}" cy="{y}" r="11"/>'
+                f'<text class="paper" x="{_CLIENT_X}" y="{y}" text-anchor="middle" dominant-baseline="central"'
+                f' font-weight="bold">{trips}</text>'
+            )
+            y += 4
+    height = y + 16
+    lifelines = "".join(f'<path class="line" d="M{x} 26V{height - 2}"/>' for x in (_CLIENT_X, _SERVER_X))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="drawn flow" role="img" width="{_FLOW_WIDTH}" height="{height}"'
+        f' viewBox="0 0 {_FLOW_WIDTH} {height}" font-family="system-ui,sans-serif" font-size="13">'
+        f"<title>{html.escape(drawn.title)}</title><style>{_STYLE}</style>"
+        f'<defs><marker id="{name}-head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8"'
+        f' orient="auto"><path class="head" d="M0 0L10 5L0 10z"/></marker></defs>'
+        f"{lifelines}{''.join(parts)}</svg>\n"
+    )
+
+
+def pictures(docs: Path) -> dict[Path, str]:
+    """Return where each generated picture is -> the picture."""
+    made = {docs / "explanation" / f"{name}.svg": flow(name) for name in FLOWS}
+    return {docs / "reference" / "states.svg": picture(), **made}
 
 
 def reserved_codes() -> str:
@@ -684,6 +846,103 @@ def compat_names() -> str:
     return table(("aiosmtplib", "Here", "With `Client`"), ((code(name), *row) for name, row in names.items()))
 
 
+# Dependencies
+
+#: What is installed: written by `measure`, read by the table.
+INSTALLED: Final = DOCS / "dependencies.json"
+#: Extras for those who work on smtplite itself.
+_FOR_US: Final = frozenset({"docs", "test"})
+
+
+def _requirements() -> dict[str, tuple[str, ...]]:
+    """Return extra -> what pyproject.toml asks for; "" is smtplite itself."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name: tuple(asked) for name, asked in project["optional-dependencies"].items() if name not in _FOR_US}
+    return {"": tuple(project["dependencies"]), **extras}
+
+
+def measure() -> None:
+    """Install each extra into an empty folder, from the package index, and write what came."""
+    packages: dict[str, dict[str, object]] = {}
+    brought: dict[str, dict[str, list[str]]] = {}
+    for extra, asked in _requirements().items():
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", folder, *asked]
+            subprocess.run(command, check=True)
+            found = {_normal(each.name): each for each in importlib.metadata.distributions(path=[folder])}
+            brought[extra] = {"asked": list(asked), "installed": sorted(found)}
+            packages |= {name: _measured(each) for name, each in found.items()}
+    python = ".".join(platform.python_version_tuple()[:2])
+    kept = {
+        "python": python,
+        "system": platform.system(),
+        "extras": brought,
+        "packages": dict(sorted(packages.items())),
+    }
+    INSTALLED.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8", newline="\n")
+    print(f"{INSTALLED.name} written: now run python docs/build.py")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _measured(found: importlib.metadata.Distribution) -> dict[str, object]:
+    files = [Path(str(found.locate_file(file))) for file in found.files or ()]
+    fields = found.metadata
+    licence = fields["License-Expression"] or fields["License"] or ""
+    if not licence or "\n" in licence:
+        classifiers = [each for each in fields.get_all("Classifier") or () if each.startswith("License ::")]
+        licence = ", ".join(each.rpartition(" :: ")[2] for each in classifiers)
+    return {
+        "version": found.version,
+        "licence": licence,
+        "kilobytes": round(sum(file.stat().st_size for file in files if file.exists()) / 1000),
+        "compiled": any(file.suffix in (".so", ".pyd") for file in files),
+    }
+
+
+def _size(kilobytes: int) -> str:
+    return f"{kilobytes} kB" if kilobytes < 1000 else f"{kilobytes / 1000:.1f} MB"
+
+
+def dependencies() -> str:
+    """Return the table of what each extra installs, as `measure` found it."""
+    kept = json.loads(INSTALLED.read_text(encoding="utf-8"))
+    packages, base = kept["packages"], set(kept["extras"][""]["installed"])
+    rows = []
+    for extra, asked in _requirements().items():
+        name = code(f"smtplite[{extra}]" if extra else "smtplite")
+        if kept["extras"].get(extra, {}).get("asked") != list(asked):
+            rows.append(
+                (name, ", ".join(code(_normal(re.split(r"[<>=~!;\[]", each)[0])) for each in asked), "", "", "")
+            )
+            continue
+        added = [each for each in kept["extras"][extra]["installed"] if not extra or each not in base]
+        size = sum(packages[each]["kilobytes"] for each in added)
+        compiled = ", ".join(each for each in added if packages[each]["compiled"])
+        rows.append((name, ", ".join(map(code, added)), str(len(added)), _size(size), compiled or "no"))
+    return table(("You install", "It adds", "Packages", "On disk", "Compiled code"), rows)
+
+
+def packages() -> str:
+    """Return the table of the packages that the extras bring: version, licence and size, as `measure` found them."""
+    kept = json.loads(INSTALLED.read_text(encoding="utf-8"))
+    rows = []
+    for name, found in kept["packages"].items():
+        users = [extra or "smtplite itself" for extra, each in kept["extras"].items() if name in each["installed"]]
+        by = users[0] if users[0] == "smtplite itself" else ", ".join(map(code, users))
+        link = f"[{name}](https://pypi.org/project/{name}/)"
+        rows.append((link, found["version"], found["licence"], _size(found["kilobytes"]), by))
+    return table(("Package", "Version measured", "Licence", "On disk", "Brought by"), rows)
+
+
+def measured_with() -> str:
+    """Return the sentence that says where the two tables come from."""
+    kept = json.loads(INSTALLED.read_text(encoding="utf-8"))
+    return f"Measured with Python {kept['python']} on {kept['system']}, without bytecode. 1 MB is 1,000,000 bytes.\n"
+
+
 # Examples
 
 
@@ -763,6 +1022,9 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "compat-differences": compat_differences,
     "compat-further": compat_further,
     "compat-names": compat_names,
+    "dependencies": dependencies,
+    "packages": packages,
+    "measured-with": measured_with,
     "examples": examples,
     "rooms": rooms,
 }
@@ -809,10 +1071,9 @@ def outdated(docs: Path = DOCS) -> dict[Path, str]:
         names.update(match["name"] for match in _PART.finditer(page))
         if made != page:
             pages[path] = made
-    made_picture = picture()
-    place = docs / "reference" / "states.svg"
-    if not place.exists() or place.read_text(encoding="utf-8") != made_picture:
-        pages[place] = made_picture
+    for place, drawn in pictures(docs).items():
+        if not place.exists() or place.read_text(encoding="utf-8") != drawn:
+            pages[place] = drawn
     missing = [name for name in PARTS if name not in names]
     if missing:
         raise ValueError(f"no page has the generated part {', '.join(missing)}")
@@ -836,10 +1097,19 @@ def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
     """Write what is out of date, or only say so; return the exit status."""
     parser = argparse.ArgumentParser(description="Regenerates the generated parts of the documentation.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
-    parser.add_argument("what", nargs="?", choices=("html",), help="build the pages for a browser: docs/_build/html")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("html", "measure"),
+        help="html: build the pages for a browser, docs/_build/html;"
+        " measure: install each extra, and note what it brings",
+    )
     options = parser.parse_args(arguments)
     if options.what == "html":
         return build_html(docs)
+    if options.what == "measure":
+        measure()
+        return 0
     pages = outdated(docs)
     for path, made in pages.items():
         name = path.relative_to(docs.parent).as_posix()

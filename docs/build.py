@@ -2,8 +2,8 @@
 
 ``python docs/build.py`` writes; ``python docs/build.py --check`` writes nothing, names each page that is out of date
 and exits 1 if there is one. ``python docs/build.py html`` builds docs/_build/html with Sphinx, every warning an error;
-it needs ``pip install -e '.[docs]'``. ``python docs/build.py measure`` installs each extra into an empty folder and writes
-docs/dependencies.json, from which two tables are made. A generated part stands between two comments::
+it needs ``pip install -e '.[docs]'``. ``python docs/build.py measure`` installs each extra into an empty folder, and
+writes docs/dependencies.json, from which two tables are made. A generated part stands between two comments::
 
     <!-- generated: NAME -->
     ...
@@ -868,7 +868,7 @@ def measure() -> None:
     for extra, asked in _requirements().items():
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", folder, *asked]
-            subprocess.run(command, check=True)
+            subprocess.run(command, check=True)  # noqa: S603 (pip, and what pyproject.toml asks for)
             found = {_normal(each.name): each for each in importlib.metadata.distributions(path=[folder])}
             brought[extra] = {"asked": list(asked), "installed": sorted(found)}
             packages |= {name: _measured(each) for name, each in found.items()}
@@ -1071,9 +1071,11 @@ def outdated(docs: Path = DOCS) -> dict[Path, str]:
         names.update(match["name"] for match in _PART.finditer(page))
         if made != page:
             pages[path] = made
-    for place, drawn in pictures(docs).items():
-        if not place.exists() or place.read_text(encoding="utf-8") != drawn:
-            pages[place] = drawn
+    pages |= {
+        place: drawn
+        for place, drawn in pictures(docs).items()
+        if not place.exists() or place.read_text(encoding="utf-8") != drawn
+    }
     missing = [name for name in PARTS if name not in names]
     if missing:
         raise ValueError(f"no page has the generated part {', '.join(missing)}")

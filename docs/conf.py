@@ -106,7 +106,7 @@ def _toctrees(index: str) -> str:
     """Return what the sidebar shows: the same pages as the table of the index."""
     trees = []
     for row in _ROW.finditer(index):
-        pages = [match["page"] for match in _LINK.finditer(row["links"])]
+        pages = [match["page"] for match in _LINK.finditer(row["links"]) if not match["page"].startswith("examples/")]
         pages += [f"{match['title'].capitalize()} <{match['url']}>" for match in _OUTSIDE.finditer(row["links"])]
         trees.append(_toctree(row["caption"], pages))
     _, _, listed = index.partition("<!-- generated: examples -->")

@@ -19,11 +19,13 @@ from __future__ import annotations
 import ast
 import asyncio
 import doctest
+import html
 import importlib.util
 import inspect
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +54,7 @@ from smtplite.protocol import (
     State,
 )
 from smtplite.testing import SMTPServer
+from smtplite.trace import FlightSent
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = ROOT / "docs"
@@ -315,6 +318,30 @@ def test_every_python_block_compiles_and_says_no_more_than_python_or_no_run(page
             _compile(page, block)
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="from 3.13 on the prompt takes blocks from a terminal only, and each as a whole"
+)
+def test_the_quickstart_can_be_pasted_into_the_prompt_of_asyncio() -> None:
+    blocks = [block for block in _blocks(DOCS / "quickstart.md") if block.info in ("python", "text output")]
+    # Enter once more after an indented line, as the page says.
+    pasted = [
+        block.source + "\n" * block.source.splitlines()[-1].startswith(" ") for block in blocks if "py" in block.info
+    ]
+    expected = "".join(block.source for block in blocks if block.info == "text output")
+    prompt = subprocess.run(
+        [sys.executable, "-m", "asyncio"],
+        input="".join(pasted),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=True,
+    )
+    assert "Error" not in prompt.stderr
+    printed = re.sub(r"^(?:>>> |\.\.\. )+", "", prompt.stdout, flags=re.MULTILINE)
+    assert doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS), printed
+
+
 # Links
 
 
@@ -387,6 +414,59 @@ def test_no_box_of_the_picture_lies_on_another() -> None:
     for number, (x, y) in enumerate(places):
         for other_x, other_y in places[:number]:
             assert abs(x - other_x) > 104 or abs(y - other_y) > 34
+
+
+# The pictures of the round trips
+
+
+@pytest.mark.parametrize("name", build.FLOWS)
+def test_a_picture_has_every_line_and_a_number_for_each_round_trip(name: str) -> None:
+    drawn = build.flow(name)
+    turns = build.FLOWS[name].turns
+    texts = [html.unescape(text) for text in re.findall(r">([^<>]+)</text>", drawn)]
+    said = [line for turn in turns for line in turn]
+    numbers = [str(number + 1) for number in range(len(turns) // 2)]
+    assert sorted(texts) == sorted([*said, *numbers, "client", "server"])
+    assert f"]({name}.svg)" in (DOCS / "explanation" / "round-trips.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("name", "options"), [("one-at-a-time", {"pipelining": False}), ("pipelining", {}), ("refusal", {})]
+)
+async def test_a_picture_shows_what_the_client_writes_at_once(name: str, options: dict[str, Any]) -> None:
+    flights: list[tuple[str, ...]] = []
+
+    def trace(event: object) -> None:
+        if isinstance(event, FlightSent):
+            flights.append(tuple(str(command).partition(" SIZE=")[0] for command in event.commands))
+
+    server = SMTPServer()
+    server.reply("RCPT", "550 no such user here", to="nobody@example.net")
+    drawn = build.FLOWS[name].turns[::2]
+    recipients = re.findall(r"RCPT TO:<(.+?)>", " ".join(line for turn in drawn for line in turn))
+    async with server.client(trace=trace, **options) as client:
+        await client.check()
+        flights.clear()  # without the opening of the connection
+        await client.send(b"Subject: a\r\n\r\nb\r\n", sender="ada@example.org", recipients=recipients)
+        assert flights == [tuple(line for line in turn if not line.startswith("(")) for turn in drawn]
+
+
+# Dependencies
+
+
+def test_the_tables_of_the_dependencies_have_every_extra_and_every_package() -> None:
+    table = build.dependencies()
+    for extra, asked in build._requirements().items():
+        assert (f"| `smtplite[{extra}]` |" if extra else "| `smtplite` |") in table
+        for requirement in asked:
+            assert f"`{build._normal(re.split('[<>=]', requirement)[0])}`" in table
+
+
+def test_an_extra_that_was_not_measured_is_listed_without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {**build._requirements(), "new": ("some_package>=1",)}
+    monkeypatch.setattr(build, "_requirements", lambda: asked)
+    assert "| `smtplite[new]` | `some-package` |  |  |  |" in build.dependencies()
 
 
 # Docstrings

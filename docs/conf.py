@@ -48,7 +48,6 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 strip_signature_backslash = True  # else the parameter from_ is a reference to "from"
-python_maximum_signature_line_length = 88
 
 autosummary_generate = False  # it makes the tables at the top of the pages, and no pages
 
@@ -73,8 +72,8 @@ html_theme_options = {
 }
 html_copy_source = False
 html_show_sphinx = False
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_style = "a11y-high-contrast-light"  # furo brings both
+pygments_dark_style = "a11y-high-contrast-dark"
 
 # What search engines and previews of links show: the first sentences of each page
 ogp_site_url = html_baseurl
@@ -171,6 +170,17 @@ def _short_signature(
     return f"({', '.join(each.name for each in first[:MOST_PARAMETERS])}, ...)".replace("(, ", "("), returns
 
 
+def _for_everybody(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    """Mend what the theme and Sphinx write for those who do not use a mouse, or do not see the page."""
+    tree = "furo_navigation_tree"
+    if tree in context:
+        context[tree] = context[tree].replace('role="heading"', 'role="heading" aria-level="2"')
+    if "body" in context:  # code that is wider than the page is scrolled with the arrow keys
+        context["body"] = context["body"].replace(
+            '<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'
+        )
+
+
 class _Attributes:
     """Keeps what napoleon takes for "type: description" in the docstring of an attribute or a property.
 
@@ -197,3 +207,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", attributes.after, priority=600)
     app.connect("autodoc-process-signature", _short_signature)
     app.connect("source-read", _read)
+    app.connect("html-page-context", _for_everybody, priority=900)  # after the theme's own

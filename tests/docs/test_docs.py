@@ -373,6 +373,21 @@ def test_every_page_of_the_docs_can_be_reached_from_the_index() -> None:
     assert set(PAGES[1:]) - {index} <= linked
 
 
+@pytest.mark.parametrize(
+    ("question", "page"),
+    [
+        ("run on Windows", "install.md#where-it-runs"),
+        ("cost in dependencies", "install.md#what-it-costs-in-dependencies"),
+        ("break in 0.2", "faq.md#what-will-break-in-02"),
+        ("report a security hole", "https://github.com/smtplite/smtplite/security/policy"),
+    ],
+)
+def test_the_landing_page_leads_to_what_a_stranger_asks_first(question: str, page: str) -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    [row] = [line for line in index.splitlines() if question in line and line.startswith("|")]
+    assert f"]({page})" in row
+
+
 # Reference
 
 

@@ -371,6 +371,8 @@ def test_every_page_of_the_docs_can_be_reached_from_the_index() -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", index.read_text(encoding="utf-8"))
     linked = {(DOCS / target).resolve() for target in targets if not re.match(r"[a-z]+:", target)}
     assert set(PAGES[1:]) - {index} <= linked
+    captions = re.findall(r"^\| \*\*(.+?)\*\* \|.*\.(?:md|rst)\)", index.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(captions) == len(set(captions))  # each is a part of the sidebar
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,18 @@ _COLUMNS = {
 }
 
 
+_INCLUDED = re.compile(r"^```\{include\} \.\./(?P<file>\w+\.md)\n(?::.*\n)*```$", re.MULTILINE)
+#: A link to a file, of a page that stands beside this folder: into this folder, or elsewhere in the repository.
+_BESIDE = re.compile(r"\]\((?![a-z]+:|#)(?P<docs>docs/)?(?P<rest>[^)\s]+)\)")
+
+
+def _included(match: re.Match[str]) -> str:
+    """Return a page that stands beside this folder, with links that lead where they led."""
+    text = (DOCS.parent / match["file"]).read_text(encoding="utf-8")
+    elsewhere = f"{SOURCE}/blob/main/"
+    return _BESIDE.sub(lambda link: f"]({'' if link['docs'] else elsewhere}{link['rest']})", text)
+
+
 def _toctrees(index: str) -> str:
     """Return what the sidebar shows: the same pages as the table of the index."""
     trees = []
@@ -136,7 +148,7 @@ def _code_of(folder: Path) -> str:
 
 def _read(_app: Sphinx, name: str, source: list[str]) -> None:
     """Turn what GitHub and our tests read into what Sphinx reads."""
-    text = source[0]
+    text = _INCLUDED.sub(_included, source[0])
     if name == "index":
         text += "\n" + _toctrees(text)
         for comment, directive in _COLUMNS.items():
@@ -175,10 +187,9 @@ def _for_everybody(_app: Sphinx, _page: str, _template: str, context: dict[str, 
     tree = "furo_navigation_tree"
     if tree in context:
         context[tree] = context[tree].replace('role="heading"', 'role="heading" aria-level="2"')
-    if "body" in context:  # code that is wider than the page is scrolled with the arrow keys
-        context["body"] = context["body"].replace(
-            '<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'
-        )
+    if "body" in context:  # what is wider than the page is scrolled with the arrow keys
+        body = context["body"].replace('<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">')
+        context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
 
 
 class _Attributes:

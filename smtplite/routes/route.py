@@ -93,7 +93,7 @@ class Route:
         pause: seconds until one message tries it again; doubled each time that fails.
         max_pause: the longest of these pauses; at once after a wrong password or certificate.
         clock: returns the time in seconds, for these pauses.
-        trace: is told what happens: by `RouteEvent`s, and by the events of the clients that are made of URLs.
+        trace: is told what happens: by each `RouteEvent`, and by the events of the clients that are made of URLs.
 
     Raises:
         ConfigurationError: an argument is wrong; says which.

@@ -64,8 +64,9 @@ ABOVE: dict[str, set[str]] = {
     "smtplite.oauth": set(),
     "smtplite.routes": set(),
     "smtplite.compat": set(),
+    "smtplite.worker": set(),
     "smtplite.contrib": {"smtplite.testing", "smtplite.sync"},
-    "smtplite.cli": {"smtplite.testing", "smtplite.routes"},
+    "smtplite.cli": {"smtplite.testing", "smtplite.routes", "smtplite.worker"},
     "smtplite.__main__": {"smtplite.cli"},
 }
 

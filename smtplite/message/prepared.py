@@ -452,16 +452,27 @@ def prepare(
 
 
 def envelope_of(
-    octets: bytes, sender: str | Address | None = None, recipients: AnyRecipients | None = None
+    message: Message[Any, Any] | bytes,
+    sender: str | Address | None = None,
+    recipients: AnyRecipients | None = None,
 ) -> Envelope:
-    """Return the envelope of a message as octets: what is None is read from its header section.
+    """Return the envelope of a message that is sent later: what is None is read from its headers, as `send` does.
+
+    Args:
+        message: a message object of `email`, or octets.
+        sender: the reverse-path.
+        recipients: one address, or several.
 
     Raises:
         MessageError: it does not stand there.
     """
     if sender is None or recipients is None:
-        header = header_section(octets)
-        sender, recipients = _complete(_fields(header[dropped_size(header) :]), sender, recipients)
+        if isinstance(message, Message):
+            fields: Iterable[tuple[str, object]] = message.raw_items()
+        else:
+            header = header_section(message)
+            fields = _fields(header[dropped_size(header) :])
+        sender, recipients = _complete(fields, sender, recipients)
     return Envelope(sender, recipients)
 
 

@@ -1,0 +1,36 @@
+"""A worker: sends what is queued in an engine that others keep, in batches, and writes down what became of it.
+
+::
+
+    async with Client("smtp.example.com") as client:
+        await Worker(source, client).run()
+
+A source is an engine: PostgreSQL (`smtplite.worker.postgres`), NATS JetStream (`smtplite.worker.jetstream`), or memory,
+for tests and for one process. Anything with the methods of `Source` is one. The library of an engine is imported with
+its module, and not before.
+"""
+
+from __future__ import annotations
+
+from smtplite.worker.jobs import Identity, Job, Lease, Outcome, Status, jobs_for
+from smtplite.worker.memory import MemorySource, MemoryStore
+from smtplite.worker.retrying import Backoff
+from smtplite.worker.running import Worker
+from smtplite.worker.source import LaneStatus, Shaper, Source, Store
+
+__all__ = [
+    "Backoff",
+    "Identity",
+    "Job",
+    "LaneStatus",
+    "Lease",
+    "MemorySource",
+    "MemoryStore",
+    "Outcome",
+    "Shaper",
+    "Source",
+    "Status",
+    "Store",
+    "Worker",
+    "jobs_for",
+]

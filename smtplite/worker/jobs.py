@@ -1,0 +1,291 @@
+"""Job: one message for one recipient, as it lies in a queue; and Outcome, what became of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from email.utils import format_datetime, make_msgid
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
+
+import attrs
+
+from smtplite.errors import MessageError
+from smtplite.message import envelope_of, wire_bytes
+from smtplite.message.envelope import AnyRecipients, Envelope, Recipient
+
+__all__ = ["Identity", "Job", "Lease", "Outcome", "Status", "WhenUnknown", "has_identity_fields", "jobs_for"]
+
+#: What to do when nobody can know whether a message arrived. "retry": better twice than never. "record": better never
+#: than twice.
+WhenUnknown: TypeAlias = Literal["retry", "record"]
+
+#: What became of a job; each is final.
+Status: TypeAlias = Literal["accepted", "refused", "failed", "expired", "unknown"]
+
+#: How long it is worth to go on trying, if the caller does not say (RFC 5321 4.5.4.1: "at least 4-5 days").
+_DEFAULT_PATIENCE: Final = timedelta(days=4)
+
+#: What a queue keeps of the last try: a server may say a lot.
+_MAX_LAST_CHARACTERS: Final = 500
+
+_MESSAGE_ID: Final = re.compile(rb"^Message-ID:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_DATE: Final = re.compile(rb"^Date:", re.IGNORECASE | re.MULTILINE)
+_END_OF_HEADER: Final = re.compile(rb"\r?\n\r?\n")
+
+
+class Identity(NamedTuple):
+    """What a job is known by, in the queue and in the store: chosen when it is queued, and the same for ever.
+
+    Attributes:
+        key: the caller's, by default the Message-ID.
+        recipient: the address.
+    """
+
+    key: str
+    recipient: str
+
+
+@attrs.define(eq=False)
+class Lease:
+    """A worker's right to a job, for a while. A source makes it, and gives it to no second job.
+
+    Attributes:
+        name: unique among all leases of the engine: marks carry it, so that nobody takes another's for its own.
+        until: when it ends, on the clock of `time.monotonic`. `Source.extend` moves it.
+        handle: the source's own.
+    """
+
+    name: str
+    until: float
+    handle: Any = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Job:
+    """One message for one recipient.
+
+    Attributes:
+        key: see `Identity`.
+        envelope: who sends, and the one recipient.
+        content: the octets, with Message-ID and Date, so that every copy carries the same; None: see `reference`.
+        reference: what the worker's `load` gives the octets for, in place of `content`.
+        when_unknown: "retry": send again when nobody can know whether it arrived; "record": never.
+        not_after: seconds since 1970, on the engine's clock, after which it is not tried any more.
+        lane: the queue it waits in. Lanes do not wait for each other.
+        attempt: which try the next one is, from 1.
+        is_uncertain: True if an earlier try may have delivered it.
+        last: what came of the last try, for a person; "" before the first.
+        token: the lease; None outside a worker.
+
+    Raises:
+        MessageError: it is no job; says why.
+    """
+
+    key: str = attrs.field()
+    envelope: Envelope = attrs.field()
+    content: bytes | None = attrs.field(default=None, repr=False)
+    reference: str | None = None
+    when_unknown: WhenUnknown = "retry"
+    not_after: float = attrs.field(factory=lambda: time.time() + _DEFAULT_PATIENCE.total_seconds())
+    lane: str = "bulk"
+    attempt: int = 1
+    is_uncertain: bool = False
+    last: str = ""
+    token: Lease | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not self.key or "\0" in self.key:
+            raise MessageError(f"key of a job is a text without NUL, not {self.key!r}")
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", self.lane):
+            raise MessageError(f"lane is up to 32 letters, digits, '-' and '_', not {self.lane!r:.80}")
+        if self.when_unknown not in ("retry", "record"):
+            raise MessageError(f"when_unknown is 'retry' or 'record', not {self.when_unknown!r:.80}")
+        if len(self.envelope.recipients) != 1:
+            raise MessageError(
+                f"a job has one recipient, not {len(self.envelope.recipients)}: queue one for each, as jobs_for does"
+            )
+        if (self.content is None) == (self.reference is None):
+            raise MessageError("a job has content or a reference to it: pass one of them")
+
+    @property
+    def identity(self) -> Identity:
+        """What it is known by."""
+        return Identity(self.key, self.envelope.recipients[0].address)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that a worker has it by.
+
+        Raises:
+            MessageError: nobody leased it.
+        """
+        if self.token is None:
+            raise MessageError("this job was not leased: a worker gets its jobs from Source.lease")
+        return self.token
+
+    def to_header(self) -> str:
+        """Return all but the content as JSON, for an engine to keep."""
+        fields: dict[str, Any] = {
+            "key": self.key,
+            "envelope": _plain(self.envelope),
+            "when_unknown": self.when_unknown,
+            "not_after": self.not_after,
+            "lane": self.lane,
+            "attempt": self.attempt,
+        }
+        if self.reference is not None:
+            fields["reference"] = self.reference
+        if self.is_uncertain:
+            fields["is_uncertain"] = True
+        if self.last:
+            fields["last"] = self.last[:_MAX_LAST_CHARACTERS]
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def from_header(cls, header: str | Mapping[str, Any], content: bytes | None, token: Lease | None = None) -> Self:
+        """Return the job that `to_header` wrote down.
+
+        Raises:
+            MessageError: it is not one of ours; says what is wrong.
+        """
+        try:
+            fields = dict(json.loads(header) if isinstance(header, str) else header)
+            envelope = dict(fields.pop("envelope"))
+            recipients = [Recipient(**recipient) for recipient in envelope.pop("recipients")]
+            fields["envelope"] = Envelope(**envelope, recipients=recipients)
+            return cls(**fields, content=None if "reference" in fields else content, token=token)
+        except MessageError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise MessageError(f"this is no job that smtplite.worker queued: {error!r:.80}") from error
+
+
+def _plain(value: Envelope | Recipient) -> dict[str, Any]:
+    """Return the fields that are not what they are by default, for JSON."""
+    plain: dict[str, Any] = {}
+    for field in attrs.fields(type(value)):
+        given = getattr(value, field.name)
+        if field.name == "recipients":
+            plain["recipients"] = [_plain(recipient) for recipient in given]
+        elif isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # attrs says it is a function; it is a class
+            if given:
+                plain[field.name] = dict(given)
+        elif given != field.default:
+            plain[field.name] = given if isinstance(given, (str, bool)) else list(given)
+    return plain
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of a job; final.
+
+    Attributes:
+        status: "accepted"; "refused", for good; "failed": it cannot be sent as it is; "expired": refused or not sent
+            until its time was over; "unknown": this try, or an earlier one, may have delivered it.
+        reply: what the server said, if it said something.
+        error: what happened, for a person; "" where it was accepted.
+        message_id: the Message-ID that every copy carries.
+        attempt: which try it was.
+        at: when, in seconds since 1970 on the engine's clock.
+    """
+
+    status: Status
+    reply: str | None = None
+    error: str = ""
+    message_id: str | None = None
+    attempt: int = 1
+    at: float = 0.0
+
+    def to_json(self) -> str:
+        """Return it as JSON, for an engine to keep."""
+        return json.dumps(attrs.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return what `to_json` wrote down."""
+        return cls(**json.loads(text))
+
+
+def jobs_for(
+    message: Message[Any, Any] | bytes,
+    recipients: AnyRecipients | None = None,
+    *,
+    sender: str | None = None,
+    envelope: Envelope | None = None,
+    key: str | None = None,
+    when_unknown: WhenUnknown = "retry",
+    not_after: datetime | timedelta | None = None,
+    lane: str = "bulk",
+) -> list[Job]:
+    """Make the jobs of a message, one for each recipient; pass them to the `enqueue` of an engine.
+
+    Message-ID and Date are fixed here, once: whatever happens later, every copy carries the same. The message is not
+    changed.
+
+    Args:
+        message: a message object of `email`, or octets.
+        recipients: one address, or several; None: from the headers.
+        sender: the reverse-path; None: from the headers.
+        envelope: in place of both.
+        key: what the message is known by; two jobs of the same key and recipient are one. None: its Message-ID.
+        when_unknown: what to do when nobody can know whether it arrived: "retry", better twice than never (password
+            resets, alarms); "record", better never than twice (invoices, orders).
+        not_after: when to give up, as a time with its zone or counted from now; None: after four days.
+        lane: the queue that it waits in, such as "transactional" or "bulk".
+
+    Raises:
+        MessageError: it cannot be queued; says why.
+    """
+    content = wire_bytes(message, seven_bit=True) if isinstance(message, Message) else bytes(message)
+    given = envelope if envelope is not None else envelope_of(message, sender, recipients)
+    content, message_id = _with_identity_fields(content, given.sender)
+    if not_after is None:
+        not_after = _DEFAULT_PATIENCE
+    if isinstance(not_after, timedelta):
+        not_after = datetime.now(UTC) + not_after
+    if not_after.tzinfo is None:
+        raise MessageError(f"not_after has no time zone: {not_after}; pass datetime.now(UTC) + ..., or a timedelta")
+    return [
+        Job(
+            key=message_id if key is None else key,
+            envelope=attrs.evolve(given, recipients=[recipient]),
+            content=content,
+            when_unknown=when_unknown,
+            not_after=not_after.timestamp(),
+            lane=lane,
+        )
+        for recipient in given.recipients
+    ]
+
+
+def _header_section(content: bytes) -> bytes:
+    end = _END_OF_HEADER.search(content)
+    return content if end is None else content[: end.start()]
+
+
+def message_id_of(content: bytes) -> str | None:
+    """Return the Message-ID of a message, if it has one."""
+    found = _MESSAGE_ID.search(_header_section(content))
+    text = "" if found is None else found[1].decode("ascii", "replace").strip()
+    return text or None
+
+
+def has_identity_fields(content: bytes) -> bool:
+    """Say whether a message has Message-ID and Date: without them, two copies would be two messages."""
+    return message_id_of(content) is not None and _DATE.search(_header_section(content)) is not None
+
+
+def _with_identity_fields(content: bytes, sender: str) -> tuple[bytes, str]:
+    message_id = message_id_of(content)
+    added = b""
+    if message_id is None:
+        domain = sender.rpartition("@")[2]
+        message_id = make_msgid(domain=domain if domain and domain.isascii() else "localhost")
+        added += f"Message-ID: {message_id}\r\n".encode("ascii")
+    if _DATE.search(_header_section(content)) is None:
+        added += f"Date: {format_datetime(datetime.now(UTC))}\r\n".encode("ascii")
+    return added + content, message_id

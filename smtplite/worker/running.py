@@ -1,0 +1,533 @@
+"""Worker: leases jobs, sends them by `send_many`, writes down what became of each, and settles it. And begins again.
+
+Each lane has a run of its own (`_Run`), with a stream and connections of its own, so that no lane waits for another.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import attrs
+
+from smtplite.errors import ConfigurationError, ConnectionLost, SMTPError
+from smtplite.message.envelope import Outgoing
+from smtplite.options import check_number
+from smtplite.results import Delivery
+from smtplite.sending.stream import Deliveries
+from smtplite.worker.jobs import Identity, Job, Outcome, has_identity_fields
+from smtplite.worker.retrying import Backoff, Later, decide, expired, given_up
+from smtplite.worker.source import Shaper, Source, Store
+
+__all__ = ["Sender", "Worker"]
+
+logger = logging.getLogger("smtplite.worker")
+
+#: Transactional mail, such as a password reset, has a connection of its own; bulk has the others.
+DEFAULT_LANES: Final[Mapping[str, int | None]] = {"transactional": 1, "bulk": None}
+
+#: How long one call of `lease` waits for a job.
+_WAIT_SECONDS: Final = 0.5
+#: How long a call of `lease` may take in all.
+_LEASE_SECONDS: Final = 10.0
+#: How long the pauses are while the engine or the relay is away: the first, and the longest.
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+_LONGEST_ENGINE_PAUSE_SECONDS: Final = 5.0
+#: A lease is extended when this part of it is over.
+_EXTEND_AFTER: Final = 1 / 3
+#: For this part of a lease before its end a worker does not begin what it was for: its own delay must not matter.
+_MARGIN: Final = 0.2
+#: How long what was decided is still written down when everything else was cancelled.
+_LAST_SECONDS: Final = 5.0
+
+
+class Sender(Protocol):
+    """What a worker sends by: a Client, or whatever has its `send_many`, such as a Route."""
+
+    def send_many(
+        self,
+        messages: Any,
+        *,
+        connections: int | None = None,
+        in_flight: int = 32,
+        timeout: float | None = None,
+        drain: float = 30.0,
+        on_begin: Callable[[list[Any]], None] | None = None,
+    ) -> AbstractAsyncContextManager[Deliveries]:
+        """Send many messages; see `Client.send_many`."""
+
+
+class _LeaseEnded(ConnectionLost):
+    """A lease ended before its job was begun; the stream is left, and nothing of it was sent."""
+
+
+@attrs.frozen(kw_only=True)
+class _Plan:
+    """What the runs of a worker share."""
+
+    source: Source
+    sender: Sender
+    store: Store
+    shaper: Shaper | None
+    load: Callable[[str], Awaitable[bytes]] | None
+    backoff: Backoff
+    batch: int
+    in_flight: int
+    timeout: float | None
+    drain: float
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A job that this worker has.
+
+    Attributes:
+        job: it.
+        is_marked: whether a mark in the store says that it was begun.
+        is_begun: whether its first octet was about to be written.
+        is_decided: whether it is known what becomes of it, and only has to be written down.
+    """
+
+    job: Job
+    is_marked: bool = False
+    is_begun: bool = False
+    is_decided: bool = False
+
+
+class Worker:
+    """Sends what is queued, until it is told to stop.
+
+    At least once by default: a job whose worker died is sent again, and every copy carries the same Message-ID. At most
+    once for jobs with ``when_unknown="record"``: before they are sent, a mark says so in the store, and nobody sends
+    what somebody has begun.
+
+    Args:
+        source: gives out jobs.
+        sender: a `Client`, or a route over several of them.
+        store: where marks and outcomes are; None: the source's own, which settles in the same step where it can.
+        shaper: says which jobs have to wait; None: none.
+        lanes: connections for each lane; None in place of a number: all that the client may have but one. By default
+            one for "transactional", the others for "bulk".
+        batch: jobs that a lane has at most. If the worker dies, so many may be sent again, or are unknown.
+        in_flight: with a client that has ``chunking=True``, messages outstanding on a connection.
+        backoff: how long to wait before a job is tried again.
+        timeout: seconds for each message, from its first octet to its verdict; None: the client's.
+        drain: seconds that `stop` waits for what is under way.
+        load: ``async (reference) -> octets``, for jobs that have a reference in place of content.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sender: Sender,
+        *,
+        store: Store | None = None,
+        shaper: Shaper | None = None,
+        lanes: Mapping[str, int | None] | None = None,
+        batch: int = 200,
+        in_flight: int = 32,
+        backoff: Backoff | None = None,
+        timeout: float | None = None,
+        drain: float = 30.0,
+        load: Callable[[str], Awaitable[bytes]] | None = None,
+    ) -> None:
+        check_number("batch", batch, 1, math.inf, whole=True)
+        check_number("drain", drain, 0, math.inf)
+        lanes = DEFAULT_LANES if lanes is None else lanes
+        if not lanes:
+            raise ConfigurationError("a worker needs a lane: lanes={'bulk': None}, for example")
+        plan = _Plan(
+            source=source,
+            sender=sender,
+            store=source.store if store is None else store,
+            shaper=shaper,
+            load=load,
+            backoff=backoff or Backoff(),
+            batch=batch,
+            in_flight=in_flight,
+            timeout=timeout,
+            drain=drain,
+        )
+        self._runs = [_Run(plan, lane, connections) for lane, connections in lanes.items()]
+        self._scope: anyio.CancelScope | None = None
+
+    def stop(self) -> None:
+        """Take nothing more, finish what is under way, give the rest back; then `run` returns."""
+        for run in self._runs:
+            run.stop()
+
+    def cancel(self) -> None:
+        """End at once: what is under way is cut off, and what was handed over is unknown. Then `run` returns."""
+        self.stop()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self, *, handle_signals: bool = False) -> None:
+        """Send until `stop`. What the engine or the relay does is logged, and tried again; it does not end this.
+
+        Args:
+            handle_signals: the first SIGTERM or SIGINT calls `stop`, the next one `cancel`.
+        """
+        try:
+            with anyio.CancelScope() as self._scope:
+                async with anyio.create_task_group() as tasks:
+                    if handle_signals:
+                        await tasks.start(self._hear_signals)
+                    async with anyio.create_task_group() as runs:
+                        for run in self._runs:
+                            runs.start_soon(run.run)
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+
+    async def _hear_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            is_stopping = False
+            async for _ in signals:
+                if is_stopping:
+                    self.cancel()
+                self.stop()
+                is_stopping = True
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return what was raised, without the groups around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Run:
+    """One lane of a worker.
+
+    Args:
+        plan: what all lanes share.
+        lane: its name.
+        connections: the most to use.
+    """
+
+    def __init__(self, plan: _Plan, lane: str, connections: int | None) -> None:
+        self._plan = plan
+        self._lane = lane
+        self._connections = connections
+        self._margin = plan.source.lease_seconds * _MARGIN
+        self._held: dict[Identity, _Held] = {}
+        self._outcomes: list[tuple[Job, Outcome]] = []  # decided, and not written down yet
+        self._laters: list[Later] = []
+        self._trouble: SMTPError | None = None  # why jobs had to be given back
+        self._pause = 0.0
+        self._is_stopping = False
+        self._changed = anyio.Event()
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self._is_stopping = True
+        self._change()
+
+    def _change(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def run(self) -> None:
+        """Send until `stop`, and write down what became of all that was leased."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_leases)
+            tasks.start_soon(self._keep_settling)
+            seconds = _LAST_SECONDS
+            try:
+                while not self._is_stopping:
+                    await self._stream()
+                    await self._rest_after_trouble()
+                seconds = max(seconds, self._plan.drain)
+            finally:
+                with anyio.move_on_after(seconds, shield=True):
+                    while self._held:
+                        await self._settle_next()
+                if self._held:
+                    logger.error("lane %s: not written down, leases will end: %d jobs", self._lane, len(self._held))
+            tasks.cancel_scope.cancel()
+
+    # Sending
+
+    async def _stream(self) -> None:
+        """Send over one stream, until `stop`, or until no connection can be had."""
+        plan = self._plan
+        feed = self._feed()
+        deliveries: Deliveries | None = None
+        try:
+            async with plan.sender.send_many(
+                feed,
+                connections=self._connections,
+                in_flight=plan.in_flight,
+                timeout=plan.timeout,
+                drain=plan.drain,
+                on_begin=self._begin,
+            ) as deliveries:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._take, deliveries, tasks.cancel_scope)
+                    while not self._is_stopping:
+                        await self._changed.wait()
+                    tasks.cancel_scope.cancel()  # leaving the block lets finish what is under way
+        finally:
+            for delivery in deliveries.rest if deliveries is not None else ():
+                self._decide(delivery)
+            for held in [held for held in self._held.values() if not held.is_decided]:
+                self._give_back(held)  # leased, and never given to the stream
+            self._change()
+            await feed.aclose()
+
+    async def _take(self, deliveries: Deliveries, scope: anyio.CancelScope) -> None:
+        try:
+            async for delivery in deliveries:
+                self._pause = 0.0
+                self._decide(delivery)
+        except SMTPError as error:  # no connection could be opened, or a lease ended
+            self._trouble = error
+        scope.cancel()
+
+    async def _rest_after_trouble(self) -> None:
+        """Wait a moment after there was no connection to be had, longer each time."""
+        trouble, self._trouble = self._trouble, None
+        if trouble is None or isinstance(trouble, _LeaseEnded) or self._is_stopping:
+            return
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        logger.error(
+            "lane %s: no connection, next try in %g s: %s: %s", self._lane, self._pause, type(trouble).__name__, trouble
+        )
+        with anyio.move_on_after(self._pause):
+            while not self._is_stopping:
+                await self._changed.wait()
+
+    def _begin(self, items: list[Any]) -> None:
+        """Look at the leases once more, just before the write."""
+        now = time.monotonic()
+        for item in items:
+            job: Job = item.tag
+            if job.lease.until - self._margin <= now:
+                raise _LeaseEnded(f"not sent: the lease of job {job.key!r:.80} ended before it was begun")
+        for item in items:
+            self._held[item.tag.identity].is_begun = True
+
+    async def _feed(self) -> AsyncGenerator[Outgoing, None]:
+        """Yield what is to be sent, as long as there is room for more."""
+        while not self._is_stopping:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # leasing is shielded
+            room = self._plan.batch - len(self._held)
+            if room < max(1, self._plan.batch // 4):
+                await self._changed.wait()
+                continue
+            try:
+                jobs = await self._lease(room)
+            except Exception:
+                logger.exception("lane %s: jobs cannot be leased; next try in %g s", self._lane, _FIRST_PAUSE_SECONDS)
+                await anyio.sleep(_FIRST_PAUSE_SECONDS)
+                continue
+            for job in jobs:
+                if self._is_stopping:
+                    return
+                if job.lease.until - self._margin <= time.monotonic():
+                    self._give_back(self._held[job.identity])
+                    continue
+                yield Outgoing(job.content or b"", envelope=job.envelope, tag=job)
+
+    # Leasing
+
+    async def _lease(self, room: int) -> list[Job]:
+        """Lease jobs, and return those that are to be sent now; the others are decided."""
+        plan = self._plan
+        leased: list[Job] = []
+        found: list[Job] = []
+        # Shielded: what the engine gave to a call that was cancelled nobody would have, until the lease ends.
+        with anyio.move_on_after(_LEASE_SECONDS, shield=True):
+            found = await plan.source.lease(self._lane, room, _WAIT_SECONDS)
+        for job in found:
+            if job.identity not in self._held:  # a second copy of what is under way: its lease ends by itself
+                leased.append(job)
+                self._held[job.identity] = _Held(job)
+        if not leased:
+            return []
+        try:
+            outcomes = await plan.store.find([job.identity for job in leased])
+            jobs = [job for job in leased if not self._was_settled(job, outcomes.get(job.identity))]
+            loaded = [await self._loaded(job) for job in jobs]
+            jobs = [job for job in loaded if job is not None and self._is_sendable(job)]
+            if plan.shaper is not None:
+                jobs = self._shaped(jobs, await plan.shaper.hold(jobs))
+            return await self._marked(jobs)
+        except BaseException:
+            for job in leased:
+                held = self._held.get(job.identity)
+                if held is not None and not held.is_decided:
+                    self._give_back(held)
+            raise
+
+    def _was_settled(self, job: Job, outcome: Outcome | None) -> bool:
+        if outcome is not None:
+            self._settle(self._held[job.identity], outcome)
+        return outcome is not None
+
+    async def _loaded(self, job: Job) -> Job | None:
+        """Return the job with its content; None: it cannot be had now."""
+        if job.content is not None or job.reference is None:
+            return job
+        try:
+            if self._plan.load is None:
+                raise ConfigurationError(f"job {job.key!r:.80} has a reference: pass load= to the worker")
+            return attrs.evolve(job, content=await self._plan.load(job.reference), reference=None)
+        except Exception:
+            logger.exception("lane %s: the content of job %.80r cannot be loaded", self._lane, job.key)
+        again = attrs.evolve(job, attempt=job.attempt + 1)
+        self._later(self._held[job.identity], Later(again, self._plan.backoff.seconds(job.attempt)))
+        return None
+
+    def _is_sendable(self, job: Job) -> bool:
+        held = self._held[job.identity]
+        now = self._plan.source.now()
+        if now > job.not_after:
+            self._settle(held, expired(job, now))
+            return False
+        if not has_identity_fields(job.content or b""):
+            error = "not sent: the message has no Message-ID or no Date, and each copy would be another message"
+            self._settle(held, given_up(job, now, "failed", error))
+            return False
+        return True
+
+    def _shaped(self, jobs: list[Job], waits: Mapping[Identity, float]) -> list[Job]:
+        for job in jobs:
+            if job.identity in waits:
+                self._later(self._held[job.identity], Later(self._held[job.identity].job, waits[job.identity]))
+        return [job for job in jobs if job.identity not in waits]
+
+    async def _marked(self, jobs: list[Job]) -> list[Job]:
+        """Mark what must not be sent twice; whoever fails to does not send."""
+        to_mark = [job for job in jobs if job.when_unknown == "record"]
+        if not to_mark:
+            return jobs
+        for job in to_mark:
+            self._held[job.identity].is_marked = True
+        others = await self._plan.store.begin(to_mark)
+        now = self._plan.source.now()
+        for job in to_mark:
+            if job.identity in others:
+                held, outcome = self._held[job.identity], others[job.identity]
+                held.is_marked = False  # it is another's
+                error = "a worker began it and did not say what became of it: it died, or lost its lease"
+                self._settle(held, outcome or given_up(job, now, "unknown", error))
+        return [job for job in jobs if job.identity not in others]
+
+    async def _keep_leases(self) -> None:
+        """Extend the leases of all that this lane has, for as long as it runs."""
+        source = self._plan.source
+        while True:
+            await anyio.sleep(source.lease_seconds * _EXTEND_AFTER)
+            jobs = [held.job for held in self._held.values()]
+            try:
+                if jobs:
+                    await source.extend(jobs)
+            except Exception:
+                logger.exception("lane %s: leases cannot be extended", self._lane)
+
+    # Deciding
+
+    def _decide(self, delivery: Delivery) -> None:
+        job: Job = delivery.item.tag  # type: ignore[union-attr]  # `_feed` gives nothing but Outgoing
+        held = self._held.get(job.identity)
+        if held is None or held.is_decided:
+            return
+        if self._plan.shaper is not None:
+            self._plan.shaper.observe(job, delivery)
+        decision = decide(job, delivery, self._plan.source.now(), self._plan.backoff, is_begun=held.is_begun)
+        if isinstance(decision, Outcome):
+            self._settle(held, decision)
+        else:
+            if decision.seconds is None and not self._is_stopping:
+                self._trouble = self._trouble or delivery.error
+            again = attrs.evolve(decision.job, content=held.job.content, reference=held.job.reference)
+            self._later(held, Later(again, decision.seconds))
+
+    def _settle(self, held: _Held, outcome: Outcome) -> None:
+        held.is_decided = True
+        self._outcomes.append((held.job, outcome))
+        self._change()
+
+    def _later(self, held: _Held, later: Later) -> None:
+        held.is_decided = True
+        self._laters.append(later)
+        self._change()
+
+    def _give_back(self, held: _Held) -> None:
+        self._later(held, Later(held.job, None))
+
+    # Writing down
+
+    async def _keep_settling(self) -> None:
+        while True:
+            await self._settle_next()
+
+    async def _settle_next(self) -> None:
+        """Write down all that is decided by now, or wait for a change."""
+        if self._outcomes or self._laters:
+            await self._write_down()
+        else:
+            await self._changed.wait()
+
+    async def _write_down(self) -> None:
+        """Write down what was decided so far; while the engine is away, try again."""
+        outcomes, self._outcomes = self._outcomes, []
+        laters, self._laters = self._laters, []
+        pause = _FIRST_PAUSE_SECONDS
+        try:
+            while outcomes or laters:
+                try:
+                    if outcomes:
+                        await self._save(outcomes)
+                        self._drop(job for job, _ in outcomes)
+                        outcomes = []
+                    if laters:
+                        await self._queue_again(laters)
+                        self._drop(later.job for later in laters)
+                        laters = []
+                except Exception:
+                    logger.exception("lane %s: outcomes cannot be written down; next try in %g s", self._lane, pause)
+                    await anyio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_ENGINE_PAUSE_SECONDS)
+        except anyio.get_cancelled_exc_class():
+            self._outcomes[:0] = outcomes
+            self._laters[:0] = laters
+            self._change()
+            raise
+        self._change()
+
+    async def _save(self, outcomes: list[tuple[Job, Outcome]]) -> None:
+        if self._plan.store is not self._plan.source.store:
+            await self._plan.store.save(outcomes)
+        await self._plan.source.settle(outcomes)
+
+    async def _queue_again(self, laters: list[Later]) -> None:
+        # First the marks: whoever gets the job next must not find one.
+        marked = [later.job for later in laters if self._held[later.job.identity].is_marked]
+        if marked:
+            await self._plan.store.forget(marked)
+        retries = [(later.job, later.seconds) for later in laters if later.seconds is not None]
+        if retries:
+            await self._plan.source.retry(retries)
+        released = [later.job for later in laters if later.seconds is None]
+        if released:
+            await self._plan.source.release(released)
+
+    def _drop(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._held.pop(job.identity, None)

@@ -1,0 +1,125 @@
+"""What a worker needs of an engine: Source and Store. Both are protocols: whatever has these methods will do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import attrs
+
+from smtplite.results import Delivery
+from smtplite.worker.jobs import Identity, Job, Outcome
+
+__all__ = ["LaneStatus", "Shaper", "Source", "Store"]
+
+
+@attrs.frozen(kw_only=True)
+class LaneStatus:
+    """How many jobs a lane has.
+
+    Attributes:
+        lane: its name.
+        waiting: may be leased now.
+        leased: are with a worker.
+        later: wait for the time of their next try.
+        oldest_seconds: how long ago the oldest of them was queued.
+    """
+
+    lane: str
+    waiting: int
+    leased: int
+    later: int
+    oldest_seconds: float = 0.0
+
+
+class Store(Protocol):
+    """Where it is written down what became of each job, and what was begun that must not be sent twice.
+
+    One record for each `Identity`: a mark that it was begun, or its outcome. The first outcome stays, with one
+    exception: "accepted" replaces any other. It is the truth, however late it comes.
+    """
+
+    async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
+        """Mark these as begun, each in the name of its lease, if there is no record of it.
+
+        Returns:
+            Those that have a record of somebody else's, each with its outcome, or None if it was begun. A mark in the
+            name of the job's own lease is its own.
+        """
+
+    async def forget(self, jobs: Iterable[Job]) -> None:
+        """Remove the marks of these that are in the name of their lease: they were certainly not sent."""
+
+    async def find(self, identities: Iterable[Identity]) -> Mapping[Identity, Outcome]:
+        """Return the outcomes of those that have one."""
+
+    async def save(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
+        """Write down outcomes. After it, they survive what the engine survives."""
+
+
+class Source(Protocol):
+    """An engine that gives out jobs, each to one worker at a time, until its lease ends.
+
+    A worker that stood still may call with a lease that somebody else has by now. Every method must then leave the job
+    alone: it is not settled, not given back and not queued again, for it is another's.
+
+    Attributes:
+        store: where `settle` writes outcomes.
+        lease_seconds: how long a lease lasts.
+    """
+
+    @property
+    def store(self) -> Store:
+        """Where `settle` writes outcomes."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a lease lasts."""
+
+    def now(self) -> float:
+        """Return the engine's time, in seconds since 1970; the clock of this machine may say another."""
+
+    async def lease(self, lane: str, most: int, wait: float) -> list[Job]:
+        """Lease jobs of a lane that are due.
+
+        Args:
+            lane: which.
+            most: how many at most.
+            wait: seconds to wait if there is none.
+
+        Returns:
+            The jobs, each with its `token`, which ends `lease_seconds` after this was called, or earlier.
+        """
+
+    async def extend(self, jobs: Sequence[Job]) -> None:
+        """Have the leases of these end `lease_seconds` from now; their tokens say when. A lost one stays as it is."""
+
+    async def settle(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
+        """Write down outcomes, and take the jobs out of the queue, in this order or at once.
+
+        Of a job that another has by now, only "accepted" is written down.
+        """
+
+    async def retry(self, retries: Sequence[tuple[Job, float]]) -> None:
+        """Queue jobs again.
+
+        Args:
+            retries: each job as it is to be queued, with its lease, and the seconds from now until it is due. Seconds,
+                because clocks differ.
+        """
+
+    async def release(self, jobs: Sequence[Job]) -> None:
+        """Give jobs back that were not begun: they are due at once, for anybody."""
+
+    async def status(self) -> Sequence[LaneStatus]:
+        """Return how many jobs there are, by lane."""
+
+
+class Shaper(Protocol):
+    """Decides which jobs have to wait, so that a relay or a recipient's server is not asked for more than it takes."""
+
+    async def hold(self, jobs: Sequence[Job]) -> Mapping[Identity, float]:
+        """Return those that are not to be sent now, with the seconds after which to ask again."""
+
+    def observe(self, job: Job, delivery: Delivery) -> None:
+        """Learn what became of a try."""

@@ -1,0 +1,305 @@
+"""What a worker does beside the engine: lanes, outages, signals, stores of others, shapers, references."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from smtplite import Client, ConfigurationError, Delivery
+from smtplite.testing import SMTPServer
+from smtplite.worker import Backoff, Identity, Job, MemorySource, MemoryStore, Worker
+from smtplite.worker import running as running_module
+from tests.exhaustive import part
+from tests.worker.kit import SOON, accepted, has_outcomes, is_done, lease_one, letter, nothing_left, until
+
+LATER = "451 4.7.1 later"
+
+pytestmark = pytest.mark.asyncio
+
+
+def when(condition: Callable[[], Any]) -> Callable[[], Any]:
+    async def holds() -> bool:
+        return bool(condition())
+
+    return holds
+
+
+async def test_transactional_mail_does_not_wait_for_100_000_bulk_jobs_half_of_which_are_refused() -> None:
+    source = MemorySource()
+    server = SMTPServer(on_message=lambda message: None if int(message.recipients[0].partition("@")[0]) % 2 else LATER)
+    numbers = part(range(100_000), keep=10_000)
+    [bulk] = letter()
+    source.enqueue(
+        attrs.evolve(bulk, key=str(number), envelope=attrs.evolve(bulk.envelope, recipients=[f"{number}@example.net"]))
+        for number in numbers
+    )
+    async with server.client(max_connections=3) as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client)
+        tasks.start_soon(worker.run)
+        await until(when(lambda: len(server.messages) > 50))
+        [urgent] = letter(lane="transactional", to="1@example.com")
+        queued = time.monotonic()
+        source.enqueue([urgent])
+        await until(lambda: has_outcomes(source, [urgent]))
+        took = time.monotonic() - queued
+        worker.stop()
+    assert took < 2
+    waiting = {lane.lane: lane for lane in await source.status()}["bulk"]
+    assert waiting.leased == 0
+    assert waiting.later > 0
+    assert waiting.waiting > len(numbers) / 2
+
+
+async def test_while_the_relay_is_away_jobs_are_given_back_and_no_try_is_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running_module, "_FIRST_PAUSE_SECONDS", 0.02)
+    source, server = MemorySource(), SMTPServer()
+    failures = 3
+
+    async def connect() -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError("no route")
+        return await server.connect()
+
+    jobs = letter()
+    source.enqueue(jobs)
+    async with Client(connect=connect, tls="none") as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1}, backoff=Backoff(3600, 3600))
+        tasks.start_soon(worker.run)
+        await until(lambda: is_done(source, jobs))
+        worker.stop()
+    assert source.store.outcomes[jobs[0].identity].attempt == 1
+    assert "no connection, next try in" in caplog.text
+
+
+async def test_a_wrong_password_costs_no_job_and_is_said_loudly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running_module, "_FIRST_PAUSE_SECONDS", 0.02)
+    source, server = MemorySource(), SMTPServer(users={"me": "right"}, auth_in_clear=True, mechanisms=["PLAIN"])
+    source.enqueue(letter())
+    client = Client(connect=server.connect, tls="none", username="me", password="wrong", allow_insecure_auth=True)
+    async with client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await until(when(lambda: caplog.text.count("AuthenticationError") >= 2))
+        worker.stop()
+    [lane] = await source.status()
+    assert (lane.waiting, lane.leased, lane.later) == (1, 0, 0)
+    assert not source.store.outcomes
+
+
+async def test_what_the_engine_does_is_logged_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running_module, "_FIRST_PAUSE_SECONDS", 0.01)
+    source, server = MemorySource(), SMTPServer()
+    trouble = dict.fromkeys(["lease", "settle", "retry"], 2)
+
+    def flaky(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*arguments: Any) -> Any:
+            if trouble[name]:
+                trouble[name] -= 1
+                raise OSError("the engine is away")
+            return await method(*arguments)
+
+        return call
+
+    for name in trouble:
+        monkeypatch.setattr(source, name, flaky(name, getattr(source, name)))
+    server.reply("RCPT", "451 4.7.1 later", times=1)
+    jobs = [*letter(1), *letter(2)]
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1}, backoff=SOON)
+        tasks.start_soon(worker.run)
+        await until(lambda: is_done(source, jobs))
+        worker.stop()
+    assert len(server.messages) == 2
+    assert not any(trouble.values())
+    assert "outcomes cannot be written down" in caplog.text
+    assert "jobs cannot be leased" in caplog.text
+
+
+async def test_cancel_cuts_off_what_is_under_way_and_writes_down_that_it_is_unknown() -> None:
+    source, server = MemorySource(), SMTPServer()
+    held = server.hold("END_OF_DATA")
+    jobs = letter(when_unknown="record")
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await held.wait()
+        worker.cancel()
+    assert source.store.outcomes[jobs[0].identity].status == "unknown"
+    assert await nothing_left(source)
+
+
+async def test_stop_waits_for_what_is_under_way_only_so_long() -> None:
+    source, server = MemorySource(), SMTPServer()
+    held = server.hold("END_OF_DATA")
+    jobs = letter(when_unknown="record")
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1}, drain=0.05)
+        tasks.start_soon(worker.run)
+        await held.wait()
+        worker.stop()
+    assert source.store.outcomes[jobs[0].identity].status == "unknown"
+
+
+async def test_outcomes_may_be_kept_elsewhere() -> None:
+    source, store, server = MemorySource(), MemoryStore(), SMTPServer()
+    jobs = [*letter(1, when_unknown="record"), *letter(2), *letter(3)]
+    await store.save([accepted(jobs[2])])
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, store=store, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await until(lambda: nothing_left(source))
+        worker.stop()
+    assert {outcome.status for outcome in store.outcomes.values()} == {"accepted"}
+    assert len(store.outcomes) == 3
+    assert len(server.messages) == 2, "the third one had an outcome there"
+    assert not store.begun
+
+
+class _Slowly:
+    """A shaper that has the first of all jobs wait."""
+
+    def __init__(self) -> None:
+        self.asked: list[Identity] = []
+        self.seen: list[Identity] = []
+
+    async def hold(self, jobs: Sequence[Job]) -> Mapping[Identity, float]:
+        self.asked += [job.identity for job in jobs]
+        return {self.asked[0]: 0.01} if len(self.asked) <= len(jobs) else {}
+
+    def observe(self, job: Job, delivery: Delivery) -> None:
+        self.seen.append(job.identity)
+
+
+async def test_a_shaper_has_jobs_wait_and_that_is_no_try() -> None:
+    source, server, shaper = MemorySource(), SMTPServer(), _Slowly()
+    jobs = [*letter(1), *letter(2)]
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, shaper=shaper, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await until(lambda: is_done(source, jobs))
+        worker.stop()
+    assert shaper.asked == [jobs[0].identity, jobs[1].identity, jobs[0].identity]
+    assert shaper.seen == [jobs[1].identity, jobs[0].identity]
+    assert {outcome.attempt for outcome in source.store.outcomes.values()} == {1}
+
+
+async def test_content_may_lie_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+    source, server = MemorySource(), SMTPServer()
+    [job] = letter()
+    content = job.content
+    jobs = [attrs.evolve(job, content=None, reference="letters/0")]
+    source.enqueue(jobs)
+    asked: list[str] = []
+
+    async def load(reference: str) -> bytes:
+        asked.append(reference)
+        if len(asked) == 1:
+            raise OSError("the disk is away")
+        return content or b""
+
+    server.reply("RCPT", "451 4.7.1 later", times=1)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, load=load, lanes={"bulk": 1}, backoff=SOON)
+        tasks.start_soon(worker.run)
+        await until(lambda: is_done(source, jobs))
+        worker.stop()
+    assert asked == ["letters/0"] * 3
+    assert [message.content for message in server.messages] == [content]
+    assert source.store.outcomes[jobs[0].identity].attempt == 3
+    assert "cannot be loaded" in caplog.text
+
+
+async def test_a_worker_that_cannot_load_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    source, server = MemorySource(), SMTPServer()
+    source.enqueue([attrs.evolve(letter()[0], content=None, reference="letters/0")])
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await until(when(lambda: "pass load= to the worker" in caplog.text))
+        worker.stop()
+    [lane] = await source.status()
+    assert lane.later == 1
+
+
+async def test_leases_are_extended_while_a_job_waits_for_its_reply() -> None:
+    source, server = MemorySource(lease_seconds=0.15), SMTPServer()
+    held = server.hold("END_OF_DATA")
+    jobs = letter()
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await held.wait()
+        assert await source.lease("bulk", 1, 0.4) == []
+        held.release()
+        await until(lambda: is_done(source, jobs))
+        worker.stop()
+    assert len(server.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"lanes": {}}, "needs a lane"),
+        ({"batch": 0}, "batch"),
+        ({"drain": -1}, "drain"),
+        ({"lanes": {"bulk": 99}}, "connections"),
+    ],
+)
+async def test_wrong_options_are_an_error_and_no_group_of_errors(options: dict[str, Any], text: str) -> None:
+    async with SMTPServer().client() as client:
+        with pytest.raises(ConfigurationError, match=text):
+            await Worker(MemorySource(), client, **options).run()
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+async def test_a_second_copy_in_the_queue_does_not_disturb_the_first() -> None:
+    """Engines may deliver a job that is under way in this very worker again; its lease ends by itself."""
+    source, server = MemorySource(lease_seconds=60), SMTPServer()
+    held = server.hold("END_OF_DATA")
+    jobs = letter()
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await held.wait()
+        source._queued.clear()  # as if the engine had forgotten that it has it
+        source.enqueue(jobs)
+        await until(when(lambda: sum(row.lease is not None for row in source._rows.values()) == 2))
+        held.release()
+        await until(lambda: has_outcomes(source, jobs))
+        worker.stop()
+    assert len(server.messages) == 1
+    copy = (await source.status())[0]
+    assert (copy.waiting, copy.leased) == (0, 1)
+    assert (await lease_one(_ended(source))).identity == jobs[0].identity
+
+
+def _ended(source: MemorySource) -> MemorySource:
+    for row in source._rows.values():
+        if row.lease is not None:
+            row.lease.until = 0
+    return source

@@ -39,6 +39,8 @@ myst_enable_extensions = ["colon_fence"]  # for the columns of the landing page
 
 # Reference, from the docstrings
 default_role = "py:obj"  # a link where the name is known, else code
+#: The engines of a worker: what is said of them needs none of them.
+autodoc_mock_imports = ["pgqueuer", "psycopg", "psycopg_pool", "nats"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

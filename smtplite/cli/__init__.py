@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "check": "show what a server offers, step by step, and what fails",
     "send": "send messages from files, one or 100,000",
     "serve": "catch mail: a server for development",
+    "worker": "send what is queued in PostgreSQL or NATS JetStream",
     "demo": "send a message to a built-in server, and show the dialogue",
     "job": "send the message of a job file, and print the replies",
     "completion": "complete commands and options in your shell",

@@ -1,0 +1,164 @@
+"""The file of `smtplite worker`: which queue, which relay, and how, as TOML."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import attrs
+
+from smtplite.client import Client
+from smtplite.errors import ConfigurationError
+from smtplite.worker.retrying import Backoff
+from smtplite.worker.running import Worker
+from smtplite.worker.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Config", "Installable"]
+
+#: In front of the name of an environment variable, in place of a value: a secret need not stand in the file.
+_ENVIRONMENT: Final = "env:"
+
+#: Table -> the keys that it may have, and their types.
+_KEYS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
+    "relay": {"url": str},
+    "source": {"engine": str, "url": str, "lease_seconds": (int, float), "stream": str},
+    "worker": {
+        "batch": int,
+        "in_flight": int,
+        "timeout": (int, float),
+        "drain": (int, float),
+        "lanes": dict,
+        "backoff": dict,
+    },
+}
+
+
+class Installable(Source, Protocol):
+    """A source that can prepare its engine."""
+
+    async def install(self) -> None:
+        """Create what the engine needs, where it is not there."""
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """What the file says, checked.
+
+    Attributes:
+        relay: the URL of the server to send by.
+        engine: "postgres" or "jetstream".
+        source: arguments of the source.
+        worker: arguments of `Worker`.
+    """
+
+    relay: str = attrs.field(repr=False)
+    engine: str
+    source: dict[str, Any] = attrs.field(repr=False)
+    worker: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file.
+
+        Raises:
+            ConfigurationError: it cannot be read, or says something that is not known; with the key.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            given = tomllib.loads(text)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"cannot read the worker's configuration {path}: {error}") from error
+        return cls.of(given, str(path))
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], where: str) -> Self:
+        """Return what a mapping says, as `read` does of a file.
+
+        Args:
+            given: table -> key -> value.
+            where: what to call it in errors.
+
+        Raises:
+            ConfigurationError: as `read`.
+        """
+        _check_keys(given, where)
+        source = dict(given.get("source", {}))
+        worker = dict(given.get("worker", {}))
+        engine = source.pop("engine", None)
+        if engine not in _SOURCES:
+            raise ConfigurationError(
+                f"{where}: source.engine is {' or '.join(map(repr, _SOURCES))}, not {engine!r:.80}"
+            )
+        for table, values in (("relay", given.get("relay", {})), ("source", source)):
+            if "url" not in values:
+                raise ConfigurationError(f"{where}: {table}.url is missing")
+        source["url"] = _value(source["url"], f"{where}: source.url")
+        if "backoff" in worker:
+            unknown = worker["backoff"].keys() - {"first", "longest"}
+            if unknown:
+                raise ConfigurationError(f"{where}: worker.backoff has first and longest, not {min(unknown)!r:.80}")
+            worker["backoff"] = Backoff(**worker["backoff"])
+        return cls(
+            relay=_value(given["relay"]["url"], f"{where}: relay.url"), engine=engine, source=source, worker=worker
+        )
+
+    @asynccontextmanager
+    async def open_source(self) -> AsyncIterator[Installable]:
+        """Connect to the engine, for the time of the block."""
+        async with _SOURCES[self.engine](**self.source) as source:
+            yield source
+
+    @asynccontextmanager
+    async def open_worker(self) -> AsyncIterator[Worker]:
+        """Connect to the engine, and give the worker; the relay is connected to when there is something to send."""
+        lanes = self.worker.get("lanes") or {}
+        numbers = [number for number in lanes.values() if number]
+        options = {"max_connections": sum(numbers)} if len(numbers) == len(lanes) > 0 else {}
+        if "max_connections=" in self.relay:
+            options = {}
+        async with self.open_source() as source, Client.from_url(self.relay, **options) as client:
+            yield Worker(source, client, **self.worker)
+
+
+def _postgres(url: str, **options: Any) -> Any:
+    from smtplite.worker.postgres import PostgresSource
+
+    if "stream" in options:
+        raise ConfigurationError("source.stream is for the engine 'jetstream' only")
+    return PostgresSource(url, **options)
+
+
+def _jetstream(url: str, **options: Any) -> Any:
+    from smtplite.worker.jetstream import JetStreamSource
+
+    return JetStreamSource(url, **options)
+
+
+_SOURCES: Final[Mapping[str, Callable[..., Any]]] = {"postgres": _postgres, "jetstream": _jetstream}
+
+
+def _check_keys(given: Mapping[str, Any], where: str) -> None:
+    for table, values in given.items():
+        if table not in _KEYS or not isinstance(values, Mapping):
+            raise ConfigurationError(f"{where}: tables are {', '.join(_KEYS)}, not {table!r:.80}")
+        for key, value in values.items():
+            if key not in _KEYS[table]:
+                raise ConfigurationError(f"{where}: {table} has {', '.join(_KEYS[table])}, not {key!r:.80}")
+            if not isinstance(value, _KEYS[table][key]) or isinstance(value, bool):
+                raise ConfigurationError(f"{where}: {table}.{key} cannot be {value!r:.80}")
+
+
+def _value(text: str, where: str) -> str:
+    if not text.startswith(_ENVIRONMENT):
+        return text
+    name = text.removeprefix(_ENVIRONMENT)
+    if name not in os.environ:
+        raise ConfigurationError(f"{where}: the environment has no variable {name!r:.80}")
+    return os.environ[name]

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from smtplite.worker.jobs import Identity, Job, Lease, Outcome, Status, jobs_for
 from smtplite.worker.memory import MemorySource, MemoryStore
-from smtplite.worker.retrying import Backoff
+from smtplite.worker.retrying import Backoff, Later
 from smtplite.worker.running import Worker
+from smtplite.worker.single import send_job
 from smtplite.worker.source import LaneStatus, Shaper, Source, Store
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Identity",
     "Job",
     "LaneStatus",
+    "Later",
     "Lease",
     "MemorySource",
     "MemoryStore",
@@ -33,4 +35,5 @@ __all__ = [
     "Store",
     "Worker",
     "jobs_for",
+    "send_job",
 ]

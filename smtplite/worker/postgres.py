@@ -156,6 +156,26 @@ class _Database:
         self.status_type = settings.qualified.queue_status_type
         self.outcomes = settings.qualify("smtplite_outcome")
 
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            ConfigurationError: that cannot be done.
+        """
+        try:
+            await self.pool.open(wait=True, timeout=_OPEN_SECONDS)
+        except Exception as error:
+            await self.pool.close()
+            raise ConfigurationError(f"cannot use the database: {error}") from error
+
+    def outcomes_table(self) -> str:
+        """Return the statement that creates the table of outcomes."""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.outcomes} ("
+            "key text, recipient text, status text NOT NULL, lease text, reply text, error text, message_id text,"
+            " attempt integer, at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (key, recipient))"
+        )
+
     async def fetch(self, query: str, *arguments: object) -> list[dict[str, Any]]:
         """Run a statement, a transaction of its own, and return its rows."""
         async with self.pool.connection() as connection:
@@ -169,10 +189,43 @@ class _Database:
 
 
 class PostgresStore:
-    """Outcomes and marks in the table `smtplite_outcome`: see `smtplite.worker.Store`."""
+    """Outcomes and marks in the table `smtplite_outcome`: see `smtplite.worker.Store`.
 
-    def __init__(self, database: _Database) -> None:
-        self._database = database
+    A `PostgresSource` has one. For another source, or `send_job`, use one of its own by ``async with``.
+
+    Args:
+        conninfo: how to connect, as psycopg takes it.
+        connections: to the database, at most.
+
+    Raises:
+        ConfigurationError: (by ``async with``) the database cannot be reached.
+    """
+
+    def __init__(self, conninfo: str, *, connections: int = 4) -> None:
+        self._database = _Database(conninfo, connections)
+
+    @classmethod
+    def _over(cls, database: _Database) -> Self:
+        store = cls.__new__(cls)
+        store._database = database
+        return store
+
+    async def __aenter__(self) -> Self:
+        await self._database.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._database.pool.close()
+
+    async def install(self) -> None:
+        """Create the table, if it is not there."""
+        async with self._database.transaction() as driver:
+            await driver.execute(self._database.outcomes_table())
 
     async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
         """Mark these as begun; see `Store.begin`."""
@@ -309,7 +362,7 @@ class PostgresSource:
     def __init__(self, conninfo: str, *, lease_seconds: float = 60.0, connections: int = 4) -> None:
         self._database = _Database(conninfo, connections)
         self._lease_seconds = lease_seconds
-        self._store = PostgresStore(self._database)
+        self._store = PostgresStore._over(self._database)
         self._offset = time.time() - time.monotonic()
 
     @property
@@ -323,12 +376,8 @@ class PostgresSource:
         return self._lease_seconds
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._database.pool.open(wait=True, timeout=_OPEN_SECONDS)
-            await self._set_clock()
-        except Exception as error:
-            await self._database.pool.close()
-            raise ConfigurationError(f"cannot use the database: {error}") from error
+        await self._database.open()
+        await self._set_clock()
         return self
 
     async def __aexit__(
@@ -345,11 +394,7 @@ class PostgresSource:
             queries = _queries(driver)
             if not await queries.schema_is_installed():
                 await queries.install()
-            await driver.execute(
-                f"CREATE TABLE IF NOT EXISTS {self._database.outcomes} ("
-                "key text, recipient text, status text NOT NULL, lease text, reply text, error text, message_id text,"
-                " attempt integer, at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (key, recipient))"
-            )
+            await driver.execute(self._database.outcomes_table())
 
     async def _set_clock(self) -> None:
         [row] = await self._database.fetch("SELECT extract(epoch FROM clock_timestamp())::float AS now")

@@ -1,36 +1,31 @@
 """Mail in a queue in PostgreSQL, by procrastinate: what the application and worker.py share. Meant to be copied.
 
-The application calls `enqueue` inside its own transaction.
+The application calls `enqueue` inside its own transaction. What becomes of each message is decided and written down by
+`smtplite.worker.send_job`; procrastinate keeps the queue, and hands over one job at a time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
+import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
-from email.utils import localtime, make_msgid
 from typing import Any, Literal
 
+import attrs
 import procrastinate
 import psycopg
-from procrastinate.jobs import Job, Status
+from procrastinate.jobs import Status
 
-from smtplite import Client, DeliveryUnknown, SMTPError
-from smtplite.message import wire_bytes
-
-WhenUnknown = Literal["send-again", "record"]
-"""
-What to do when nobody can know whether a message arrived. "send-again": better twice than never; every copy has the
-same Message-ID. "record": better never than twice; somebody looks into it.
-"""
+from smtplite import Client
+from smtplite.worker import Backoff, Job, Later, Lease, Store, jobs_for, send_job
 
 DATABASE = os.environ.get("DATABASE_URL", "")
-ATTEMPTS = int(os.environ.get("MAIL_ATTEMPTS", "12"))
-FIRST_RETRY_SECONDS = float(os.environ.get("MAIL_FIRST_RETRY_SECONDS", "60"))
-LONGEST_RETRY_SECONDS = float(os.environ.get("MAIL_LONGEST_RETRY_SECONDS", "14400"))
+BACKOFF = Backoff(
+    first=float(os.environ.get("MAIL_FIRST_RETRY_SECONDS", "60")),
+    longest=float(os.environ.get("MAIL_LONGEST_RETRY_SECONDS", "14400")),
+)
 DEAD_AFTER_SECONDS = float(os.environ.get("MAIL_DEAD_AFTER_SECONDS", "30"))
 RESCUE_CRON = os.environ.get("MAIL_RESCUE_CRON", "* * * * *")
 
@@ -38,15 +33,6 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS mail_message (
     message_id text PRIMARY KEY,
     content bytea NOT NULL
-);
-CREATE TABLE IF NOT EXISTS mail_outcome (
-    message_id text NOT NULL,
-    recipient text NOT NULL,
-    outcome text NOT NULL CHECK (outcome IN ('refused', 'unknown', 'failed')),
-    reply text,
-    error text NOT NULL,
-    at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (message_id, recipient)
 );
 """
 """The message is not in the job: it may have many recipients, and procrastinate writes a job's arguments to the log."""
@@ -62,97 +48,65 @@ async def enqueue(
     message: EmailMessage,
     recipients: Iterable[str],
     *,
-    when_unknown: WhenUnknown = "send-again",
+    when_unknown: Literal["retry", "record"] = "retry",
+    not_after: timedelta | None = None,
 ) -> str:
     """Queue a message within the transaction of `connection`: it is sent if that commits, and only then.
 
-    One job for each recipient, so that each has an outcome of its own, and a retry concerns nobody else. The Message-ID
-    is fixed here, once: whatever happens later, every copy carries it.
+    One job for each recipient, so that each has an outcome of its own, and a retry concerns nobody else.
+
+    Args:
+        connection: of psycopg.
+        message: what to send.
+        recipients: to whom.
+        when_unknown: if nobody can know whether it arrived: "retry", better twice than never; "record", better never
+            than twice.
+        not_after: how long to go on trying.
 
     Returns:
-        The Message-ID.
+        The Message-ID, which every copy carries.
     """
-    if message["Message-ID"] is None:
-        message["Message-ID"] = make_msgid(domain=(message["From"] or "").rpartition("@")[2].strip("> ") or None)
-    if message["Date"] is None:
-        message["Date"] = localtime()
-    message_id = str(message["Message-ID"])
+    jobs = jobs_for(message, list(recipients), when_unknown=when_unknown, not_after=not_after)
+    message_id = jobs[0].key
     await connection.execute(
-        "INSERT INTO mail_message (message_id, content) VALUES (%s, %s)", (message_id, wire_bytes(message))
+        "INSERT INTO mail_message (message_id, content) VALUES (%s, %s)", (message_id, jobs[0].content)
     )
-    await deliver.configure(connection=connection).batch_defer_async(
-        *({"message_id": message_id, "recipient": recipient, "when_unknown": when_unknown} for recipient in recipients)
-    )
+    by_reference = [attrs.evolve(job, content=None, reference=message_id) for job in jobs]
+    await deliver.configure(connection=connection).batch_defer_async(*({"job": j.to_header()} for j in by_reference))
     return message_id
 
 
 # --- in the worker --------------------------------------------------------------------------------------------------
 
 
-def seconds_to_next_try(error: BaseException, job: Job) -> float | None:
-    """Return how long to wait before the job runs again; None: it does not."""
-    if isinstance(error, (DeliveryUnknown, asyncio.CancelledError)):  # cancelled: the worker had to leave
-        if job.task_kwargs["when_unknown"] == "record":
-            return None
-    elif not (isinstance(error, SMTPError) and error.retryable):
-        return None
-    if job.attempts + 1 >= ATTEMPTS:
-        return None
-    longest = min(FIRST_RETRY_SECONDS * 2 ** min(job.attempts, 30), LONGEST_RETRY_SECONDS)
-    return random.uniform(longest / 2, longest)  # jitter: those refused together come back apart
-
-
-class ByOutcome(procrastinate.BaseRetryStrategy):
-    """Runs a job again if, and when, `seconds_to_next_try` says so."""
-
-    def get_retry_decision(self, *, exception: BaseException, job: Job) -> procrastinate.RetryDecision | None:
-        """Return when; None: the job has failed."""
-        seconds = seconds_to_next_try(exception, job)
-        if seconds is None:
-            return None
-        return procrastinate.RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=seconds))
-
-
-@app.task(name="mail.deliver", queue="mail", pass_context=True, retry=ByOutcome())
-async def deliver(
-    context: procrastinate.JobContext,
-    *,
-    message_id: str,
-    recipient: str,
-    when_unknown: WhenUnknown,  # read by seconds_to_next_try, from the job
-) -> None:
-    """Send one message to one recipient. A job that is done succeeded; what failed is in mail_outcome."""
+@app.task(name="mail.deliver", queue="mail", pass_context=True)
+async def deliver(context: procrastinate.JobContext, *, job: str) -> None:
+    """Send one message to one recipient. What became of it is in smtplite_outcome."""
     client: Client = context.additional_context["client"]
+    store: Store = context.additional_context["store"]
+    queued = Job.from_header(job, None)
     row = await app.connector.execute_query_one_async(
-        "SELECT content FROM mail_message WHERE message_id = %(message_id)s", message_id=message_id
+        "SELECT content FROM mail_message WHERE message_id = %(message_id)s", message_id=queued.reference
     )
-    try:
-        await client.send(bytes(row["content"]), recipients=[recipient])
-    except (SMTPError, asyncio.CancelledError) as error:
-        if seconds_to_next_try(error, context.job) is None:
-            await record(message_id, recipient, error)
-        raise
-
-
-async def record(message_id: str, recipient: str, error: BaseException) -> None:
-    """Write down why a job was given up, with the server's reply."""
-    outcome, reply = "failed", None
-    if isinstance(error, (DeliveryUnknown, asyncio.CancelledError)):
-        outcome = "unknown"
-    elif isinstance(error, SMTPError):
-        reply = error.refused.get(recipient) or error.reply
-        outcome = "refused" if reply is not None else "failed"
-    await app.connector.execute_query_async(
-        "INSERT INTO mail_outcome (message_id, recipient, outcome, reply, error)"
-        " VALUES (%(message_id)s, %(recipient)s, %(outcome)s, %(reply)s, %(error)s)"
-        " ON CONFLICT (message_id, recipient) DO UPDATE"
-        " SET outcome = excluded.outcome, reply = excluded.reply, error = excluded.error, at = now()",
-        message_id=message_id,
-        recipient=recipient,
-        outcome=outcome,
-        reply=None if reply is None else str(reply),
-        error=f"{type(error).__name__}: {error}",
+    decision = await send_job(
+        attrs.evolve(
+            queued,
+            content=bytes(row["content"]),
+            reference=None,
+            # A worker died while it had the job, and `rescue` took it back: it may have been handed over.
+            is_uncertain=queued.is_uncertain or context.job.attempts > 0,
+            token=Lease(uuid.uuid4().hex, 0.0),
+        ),
+        client,
+        store,
+        backoff=BACKOFF,
     )
+    if isinstance(decision, Later):
+        # As a new job, for its header has changed. Should we die before this one is done, there are two of them: what
+        # the first one settles is in the store, and the second one finds it there.
+        again = attrs.evolve(decision.job, content=None, reference=queued.reference)
+        at = datetime.now(UTC) + timedelta(seconds=decision.seconds or 0)
+        await deliver.configure(schedule_at=at).defer_async(job=again.to_header())
 
 
 # The priority brings it in front of a long queue. A `lock` would stay with a worker that dies in here, for ever.
@@ -161,15 +115,11 @@ async def record(message_id: str, recipient: str, error: BaseException) -> None:
 async def rescue(timestamp: int) -> None:  # procrastinate says when it was due
     """Take back the jobs of workers that died: they stay "doing", and nobody else would touch them.
 
-    What a dead worker had begun may have been handed over: that is one more "unknown", and the job's policy decides.
+    What must not arrive twice is marked in the store, if it was begun: whoever gets it next records it as unknown.
     """
     jobs = app.job_manager
     for job in await jobs.get_stalled_jobs(queue="mail", seconds_since_heartbeat=DEAD_AFTER_SECONDS):
-        if job.task_name != deliver.name:
-            await jobs.finish_job(job, Status.FAILED, delete_job=True)  # a rescue; the next one is this
-        elif job.task_kwargs["when_unknown"] == "record":
-            error = DeliveryUnknown("the worker died while it had the job")
-            await record(str(job.task_kwargs["message_id"]), str(job.task_kwargs["recipient"]), error)
-            await jobs.finish_job(job, Status.FAILED, delete_job=False)
-        else:
+        if job.task_name == deliver.name:
             await jobs.retry_job(job)
+        else:
+            await jobs.finish_job(job, Status.FAILED, delete_job=True)  # a rescue; the next one is this

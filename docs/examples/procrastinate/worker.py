@@ -9,9 +9,10 @@ import asyncio
 import os
 import sys
 
-from mailqueue import DEAD_AFTER_SECONDS, SCHEMA, app
+from mailqueue import DATABASE, DEAD_AFTER_SECONDS, SCHEMA, app
 
 from smtplite import Client
+from smtplite.worker.postgres import PostgresStore
 
 SERVER = os.environ.get("MAIL_URL", "smtp://localhost:1025?tls=none")
 CONNECTIONS = int(os.environ.get("MAIL_CONNECTIONS", "4"))
@@ -24,11 +25,11 @@ POLL_SECONDS = float(os.environ.get("MAIL_POLL_SECONDS", "5"))
 async def run() -> None:
     """Run jobs until SIGTERM or SIGINT: then take nothing more, and finish what is in flight."""
     client = Client.from_url(SERVER, max_connections=CONNECTIONS, timeout=SEND_SECONDS)
-    async with app.open_async(), client:
+    async with app.open_async(), client, PostgresStore(DATABASE) as store:
         await app.run_worker_async(
             queues=["mail"],
             concurrency=JOBS_IN_FLIGHT,
-            additional_context={"client": client},
+            additional_context={"client": client, "store": store},
             # Longer than a send may take: nothing is cut off in the middle, unless it is SIGKILL that does it
             shutdown_graceful_timeout=SEND_SECONDS + 10,
             fetch_job_polling_interval=POLL_SECONDS,
@@ -40,7 +41,8 @@ async def run() -> None:
 
 async def create_schema() -> None:
     """Create procrastinate's tables, and ours."""
-    async with app.open_async():
+    async with app.open_async(), PostgresStore(DATABASE) as store:
+        await store.install()
         await app.schema_manager.apply_schema_async()
         await app.connector.execute_query_async(SCHEMA)
 

@@ -9,12 +9,12 @@ import asyncio
 import json
 import logging
 import os
-import random
 import signal
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from email.message import EmailMessage
-from email.utils import localtime, make_msgid
 from typing import Literal
 
 from redis.asyncio import Redis
@@ -23,35 +23,42 @@ from taskiq import Context, TaskiqDepends, TaskiqEvents, TaskiqState
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
-from smtplite import Client, DeliveryUnknown, SMTPError
-from smtplite.message import wire_bytes
-
-WhenUnknown = Literal["send-again", "record"]
-"""
-What to do when nobody can know whether a message arrived. "send-again": better twice than never; every copy has the
-same Message-ID. "record": better never than twice; somebody looks into it.
-"""
+from smtplite import Client
+from smtplite.worker import Backoff, Identity, Job, Later, Lease, Outcome, jobs_for, send_job
 
 REDIS = os.environ.get("REDIS_URL", "redis://localhost")
 SERVER = os.environ.get("MAIL_URL", "smtp://localhost:1025?tls=none")
 CONNECTIONS = int(os.environ.get("MAIL_CONNECTIONS", "4"))
 JOBS_IN_FLIGHT = int(os.environ.get("MAIL_JOBS_IN_FLIGHT", "8"))
-ATTEMPTS = int(os.environ.get("MAIL_ATTEMPTS", "12"))
-FIRST_RETRY_SECONDS = float(os.environ.get("MAIL_FIRST_RETRY_SECONDS", "60"))
-LONGEST_RETRY_SECONDS = float(os.environ.get("MAIL_LONGEST_RETRY_SECONDS", "14400"))
+BACKOFF = Backoff(
+    first=float(os.environ.get("MAIL_FIRST_RETRY_SECONDS", "60")),
+    longest=float(os.environ.get("MAIL_LONGEST_RETRY_SECONDS", "14400")),
+)
 SEND_SECONDS = float(os.environ.get("MAIL_SEND_SECONDS", "660"))
 DEAD_AFTER_SECONDS = float(os.environ.get("MAIL_DEAD_AFTER_SECONDS", str(2 * SEND_SECONDS + 30)))
 TICK_SECONDS = float(os.environ.get("MAIL_TICK_SECONDS", "5"))
-REMEMBER_SECONDS = 7 * 86_400
+REMEMBER_SECONDS = 30 * 86_400
 
 QUEUE = "mail"
 LATER = "mail:later"  # sorted set: jobs that wait for their next try, by the time when it is due
-OUTCOMES = "mail:outcomes"  # hash: "message-id recipient" -> what became of a job that was given up, as JSON
-BEGUN = "mail:begun:"  # a key for each job of which nothing may be sent twice
+RECORD = "mail:record:"  # a key for each job that was begun or has an outcome
 
 MOVE_IF_STILL_THERE = """
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then
     redis.call('XADD', KEYS[2], '*', 'data', ARGV[1])
+end
+"""
+
+FORGET_IF_MINE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    redis.call('DEL', KEYS[1])
+end
+"""
+
+SAVE_IF_FIRST = """
+local record = redis.call('GET', KEYS[1])
+if not record or string.sub(record, 1, 6) == 'begun ' or ARGV[2] == 'accepted' then
+    redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
 end
 """
 
@@ -76,100 +83,106 @@ logger = logging.getLogger("mail")
 # --- in the application: between broker.startup() and broker.shutdown() ----------------------------------------------
 
 
-async def enqueue(message: EmailMessage, recipients: Iterable[str], *, when_unknown: WhenUnknown = "send-again") -> str:
+async def enqueue(
+    message: EmailMessage,
+    recipients: Iterable[str],
+    *,
+    when_unknown: Literal["retry", "record"] = "retry",
+    not_after: timedelta | None = None,
+) -> str:
     """Queue a message.
 
-    One job for each recipient, so that each has an outcome of its own, and a retry concerns nobody else. The Message-ID
-    is fixed here, once: whatever happens later, every copy carries it.
+    One job for each recipient, so that each has an outcome of its own, and a retry concerns nobody else.
+
+    Args:
+        message: what to send.
+        recipients: to whom.
+        when_unknown: if nobody can know whether it arrived: "retry", better twice than never; "record", better never
+            than twice.
+        not_after: how long to go on trying.
 
     Returns:
-        The Message-ID.
+        The Message-ID, which every copy carries.
     """
-    if message["Message-ID"] is None:
-        message["Message-ID"] = make_msgid(domain=(message["From"] or "").rpartition("@")[2].strip("> ") or None)
-    if message["Date"] is None:
-        message["Date"] = localtime()
-    message_id = str(message["Message-ID"])
-    text = wire_bytes(message, seven_bit=True).decode("ascii")  # JSON has no octets; Bcc is left out already
-    for recipient in recipients:
-        await deliver.kiq(message=text, message_id=message_id, recipient=recipient, when_unknown=when_unknown)
-    return message_id
+    jobs = jobs_for(message, list(recipients), when_unknown=when_unknown, not_after=not_after)
+    for job in jobs:
+        # JSON has no octets, but the message has none that are not ASCII
+        await deliver.kiq(message=(job.content or b"").decode("ascii"), job=job.to_header())
+    return jobs[0].key
 
 
 # --- in the worker --------------------------------------------------------------------------------------------------
 
 
-def seconds_to_next_try(error: Exception, attempt: int, when_unknown: WhenUnknown) -> float | None:
-    """Return how long to wait before the job runs again; None: it does not."""
-    if isinstance(error, DeliveryUnknown):
-        if when_unknown == "record":
-            return None
-    elif not (isinstance(error, SMTPError) and error.retryable):
-        return None
-    if attempt >= ATTEMPTS:
-        return None
-    longest = min(FIRST_RETRY_SECONDS * 2 ** min(attempt - 1, 30), LONGEST_RETRY_SECONDS)
-    return random.uniform(longest / 2, longest)  # jitter: those refused together come back apart
+class RedisStore:
+    """What `smtplite.worker.Store` asks for, in Redis: a record for each job, "begun NAME" or its outcome as JSON."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
+        """Mark these as begun, unless there is a record; return the records of others."""
+        others: dict[Identity, Outcome | None] = {}
+        for job in jobs:
+            mark = _mark(job)
+            if not await self._redis.set(_key(job.identity), mark, nx=True, ex=REMEMBER_SECONDS):
+                record = await self._redis.get(_key(job.identity))
+                if record != mark:
+                    others[job.identity] = _outcome(record)
+        return others
+
+    async def forget(self, jobs: Iterable[Job]) -> None:
+        """Remove the marks of these, if they are theirs."""
+        for job in jobs:
+            await self._redis.eval(FORGET_IF_MINE, 1, _key(job.identity), _mark(job))
+
+    async def find(self, identities: Iterable[Identity]) -> Mapping[Identity, Outcome]:
+        """Return the outcomes of those that have one."""
+        wanted = list(identities)
+        records = await self._redis.mget([_key(identity) for identity in wanted])
+        found = {identity: _outcome(record) for identity, record in zip(wanted, records, strict=True)}
+        return {identity: outcome for identity, outcome in found.items() if outcome is not None}
+
+    async def save(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
+        """Write down outcomes: the first one stays, but "accepted" replaces any."""
+        for job, outcome in settled:
+            arguments = (outcome.to_json(), outcome.status, REMEMBER_SECONDS)
+            await self._redis.eval(SAVE_IF_FIRST, 1, _key(job.identity), *arguments)
+
+
+def _key(identity: Identity) -> str:
+    return RECORD + json.dumps(identity)
+
+
+def _mark(job: Job) -> bytes:
+    return f"begun {job.lease.name}".encode()
+
+
+def _outcome(record: bytes | None) -> Outcome | None:
+    return None if record is None or record.startswith(b"begun ") else Outcome.from_json(record)
 
 
 # Acknowledged by itself alone: taskiq's other ways acknowledge a task that was cancelled, too, and it would be lost.
 @broker.task(task_name="mail.deliver", ack_type="manual")
 async def deliver(
     message: str,
-    message_id: str,
-    recipient: str,
-    when_unknown: WhenUnknown,
-    attempt: int = 1,
+    job: str,
     context: Context = TaskiqDepends(),  # noqa: B008 (this is how taskiq wants it)
 ) -> None:
-    """Send one message to one recipient. What was given up is in mail:outcomes.
+    """Send one message to one recipient. What became of it is in its record.
 
     If this ends before its ack, by SIGKILL or because Redis is away, a worker gets the job again after
     DEAD_AFTER_SECONDS. It may have been handed over: that is one more "unknown".
     """
     client: Client = context.state.client
-    begun = f"{BEGUN}{message_id} {recipient}"
+    queued = Job.from_header(job, message.encode("ascii"), Lease(uuid.uuid4().hex, 0.0))
     async with Redis(connection_pool=broker.connection_pool) as redis:
-        if when_unknown == "record" and not await redis.set(begun, "begun", nx=True, ex=REMEMBER_SECONDS):
-            if await redis.get(begun) != b"done":
-                await record(redis, message_id, recipient, DeliveryUnknown("the worker died while it had the job"))
-            await context.ack()
-            return
-        try:
-            await client.send(message.encode("ascii"), recipients=[recipient])
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is recorded, or the job would come back for ever)
-            seconds = seconds_to_next_try(error, attempt, when_unknown)
-            if seconds is None:
-                await record(redis, message_id, recipient, error)
-            else:
-                arguments = {**context.message.kwargs, "attempt": attempt + 1}
-                again = context.message.model_copy(update={"kwargs": arguments})
-                async with redis.pipeline(transaction=True) as pipeline:
-                    pipeline.zadd(LATER, {broker.formatter.dumps(again).message: time.time() + seconds})
-                    pipeline.delete(begun)
-                    await pipeline.execute()
-                await context.ack()
-                return
-        if when_unknown == "record":
-            await redis.set(begun, "done", ex=REMEMBER_SECONDS)
+        decision = await send_job(queued, client, RedisStore(redis), backoff=BACKOFF)
+        if isinstance(decision, Later):
+            arguments = {**context.message.kwargs, "job": decision.job.to_header()}
+            again = context.message.model_copy(update={"kwargs": arguments})
+            await redis.zadd(LATER, {broker.formatter.dumps(again).message: time.time() + (decision.seconds or 0)})
         await context.ack()
-
-
-async def record(redis: Redis, message_id: str, recipient: str, error: Exception) -> None:
-    """Write down why a job was given up, with the server's reply."""
-    outcome, reply = "failed", None
-    if isinstance(error, DeliveryUnknown):
-        outcome = "unknown"
-    elif isinstance(error, SMTPError):
-        reply = error.refused.get(recipient) or error.reply
-        outcome = "refused" if reply is not None else "failed"
-    entry = {
-        "outcome": outcome,
-        "reply": None if reply is None else str(reply),
-        "error": f"{type(error).__name__}: {error}",
-        "at": time.time(),
-    }
-    await redis.hset(OUTCOMES, f"{message_id} {recipient}", json.dumps(entry))
 
 
 @broker.task(task_name="mail.wake")

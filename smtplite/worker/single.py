@@ -1,0 +1,75 @@
+"""One job at a time, for queues that own their loop and hand over jobs themselves, such as Celery or procrastinate."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from smtplite.errors import SMTPError
+from smtplite.message.envelope import Outgoing
+from smtplite.results import Delivery, Receipt
+from smtplite.worker.jobs import Job, Outcome, has_identity_fields
+from smtplite.worker.retrying import Backoff, Decision, Later, decide, expired, given_up
+from smtplite.worker.source import Store
+
+__all__ = ["send_job"]
+
+
+class Single(Protocol):
+    """What one job is sent by: a Client, or whatever has its `send`."""
+
+    async def send(self, message: Any, *, envelope: Any) -> Receipt:
+        """Send one message; see `Client.send`."""
+
+
+async def send_job(
+    job: Job, client: Single, store: Store, *, backoff: Backoff | None = None, now: float | None = None
+) -> Decision:
+    """Send one job, as a worker does: what has an outcome is not sent, and what must not be sent twice is marked.
+
+    The queue's own lease takes the place of ours: give the job a `token` whose name is unique for each time that the
+    queue hands it over. If this is cancelled, what was handed over stays marked; a "retry" job is for the queue to run
+    again.
+
+    Args:
+        job: with its content.
+        client: sends it.
+        store: where outcomes and marks are.
+        backoff: how long to wait before it is tried again; None: the usual.
+        now: the queue's time, in seconds since 1970; None: this machine's.
+
+    Returns:
+        Its `Outcome`, which is written down; or `Later`, with the job as it is to be queued again, and the seconds.
+    """
+    now = time.time() if now is None else now
+    outcome = (await store.find([job.identity])).get(job.identity)
+    if outcome is not None:
+        return outcome
+    if now > job.not_after:
+        return await _saved(job, expired(job, now), store)
+    if not has_identity_fields(job.content or b""):
+        error = "not sent: the message has no Message-ID or no Date, and each copy would be another message"
+        return await _saved(job, given_up(job, now, "failed", error), store)
+    is_marked = job.when_unknown == "record"
+    if is_marked:
+        others = await store.begin([job])
+        if job.identity in others:
+            error = "a worker began it and did not say what became of it: it died, or lost its lease"
+            found = others[job.identity] or given_up(job, now, "unknown", error)
+            return await _saved(job, found, store)
+    try:
+        delivery = Delivery(Outgoing(b""), await client.send(job.content, envelope=job.envelope))
+    except SMTPError as error:
+        delivery = Delivery(Outgoing(b""), error=error)
+    # Whatever it was, it counts as a try: no stream says whether its first octet was written.
+    decision = decide(job, delivery, now, backoff or Backoff(), is_begun=True)
+    if isinstance(decision, Later):
+        if is_marked:
+            await store.forget([job])
+        return decision
+    return await _saved(job, decision, store)
+
+
+async def _saved(job: Job, outcome: Outcome, store: Store) -> Outcome:
+    await store.save([(job, outcome)])
+    return outcome

@@ -107,20 +107,21 @@ def test_what_is_sent_is_on_the_page_and_back_after_a_restart(serve: Serve, tmp_
     assert again.stop()[0] == 0
 
 
-def test_other_machines_need_the_token_that_is_printed(serve: Serve) -> None:
+@pytest.mark.exhaustive(keep=1)
+@pytest.mark.parametrize("own", [None, "correct horse battery"])
+def test_other_machines_need_the_token_that_is_printed_unless_it_is_the_users_own(
+    own: str | None, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if own is not None:
+        monkeypatch.setenv("SMTPLITE_WEB_TOKEN", own)
     serving = serve("--web", "127.0.0.1:0", "--web-host", "mail.example", "--web-token")
-    match = re.fullmatch(r"http://mail\.example:\d+/#token=(\S{32})", serving.page)
+    match = re.fullmatch(r"http://mail\.example:\d+/(?:#token=(\S{32}))?", serving.page)
     assert match is not None, serving.page
+    assert (match[1] is None) == (own is not None)
     assert serving.get("/api/v1/messages")[0] == 401
-    assert serving.get("/api/v1/messages", Authorization=f"Bearer {match[1]}", Host="mail.example")[0] == 200
+    token = f"Bearer {own or match[1]}"
+    assert serving.get("/api/v1/messages", Authorization=token, Host="mail.example")[0] == 200
     assert serving.stop()[0] == 0
-
-
-def test_a_token_of_the_users_own_is_not_printed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMTPLITE_WEB_TOKEN", "correct horse battery")
-    serving = serve("--web", "0", "--web-token")
-    assert "horse" not in serving.page
-    assert serving.get("/api/v1/messages", Authorization="Bearer correct horse battery")[0] == 200
 
 
 @pytest.mark.parametrize(

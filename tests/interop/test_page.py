@@ -531,6 +531,7 @@ def test_release_shows_the_envelope_and_sends_to_the_server_of_the_start(open_pa
             page = open_page(catcher.url)
             page.click(".row")
             page.click("[data-do=release]")
+            page.wait_for_selector("#release[open]")
             asked = page.inner_text("#release")
             for each in ("smtp://relay.example", "<ada@example.org>", "grace@example.net", "bob@example.net"):
                 assert each in asked

@@ -34,7 +34,7 @@ BATCH: Final = 20
 LEASE_SECONDS: Final = 2.0
 #: A worker is killed after the relay took so many more messages, at most.
 MESSAGES_PER_KILL: Final = 50
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 120.0
 
 
 @attrs.frozen

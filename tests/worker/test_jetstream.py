@@ -153,7 +153,7 @@ async def test_a_restart_of_the_server_loses_nothing(
         await until(lambda: _sent(relay, 50))
         await anyio.to_thread.run_sync(server.stop, how)
         await anyio.to_thread.run_sync(server.start)
-        await until(lambda: _done(source, jobs), seconds=40)
+        await until(lambda: _done(source, jobs), seconds=90)
         worker.stop()
     recipients = [path for message in relay.messages for path in message.recipients]
     once = [job.identity.recipient for job in jobs if job.when_unknown == "record"]

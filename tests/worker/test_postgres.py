@@ -122,7 +122,7 @@ async def test_a_restart_of_the_database_loses_nothing_and_sends_nothing_twice(
         await until(lambda: _sent(relay, 50))
         await anyio.to_thread.run_sync(server.stop, how)
         await anyio.to_thread.run_sync(server.start)
-        await until(lambda: _done(source, jobs))
+        await until(lambda: _done(source, jobs), seconds=90)  # the pool reconnects in steps
         worker.stop()
     recipients = [path for message in relay.messages for path in message.recipients]
     assert len(recipients) == len(set(recipients)) == 400

@@ -887,6 +887,10 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _name_of(requirement: str) -> str:
+    return _normal(re.split(r"[<>=~!;\[ ]", requirement)[0])
+
+
 def _measured(found: importlib.metadata.Distribution) -> dict[str, object]:
     files = [Path(str(found.locate_file(file))) for file in found.files or ()]
     fields = found.metadata
@@ -914,9 +918,7 @@ def dependencies() -> str:
     for extra, asked in _requirements().items():
         name = code(f"smtplite[{extra}]" if extra else "smtplite")
         if kept["extras"].get(extra, {}).get("asked") != list(asked):
-            rows.append(
-                (name, ", ".join(code(_normal(re.split(r"[<>=~!;\[]", each)[0])) for each in asked), "", "", "")
-            )
+            rows.append((name, ", ".join(code(_name_of(each)) for each in asked), "", "", ""))
             continue
         added = [each for each in kept["extras"][extra]["installed"] if not extra or each not in base]
         size = sum(packages[each]["kilobytes"] for each in added)

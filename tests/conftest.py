@@ -14,12 +14,17 @@ from contextlib import ExitStack
 from typing import Any, Final, cast
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from smtplite.testing import ServerConfig, SMTPServer
 from tests import exhaustive
 
 #: Longer than any test should take: a raw server that waits for this long has been left alone.
 PATIENCE_SECONDS: Final = 20.0
+
+# On a busy machine everything is slow: no property is wrong for that.
+settings.register_profile("smtplite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("smtplite")
 
 RawServer = Callable[[Callable[[socket.socket], None]], int]
 

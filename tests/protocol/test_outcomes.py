@@ -8,6 +8,7 @@ import pytest
 
 from smtplite.protocol import Mail, Outcome, Rcpt, RecipientOutcome, Reply
 from smtplite.protocol.outcomes import OUTCOME_RULES, EnvelopeReplies, OutcomeRule, Said
+from tests.exhaustive import WHOLE
 
 A, R, N, U = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.NOT_SENT, Outcome.UNKNOWN
 
@@ -39,6 +40,7 @@ def in_words(mail: Said, rcpt: Said, verdict: Said, is_unknown: bool) -> tuple[O
     return (A if verdict is Said.YES else R), "verdict"
 
 
+@pytest.mark.exhaustive(keep=WHOLE)
 @pytest.mark.parametrize("lmtp", [False, True])
 @pytest.mark.parametrize(("mail", "rcpt", "verdict", "is_unknown"), COMBINATIONS)
 def test_each_combination_has_its_outcome(mail: Said, rcpt: Said, verdict: Said, is_unknown: bool, lmtp: bool) -> None:

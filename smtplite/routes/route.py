@@ -17,7 +17,7 @@ import anyio
 import attrs
 
 from smtplite.client import Client
-from smtplite.errors import ConfigurationError, ConnectError, ConnectionLost, SMTPError, SMTPTimeout
+from smtplite.errors import ConfigurationError, ConnectionLost, DeliveryUnknown, SMTPError, SMTPTimeout
 from smtplite.message import Prepared
 from smtplite.message.envelope import AnyRecipients, Envelope, Outgoing
 from smtplite.results import Hop, Receipt
@@ -326,7 +326,8 @@ class Route:
                 relay.breaker.give_back()
             if not routed.has_taken or not isinstance(error, Exception):
                 raise
-            result = ConnectError(f"relay cannot be used: {error!r}", not_sent=routed.left)  # others have it already
+            # Others have it already: they are told of, and of those left here nobody knows how far it came.
+            result = DeliveryUnknown(f"relay failed in a way of its own: {error!r:.80}", unknown=routed.left)
             result.__cause__ = error
         self._relays.note(routed, relay, result)
 

@@ -29,6 +29,7 @@ from smtplite import (
     TLSError,
 )
 from smtplite.message import Prepared
+from smtplite.options import Security
 from smtplite.routes import BreakerClosed, BreakerHalfOpened, BreakerOpened, MovedOn, Route
 from smtplite.testing import ServerExtensions
 
@@ -122,6 +123,32 @@ async def test_a_chosen_refusal_stays_one_if_the_other_cannot_be_reached() -> No
         with pytest.raises(RecipientsRefused) as caught:
             await route.send(raw(1, "x@example.net"))
     assert len(caught.value.hops) == 2
+
+
+class Broken:
+    """A member that fails in a way of its own, nobody knows when."""
+
+    server = "broken.example"
+    security: Security = "verified"
+
+    async def send(self, message: object, **options: object) -> smtplite.Receipt:
+        raise RuntimeError("bug")
+
+    async def check(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_after_a_member_that_says_nothing_of_the_message_it_goes_nowhere_else() -> None:
+    first, last = Relay(), Relay()
+    first.server.reply("RCPT", "450 4.2.2 full", to="b@example.net")
+    async with Route([first.client, Broken(), last.client], fail_over_on=["4yz"]) as route:
+        receipt = await route.send(raw(1, "a@example.net", "b@example.net"))
+    assert receipt.accepted == ("a@example.net",)
+    assert receipt.unknown == ("b@example.net",)
+    assert last.names == []
 
 
 async def test_for_everybody_or_nobody_moves_on_as_a_whole_or_not_at_all() -> None:

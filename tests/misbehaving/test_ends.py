@@ -50,6 +50,8 @@ async def test_a_verdict_in_front_of_the_end_decides(end: str, mode: str) -> Non
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("phase", ["mail", "data", "end of data"])
 async def test_the_end_while_a_reply_is_waited_for_ends_the_wait(phase: str, end: str, mode: str) -> None:
+    """R24: at once, whatever is waited for; only what was handed over is unknown."""
+
     async def misbehave(peer: Peer) -> None:
         await up_to(peer, phase, "PIPELINING")
         ENDS[end](peer)
@@ -125,7 +127,7 @@ async def test_cancelled_at_any_turn_of_the_event_loop(many: bool, mode: str) ->
 async def test_many_messages_that_fill_the_buffers_of_the_kernel(
     end: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that writes before it reads on: the replies to a window are read while its content has to wait."""
+    """R24: a server that writes before it reads on: the replies to a window are read while its content has to wait."""
     begin, send_rest, waits = SocketStream.__init__, SocketStream._send_rest, []
 
     def with_small_buffer(stream: SocketStream, sock: socket.socket) -> None:

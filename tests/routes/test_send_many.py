@@ -344,7 +344,7 @@ async def test_it_is_read_lazily_however_long_it_is() -> None:
                 for _ in range(100):
                     await anyio.lowlevel.checkpoint()
         gc.collect()
-        assert sum(isinstance(each, Routed) for each in gc.get_objects()) == 0
+        assert sum(type(each) is Routed for each in gc.get_objects()) == 0
     assert read == handed == count
     assert most < 700
 

@@ -365,6 +365,7 @@ def test_a_message_is_refused_behind_the_dot(arguments: list[str], reply: str, c
     assert out.endswith("0 messages accepted, 1 refused\n")
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("where", ["greeting", "hello", "mail", "rcpt", "data"])
 def test_a_connection_that_is_dropped_before_the_content(where: str, catch: Catch) -> None:
     catcher = catch("--drop", where)

@@ -218,7 +218,7 @@ WAYS = [(chunking, in_flight) for chunking in (False, True) for in_flight in (1,
 
 
 @pytest.mark.asyncio
-@pytest.mark.exhaustive(keep=2)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(("chunking", "in_flight"), WAYS)
 async def test_what_a_session_does_is_the_same_whatever_a_reply_is(
     monkeypatch: pytest.MonkeyPatch, chunking: bool, in_flight: int
@@ -233,6 +233,7 @@ async def test_what_a_session_does_is_the_same_whatever_a_reply_is(
 
 
 @pytest.mark.asyncio
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("chunking", [False, True], ids=["DATA", "BDAT"])
 async def test_what_a_session_does_is_the_same_behind_a_rest_in_a_trace_and_with_octets_unsent(
     monkeypatch: pytest.MonkeyPatch, chunking: bool

@@ -298,6 +298,7 @@ say(sum(thread.name == "smtplite" for thread in threading.enumerate()))
     assert len(server.connections) == 2
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("verb", ["GREETING", "MAIL", "END_OF_DATA"])
 @pytest.mark.parametrize("sends", [True, False])
 def test_a_fork_in_the_middle_of_a_send_leaves_it_to_the_parent(

@@ -207,10 +207,12 @@ def test_marker_and_fixture_choose_the_servers_options(run: Run) -> None:
     )
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_the_marker_is_described(run: Run) -> None:
     assert "@pytest.mark.smtp_server(**options): how the server" in run("", "--markers")
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_a_marker_with_an_option_that_is_none_is_an_error(run: Run) -> None:
     printed = run(
         """
@@ -280,6 +282,7 @@ def test_failures_read_well(run: Run) -> None:
     ) in account[4]
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_without_the_plugin_there_is_nothing(run: Run) -> None:
     """No entry point loads it."""
     run(
@@ -293,6 +296,7 @@ def test_without_the_plugin_there_is_nothing(run: Run) -> None:
     )
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_no_thread_is_left(run: Run) -> None:
     """All servers of a session run in one thread, which ends with it."""
     run(

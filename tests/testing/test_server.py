@@ -513,6 +513,7 @@ async def test_on_asyncio(function: Scenario) -> None:
     await on_every_backend(function)
 
 
+@pytest.mark.exhaustive(keep=6)
 @each
 def test_on_trio(function: Scenario) -> None:
     anyio.run(on_every_backend, function, backend="trio")

@@ -42,6 +42,9 @@ from smtplite.protocol.commands import (
 )
 from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
 from smtplite.protocol.paths import MAX_COMMAND_BYTES, Domain, ForwardPath, ReversePath
+from tests.exhaustive import WHOLE
+
+pytestmark = pytest.mark.exhaustive(keep=WHOLE)
 
 SECRET = b"\0me\0s3cr3t"
 

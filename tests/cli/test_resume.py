@@ -153,7 +153,7 @@ def case(start: Start, spawn: Spawn, run: Run, tmp_path: Path) -> Case:
 
 @pytest.mark.parametrize("options", [[], ["--chunking", "--in-flight", "4"]], ids=["DATA", "chunks"])
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "END_OF_DATA", "RSET"])
-@pytest.mark.exhaustive(keep=3)
+@pytest.mark.exhaustive(keep=2)
 def test_a_kill_at_a_chosen_moment_leaves_the_truth(verb: str, options: list[str], case: Case) -> None:
     """R31."""
     case.fill(24)
@@ -172,7 +172,7 @@ def test_a_kill_at_a_chosen_moment_leaves_the_truth(verb: str, options: list[str
 
 
 @pytest.mark.parametrize("seed", range(100))
-@pytest.mark.exhaustive(keep=4)
+@pytest.mark.exhaustive(keep=2)
 def test_a_kill_at_any_moment_leaves_the_truth(seed: int, case: Case) -> None:
     """R31: The moment is when the file has so many bytes, or the server so many messages."""
     choose = random.Random(seed)
@@ -197,7 +197,7 @@ def limit_files(octets: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.exhaustive(keep=3)
+@pytest.mark.exhaustive(keep=1)
 def test_a_full_disk_ends_it_and_leaves_the_truth(seed: int, case: Case, finish: Finish) -> None:
     """R31."""
     choose = random.Random(seed)

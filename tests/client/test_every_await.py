@@ -1176,7 +1176,7 @@ async def run_conversation(backend: Backend, conversation: Conversation, floor: 
 BACKENDS: Final[tuple[Backend, ...]] = ("asyncio", "trio")
 
 
-@pytest.mark.exhaustive(keep=16)
+@pytest.mark.exhaustive(keep=8)
 @pytest.mark.parametrize(
     ("conversation", "floor", "backend"),
     [

@@ -115,6 +115,7 @@ async def test_another_name_to_verify() -> None:
             assert (await client.send(RAW)).complete
 
 
+@pytest.mark.exhaustive(keep=0)
 async def test_five_thousand_recipients_inside_tls() -> None:
     """Reader and writer run together: the records of both must leave in order."""
     recipients = [f"recipient-{i:05}@example.org" for i in range(5000)]

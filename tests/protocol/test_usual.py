@@ -463,7 +463,7 @@ def replies_of(chunking: bool, in_flight: int, messages: int, **options: int) ->
     return usual.said, [*starts, at]
 
 
-@pytest.mark.exhaustive(keep=3)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(("chunking", "in_flight"), WAYS, ids=WAY_IDS)
 def test_nothing_unusual_changes_with_what_is_taken_at_once(chunking: bool, in_flight: int) -> None:
     """Each reply is another one; what follows goes on, or ends; in one piece, or octet by octet."""
@@ -474,7 +474,7 @@ def test_nothing_unusual_changes_with_what_is_taken_at_once(chunking: bool, in_f
             compare(chunking=chunking, in_flight=in_flight, messages=3, index=index, reply=reply, end=end, cut=cut)
 
 
-@pytest.mark.exhaustive(keep=3)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(("chunking", "in_flight"), WAYS, ids=WAY_IDS)
 def test_nothing_unusual_changes_wherever_a_read_ends(chunking: bool, in_flight: int) -> None:
     """Each reply is another one, and reads end at each octet around it; all as usual: at each octet of all."""
@@ -496,6 +496,7 @@ def test_nothing_unusual_changes_with_several_recipients(chunking: bool, in_flig
 
 
 @pytest.mark.parametrize("chunking", [False, True], ids=["DATA", "BDAT"])
+@pytest.mark.exhaustive(keep=1)
 def test_nothing_unusual_changes_in_a_full_window(chunking: bool) -> None:
     count, starts = replies_of(chunking, 32, 40)
     for index in range(0, count, 19):

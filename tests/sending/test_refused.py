@@ -62,7 +62,7 @@ async def test_a_stream_of_a_default_client_reaches_a_server_that_takes_fewer(pl
     assert not server.violations
 
 
-@pytest.mark.exhaustive(keep=2)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("when_full", ["421", "close", "silence"])
 @pytest.mark.anyio
 async def test_many_senders_share_what_the_server_takes(when_full: WhenFull) -> None:
@@ -83,6 +83,7 @@ async def test_many_senders_share_what_the_server_takes(when_full: WhenFull) -> 
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+@pytest.mark.exhaustive(keep=1)
 def test_out_of_descriptors(backend: str) -> None:
     """R26: 300 senders and 100 connections where the process has room for a few: every message arrives."""
     program = textwrap.dedent(

@@ -60,7 +60,7 @@ def test_a_run_is_the_same_each_time() -> None:
         ]
 
 
-@pytest.mark.exhaustive(keep=100)
+@pytest.mark.exhaustive(keep=60)
 @_tests(*(kind for kind in KINDS if " cut " in kind))
 def test_it_is_cut(kind: str, conversation: Conversation) -> None:
     """I1 to I7, R1, R2: at each octet, in both directions; and R11: what is sent again is delivered once."""

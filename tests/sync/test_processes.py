@@ -371,6 +371,7 @@ say(receipt.complete)
     assert arrived(server) == ["<parent@x>"]
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_a_fork_while_many_threads_send_again_and_again(server: ThreadedServer, program: Start) -> None:
     """Whatever lock a thread may hold at that moment, the child does not wait for it."""
     child = program(

@@ -51,6 +51,7 @@ def test_the_defaults_of_the_extensions_are_as_they_say() -> None:
         ], line
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_the_pytest_project_of_the_page_runs(tmp_path: Path) -> None:
     conftest, *tests = re.findall(r"^```python no-run\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert "pytest_plugins" in conftest

@@ -69,6 +69,7 @@ def run(tmp_path: Path) -> Run:
     return run_pytest
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_a_running_server_for_tests_of_every_kind(run: Run) -> None:
     run(
         """
@@ -120,6 +121,7 @@ def test_a_running_server_for_tests_of_every_kind(run: Run) -> None:
     )
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_an_outbox_in_memory(run: Run) -> None:
     run(
         """
@@ -161,6 +163,7 @@ def test_an_outbox_in_memory(run: Run) -> None:
     )
 
 
+@pytest.mark.exhaustive(keep=0)
 def test_marker_and_fixture_choose_the_servers_options(run: Run) -> None:
     run(
         """

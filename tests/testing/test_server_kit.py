@@ -204,6 +204,7 @@ async def test_a_client_that_is_gone_when_its_reply_is_released(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("is_tcp", [True, False])
+@pytest.mark.exhaustive(keep=1)
 async def test_a_client_that_sends_on_behind_a_held_reply_is_read_up_to_a_limit(
     is_tcp: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +278,7 @@ async def test_content_that_ran_as_commands_is_told_for_all_connections() -> Non
 
 
 @pytest.mark.parametrize("is_tcp", [True, False])
+@pytest.mark.exhaustive(keep=1)
 async def test_long_replies_clog_the_stream_of_a_client_that_does_not_read(is_tcp: bool) -> None:
     """The server writes all of its replies before it reads on."""
     server = SMTPServer(quirks=ServerQuirks(rcpt_reply_bytes=4096))

@@ -179,7 +179,7 @@ def test_octet_by_octet(dialogue: Dialogue) -> None:
     assert without_timing(drive(pieces, dialogue.config, dialogue.replies)) == whole(dialogue)
 
 
-@pytest.mark.exhaustive(keep=4)
+@pytest.mark.exhaustive(keep=2)
 @anyhow
 def test_every_single_split(dialogue: Dialogue) -> None:
     expected = whole(dialogue)

@@ -206,7 +206,7 @@ class Ledger(Mailbox):
     """
 
     def __init__(self, messages: int) -> None:
-        super().__init__()
+        super().__init__(keeps=False)
         # Written to, so that the pages are there from the start and are no growth of the client's.
         self.taken = bytearray(b"\0" * (messages * len(RECIPIENTS)))
         self.outcomes = bytearray(b"\0" * (messages * len(RECIPIENTS)))

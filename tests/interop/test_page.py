@@ -267,8 +267,8 @@ def test_five_thousand_messages_are_listed_without_a_stutter(catcher: Catcher, o
     page = open_page(catcher.url)
     count_is(page, "5,000 messages")
     assert page.evaluate("document.querySelectorAll('.row').length") < 60
-    # A frame that takes longer than a twentieth of a second is one that a person sees.
-    longest = page.evaluate(
+    # One frame in ten may take longer, on a busy machine; a tenth of a second is what a person sees.
+    slow = page.evaluate(
         """async () => { const list = document.getElementById('list'), took = [];
         let before = performance.now();
         for (let step = 0; step < 60; step++) {
@@ -280,13 +280,23 @@ def test_five_thousand_messages_are_listed_without_a_stutter(catcher: Catcher, o
         took.sort((a, b) => a - b);
         return took[Math.floor(took.length * 0.9)]; }"""
     )
-    assert longest < 100
+    assert slow < 100
     page.evaluate("document.getElementById('list').scrollTop = 1e9")
     until(page, "[...document.querySelectorAll('.row')].some((row) => row.ariaPosInSet === '5000')")
-    top = page.evaluate("document.getElementById('list').scrollTop")
+    page.evaluate("document.getElementById('list').scrollTop = document.getElementById('list').scrollHeight / 2")
+    # The topmost row in view, or the one of this number; and where it stands.
+    place = """(number) => {
+        const {top, bottom} = document.getElementById('list').getBoundingClientRect();
+        const placed = [...document.querySelectorAll('.row')].map((row) => [row.dataset.number,
+          Math.round(row.getBoundingClientRect().top)]);
+        return placed.filter(([each, y]) => number ? each === number : y >= top && y < bottom)
+          .sort((one, other) => one[1] - other[1])[0] ?? null; }"""
+    until(page, f"() => ({place})('')")  # drawn at the new place
+    read = page.evaluate(place, "")
     catcher.send("while they read further down")
+    until(page, "document.getElementById('said').textContent.includes('while they read')")
     count_is(page, "5,000 messages")  # the oldest has gone
-    until(page, "(top) => document.getElementById('list').scrollTop !== top || true", top)
+    assert page.evaluate(place, read[0]) == read  # it stands where it stood
     page.fill("#search", "subject:while")
     count_is(page, "1 of 5,000 messages")
 

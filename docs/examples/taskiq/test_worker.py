@@ -106,14 +106,21 @@ class Site:
         return message_id
 
     async def left(self) -> dict[str, int]:
-        """Return how many jobs nobody has yet, how many a worker has or had, and how many wait for their next try."""
-        (group,) = await self.redis.xinfo_groups("mail")
-        entries = await self.redis.xrange("mail", min=f"({group['last-delivered-id'].decode()}")
-        pending = await self.redis.xpending("mail", "mail")
+        """Return how many jobs nobody has yet, how many a worker has or had, and how many wait for their next try.
+
+        In one transaction: a job goes round through all three, and would be missed by whoever looks one after another.
+        """
+        async with self.redis.pipeline(transaction=True) as at_once:
+            at_once.xinfo_groups("mail")
+            at_once.xrange("mail")
+            at_once.xpending("mail", "mail")
+            at_once.zcard("mail:later")
+            (group,), entries, pending, later = await at_once.execute()
+        delivered = _position(group["last-delivered-id"])
         return {
-            "queued": len(entries),
+            "queued": sum(_position(name) > delivered for name, _ in entries),
             "pending": pending["pending"],
-            "later": await self.redis.zcard("mail:later"),
+            "later": later,
         }
 
     async def until_nothing_is_left(self) -> None:
@@ -133,6 +140,11 @@ class Site:
                 _, recipient = json.loads(key.removeprefix(b"mail:record:"))
                 outcomes[recipient] = (entry["status"], entry["reply"], entry["error"])
         return outcomes
+
+
+def _position(entry: bytes) -> tuple[int, ...]:
+    """Return where an entry of a stream stands, from its name: milliseconds and a number."""
+    return tuple(map(int, entry.split(b"-")))
 
 
 def killed(process: subprocess.Popen[bytes]) -> None:

@@ -74,13 +74,15 @@ ABOVE: dict[str, set[str]] = {
 CORE: list[set[str]] = [
     {"grammar", "codes"},
     {"reply", "paths", "transparency"},
-    {"extensions", "redaction"},
+    {"extensions"},
     {"parameters"},
     {"commands"},
-    {"events", "state"},
+    {"envelope", "events", "state", "redaction"},
     {"usual"},
+    {"whole"},
     {"connection", "outcomes"},
     {"transaction"},
+    {"submission"},
     {"window"},
 ]
 MESSAGE: list[set[str]] = [
@@ -105,6 +107,7 @@ ORDERS = {"smtplite.protocol": CORE, "smtplite.message": MESSAGE, "smtplite.send
 #: Modules of the core that say what is sent. Those that say how it goes (connection, transaction, ...) are not for it.
 FOR_MESSAGE = {
     "smtplite.protocol.commands",
+    "smtplite.protocol.envelope",
     "smtplite.protocol.extensions",
     "smtplite.protocol.parameters",
     "smtplite.protocol.paths",

@@ -106,6 +106,8 @@ class Envelope:
 
 def _any_recipients(value: AnyRecipients | None) -> AnyRecipients | None:
     # Of several, a tuple: an iterator could be read but once, and not be pickled. What is wrong with it, sending says.
+    if type(value) is list:
+        return tuple(value)
     if value is None or isinstance(value, (str, Address, Recipient)) or not isinstance(value, Iterable):
         return value
     return tuple(value)

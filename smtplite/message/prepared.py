@@ -49,6 +49,7 @@ from smtplite.message.wire import (
     wire_form,
 )
 from smtplite.protocol.commands import Mail, Rcpt
+from smtplite.protocol.envelope import EnvelopeCommands
 from smtplite.protocol.extensions import Extensions
 from smtplite.protocol.parameters import (
     NO_PARAMETERS,
@@ -299,14 +300,9 @@ class Prepared:
         Raises:
             ExtensionRequired: it cannot; nothing was sent.
         """
+        if self.is_plain:
+            return *self.plain_envelope(extensions).commands, self.plain_body
         wishes = self._wishes
-        if self._is_plain:
-            content = self.content
-            return (
-                Mail(self.sender, negotiate_size(extensions, len(content))),
-                [Rcpt(path, NO_PARAMETERS) for path, _, _ in self.forward_paths],
-                OctetBody(content),
-            )
         is_eight_bit = self.is_eight_bit
         kind = wishes.body
         body: Body
@@ -361,8 +357,22 @@ class Prepared:
             rcpts.append(Rcpt(path, parameters))
         return mail, rcpts, body
 
+    def plain_envelope(self, extensions: Extensions) -> EnvelopeCommands:
+        """Return MAIL and the RCPTs of a message that `is_plain`, as `for_server` does.
+
+        Raises:
+            ExtensionRequired: this server does not take so much; nothing was sent.
+        """
+        parameters = negotiate_size(extensions, len(self.content))
+        return EnvelopeCommands(self.sender, parameters, [path for path, _, _ in self.forward_paths])
+
     @property
-    def _is_plain(self) -> bool:
+    def plain_body(self) -> Body:
+        """The content of a message that `is_plain`, as `for_server` returns it."""
+        return OctetBody(self.content)
+
+    @property
+    def is_plain(self) -> bool:
         """True if nothing is to be negotiated but its size."""
         return (
             self._wishes is _NO_WISHES
@@ -415,7 +425,7 @@ def is_large(message: object) -> bool:
     if isinstance(message, Message):
         return flatten.is_large(message)
     if isinstance(message, (bytes, bytearray, memoryview)):
-        return not ends_within(message, _LONG_HEADER_BYTES)
+        return len(message) > _LONG_HEADER_BYTES and not ends_within(message, _LONG_HEADER_BYTES)
     return False
 
 

@@ -56,13 +56,13 @@ from smtplite.protocol.parameters import NO_PARAMETERS, Parameters
 from smtplite.protocol.paths import Domain, ForwardPath, ReversePath
 from smtplite.protocol.reply import EnhancedStatusCode, Reply, ReplyParser
 from smtplite.protocol.state import RULES, Rule, State
+from smtplite.protocol.submission import Submission
 from smtplite.protocol.transaction import MAX_CHUNK_BYTES, Stage, Transaction, Transfer
 from smtplite.protocol.transparency import ContentEncoder, normalize
 from smtplite.protocol.window import (
     MAX_ONE_CHUNK_BYTES,
     MAX_UNACKNOWLEDGED_BYTES,
     ServerTraits,
-    Submission,
     Window,
 )
 

@@ -210,9 +210,14 @@ class Mail(Command):
     def __attrs_post_init__(self) -> None:
         _check_length("MAIL FROM:", self.reverse_path.wire, self.parameters.wire)
 
+    @staticmethod
+    def line(path: bytes, parameters: bytes) -> bytes:
+        """Return such a command as it is sent; of a path and parameters as they are sent."""
+        return b"MAIL FROM:%b%b\r\n" % (path, parameters)
+
     def to_bytes(self) -> bytes:
         """Return the command as it is sent, with its CRLF."""
-        return b"MAIL FROM:%b%b\r\n" % (self.reverse_path.wire, self.parameters.wire)
+        return self.line(self.reverse_path.wire, self.parameters.wire)
 
 
 @attrs.frozen(eq=False)
@@ -226,9 +231,14 @@ class Rcpt(Command):
     def __attrs_post_init__(self) -> None:
         _check_length("RCPT TO:", self.forward_path.wire, self.parameters.wire)
 
+    @staticmethod
+    def line(path: bytes, parameters: bytes) -> bytes:
+        """Return such a command as it is sent; of a path and parameters as they are sent."""
+        return b"RCPT TO:%b%b\r\n" % (path, parameters)
+
     def to_bytes(self) -> bytes:
         """Return the command as it is sent, with its CRLF."""
-        return b"RCPT TO:%b%b\r\n" % (self.forward_path.wire, self.parameters.wire)
+        return self.line(self.forward_path.wire, self.parameters.wire)
 
 
 @attrs.frozen(eq=False, init=False)
@@ -266,9 +276,14 @@ class Bdat(Command):
 class BdatLast(Bdat):
     """Announce the last chunk, the end of data; its reply is the verdict (RFC 3030 2)."""
 
+    @staticmethod
+    def line(size: int) -> bytes:
+        """Return such a command for a chunk of so many bytes, as it is sent."""
+        return b"BDAT %d LAST\r\n" % size
+
     def to_bytes(self) -> bytes:
         """Return the command as it is sent, with its CRLF and without the chunk."""
-        return b"BDAT %d LAST\r\n" % self.size
+        return self.line(self.size)
 
 
 @attrs.frozen(eq=False)

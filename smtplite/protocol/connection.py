@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final
@@ -36,6 +35,7 @@ from smtplite.protocol.commands import (
     Rset,
     StartTls,
 )
+from smtplite.protocol.envelope import EnvelopeCommands
 from smtplite.protocol.events import (
     ChallengeReceived,
     ContentRefused,
@@ -46,11 +46,12 @@ from smtplite.protocol.events import (
     TlsReady,
 )
 from smtplite.protocol.extensions import Extensions
-from smtplite.protocol.redaction import REDACTED, Secrets
+from smtplite.protocol.redaction import Guard
 from smtplite.protocol.reply import Reply, ReplyParser
 from smtplite.protocol.state import AFTER, RESERVED_CODES, RULES, Occasion, State
 from smtplite.protocol.transparency import ContentEncoder
 from smtplite.protocol.usual import USUAL, Group, group_of, usual_codes
+from smtplite.protocol.whole import Owed, Whole, octets_of, shape_of
 
 __all__ = ["MAX_CHALLENGES", "Connection"]
 
@@ -96,14 +97,13 @@ class Connection:
         self.last_reply: Reply | None = None
         #: What the replies read so far have made of the connection.
         self.state = State.GREETING
-        self._pending: deque[Command] = deque((Greeting(),))
+        self._pending = Owed((Greeting(),))
         self._parser = ReplyParser()
         self._eof = False
         self._close_reported = False
         self._violation: str | None = None
         self._challenges = 0
-        self._secrets: Secrets | None = None  # what was sent in authentication
-        self._is_guarded = False  # from AUTH to the next command that is none of its exchange
+        self._guard = Guard()
         self._encoder: ContentEncoder | None = None  # between 354 and EndOfData
         self._chunk_left = 0  # octets of the newest BDAT's chunk that were not yet given to send_content
         self._accepted: list[Rcpt] = []  # LMTP: the recipients of this transaction that were taken, in order
@@ -114,29 +114,30 @@ class Connection:
     @property
     def assumed_state(self) -> State:
         """What the connection will be if every reply that is owed is a success: what the next command must fit."""
-        if not self._pending or self.state in _ENDED:  # behind a 421, or a breach of the protocol, nothing succeeds
+        newest = self._pending.newest_kind
+        if newest is None or self.state in _ENDED:  # behind a 421, or a breach of the protocol, nothing succeeds
             return self.state
-        return RULES[type(self._pending[-1])].while_owed or self.state
+        return RULES[newest].while_owed or self.state
 
     @property
     def pending(self) -> tuple[Command, ...]:
         """The commands that are owed a reply, oldest first."""
-        return tuple(self._pending)
+        return self._pending.everything
 
     @property
     def awaiting(self) -> Command | None:
         """The command whose reply comes next, or None if none is owed."""
-        return self._pending[0] if self._pending else None
+        return self._pending.oldest
 
     @property
-    def newest(self) -> Command | None:
-        """The command whose reply comes last, or None if none is owed."""
-        return self._pending[-1] if self._pending else None
+    def newest_kind(self) -> type[Command] | None:
+        """The class of the command whose reply comes last, or None if none is owed."""
+        return self._pending.newest_kind
 
     @property
     def owed(self) -> int:
         """How many commands are owed a reply."""
-        return len(self._pending)
+        return self._pending.total
 
     @property
     def has_unread(self) -> bool:
@@ -163,10 +164,11 @@ class Connection:
         Raises:
             LocalProtocolError: the command is illegal now; nothing changed.
         """
+        self._pending.unfold()
         pending = self._pending
         data = self._check(command, pending[-1] if pending else None, self._chunk_left)
         pending.append(command)
-        self._is_guarded = False
+        self._guard.is_up = False
         if type(command) in _BEGINS_SOMETHING:
             self._begin(command)
         self.octets_sent += len(data)
@@ -178,10 +180,11 @@ class Connection:
         Raises:
             LocalProtocolError: one of them is illegal where it stands; nothing changed.
         """
+        self._pending.unfold()
         group = group_of(commands) if self._at_once else None
-        if group is not None and not group.has_chunk and self._takes(group):
+        if group is not None and not group.has_chunk and self._takes(group, self._pending.newest_kind):
             self._pending.extend(commands)
-            self._is_guarded = False
+            self._guard.is_up = False
             data = b"".join([command.to_bytes() for command in commands])
             self.octets_sent += len(data)
             return data
@@ -194,7 +197,7 @@ class Connection:
             newest = command
             chunk_left = command.size if isinstance(command, Bdat) else 0
         pending.extend(commands)  # all of them are legal: only now something changes
-        self._is_guarded = False
+        self._guard.is_up = False
         for command in commands:
             if type(command) in _BEGINS_SOMETHING:
                 self._begin(command)
@@ -207,30 +210,55 @@ class Connection:
 
         If it is None, nothing changed.
         """
+        self._pending.unfold()
         group = group_of(commands) if self._at_once else None
-        if group is None or not group.has_chunk or not self._takes(group):
+        if group is None or not group.has_chunk or not self._takes(group, self._pending.newest_kind):
             return None
         last = commands[-1]
         if not isinstance(last, BdatLast) or last.size != len(content):
             return None
         self._pending.extend(commands)
-        self._is_guarded = False
+        self._guard.is_up = False
         octets = [command.to_bytes() for command in commands]
         octets.append(content)
         data = b"".join(octets)
         self.octets_sent += len(data)
         return data
 
-    def _takes(self, group: Group) -> bool:
-        """Return True if a group is legal now, as `_check` would say of each of its commands; False: ask that."""
-        pending = self._pending
+    def send_message(self, envelope: EnvelopeCommands, content: bytes) -> tuple[bytes, Whole] | None:
+        """Return the octets of a whole message, and what stands for its commands; None: it must be sent step by step.
+
+        It is `send_whole` of MAIL, the RCPTs and BDAT LAST; with RSET in front if the last message is owed its verdict.
+        If it is None, nothing changed.
+        """
+        newest = self._pending.newest_kind
+        resets = newest is BdatLast
+        shape = shape_of(len(envelope.recipients), resets=resets) if self._at_once else None
+        if (
+            shape is None
+            or not self._takes(shape[0], newest)
+            or not (resets or (newest is None and self.state is State.READY))
+        ):
+            return None
+        data = octets_of(envelope, content, resets=resets)
+        self._guard.is_up = False
+        self.octets_sent += len(data)
+        whole = Whole(envelope, len(content), shape[1], self.octets_sent)
+        self._pending.wholes.append(whole)
+        return data, whole
+
+    def _takes(self, group: Group, newest: type[Command] | None) -> bool:
+        """Return True if a group is legal behind this command, as `_check` would say of each of its commands.
+
+        If it is False, that must be asked.
+        """
         if self.lmtp or self._chunk_left or not self.extensions.pipelining:
             return False
         if group.has_chunk and not self.extensions.chunking:
             return False
         state = self.state
-        if pending:
-            rule = RULES[type(pending[-1])]
+        if newest is not None:
+            rule = RULES[newest]
             if rule.ends_group or state in _ENDED:
                 return False
             state = rule.while_owed or state
@@ -278,32 +306,11 @@ class Connection:
         if isinstance(command, Bdat):
             self._chunk_left = command.size
         elif isinstance(command, _AUTHENTICATION):
-            self._guard(command)
+            if isinstance(command, Auth):
+                self._challenges = 0
+            self._guard.watch(command)
         else:  # the end of data
             self._encoder = None
-
-    def _guard(self, command: Auth | AuthResponse | AuthCancel) -> None:
-        """Keep in mind what the server must not be quoted with (rule R28)."""
-        self._is_guarded = True
-        secrets = self._secrets = self._secrets or Secrets()
-        if isinstance(command, Auth):
-            self._challenges = 0
-            secrets.begin(command.mechanism)
-            if command.initial_response:
-                secrets.add(command.initial_response)
-        elif isinstance(command, AuthResponse) and command.response:
-            secrets.add(command.response)
-
-    def _shown(self, octets: bytes) -> bytes:
-        """Return octets of the server's, which are no reply of its to us, as an error may show them (rule R28)."""
-        if self._is_guarded:
-            return REDACTED if octets else b""
-        return octets if self._secrets is None else self._secrets.hide(octets)
-
-    def _shown_reply(self, reply: Reply) -> Reply:
-        if self._secrets is None or not self._is_guarded or reply.code == 334:  # a challenge is part of the exchange
-            return reply
-        return self._secrets.hide_in(reply)
 
     def _check_session(self, command: Command, requires: str | None) -> None:
         if isinstance(command, _HELLO) and isinstance(command, Lhlo) is not self.lmtp:
@@ -388,14 +395,15 @@ class Connection:
         if self._violation is not None:
             raise RemoteProtocolError(self._violation)
         try:
-            if not self._pending:
+            command = self.awaiting
+            if command is None:
                 return self._unsolicited()
-            command = self._pending[0]
             # The replies to hello carry no enhanced codes (RFC 2034 3); before it nothing is known to be offered.
             enhanced = self.extensions.enhanced_status_codes and not isinstance(command, _HELLO)
-            reply = self._parser.next_reply(enhanced=enhanced, shown=self._shown)
+            reply = self._parser.next_reply(enhanced=enhanced, shown=self._guard.shown)
             if reply is None:
                 return self._end() if self._eof else None
+            self._pending.unfold_oldest()
             return self._answer(command, reply)
         except RemoteProtocolError as error:
             self._violation = str(error)
@@ -415,7 +423,7 @@ class Connection:
         if not self._at_once or self.lmtp or self._chunk_left or len(pending) < count or self.state in _ENDED:
             return None
         commands = list(pending) if len(pending) == count else list(islice(pending, count))
-        codes = usual_codes(commands)
+        codes = usual_codes(tuple(map(type, commands)))
         if codes is None:
             return None
         replies = self._parser.take(codes, enhanced=self.extensions.enhanced_status_codes)
@@ -433,6 +441,18 @@ class Connection:
             self._encoder = ContentEncoder()
         return commands, replies
 
+    def take_whole(self) -> list[Reply] | None:
+        """Take the replies to the oldest message that was sent whole, as `take_usual` does; None: call `next_event`."""
+        pending = self._pending
+        if pending or not self._at_once or self.state in _ENDED:
+            return None
+        replies = self._parser.take(pending.wholes[0].codes, enhanced=self.extensions.enhanced_status_codes)
+        if replies is not None:
+            pending.wholes.popleft()
+            self.last_reply = replies[-1]
+            self.state = _AFTER_USUAL[BdatLast]
+        return replies
+
     def _answer(self, command: Command, reply: Reply) -> Event:
         kind = type(command)
         if reply.code == 250 and kind in _AFTER_250 and not self.lmtp:  # most replies, by far
@@ -441,8 +461,8 @@ class Connection:
             if self.state is not State.CLOSING:
                 self.state = _AFTER_250[kind]
             return Replied(command, reply)
-        if self._is_guarded:
-            reply = self._shown_reply(reply)
+        if self._guard.is_up:
+            reply = self._guard.shown_reply(reply)
         rule = RULES[kind]
         code = reply.code
         self.last_reply = reply
@@ -484,7 +504,7 @@ class Connection:
         return Replied(command, reply)
 
     def _injected(self) -> str:
-        return f"server sent {self._shown(self._parser.unread)[:80]!r} in clear behind its 220 to STARTTLS"
+        return f"server sent {self._guard.shown(self._parser.unread)[:80]!r} in clear behind its 220 to STARTTLS"
 
     def _advance(self, state: State | None) -> None:
         if state is not None and self.state is not State.CLOSING:
@@ -551,10 +571,12 @@ class Connection:
                 raise RemoteProtocolError(self._injected())
             in_content = self.state is State.DATA
             if not in_content and not b"421".startswith(parser.partial_code):
-                raise RemoteProtocolError(f"server sent {self._shown(parser.unread)[:80]!r} although no reply was owed")
-            reply = parser.next_reply(enhanced=self.extensions.enhanced_status_codes, shown=self._shown)
+                raise RemoteProtocolError(
+                    f"server sent {self._guard.shown(parser.unread)[:80]!r} although no reply was owed"
+                )
+            reply = parser.next_reply(enhanced=self.extensions.enhanced_status_codes, shown=self._guard.shown)
             if reply is not None:
-                reply = self._shown_reply(reply)
+                reply = self._guard.shown_reply(reply)
                 if not reply.is_negative:
                     raise RemoteProtocolError(f"server sent {str(reply)[:80]!r} before the end of data")
                 self.state = AFTER[Occasion.REFUSED_IN_CONTENT if in_content else Occasion.SERVICE_CLOSING]
@@ -567,8 +589,8 @@ class Connection:
             return None
         self._close_reported = True
         self.state = AFTER[Occasion.END_OF_OCTETS]
-        unanswered = tuple(self._pending)
-        self._pending.clear()
-        partial = self._shown(self._parser.unread)
+        unanswered = self.pending
+        self._pending.forget()
+        partial = self._guard.shown(self._parser.unread)
         self._parser.discard()
         return Disconnected(unanswered, partial)

@@ -46,6 +46,8 @@ class Extensions(Mapping[str, tuple[str, ...]]):
         self.chunking: bool = "CHUNKING" in self._keywords
         self.enhanced_status_codes: bool = "ENHANCEDSTATUSCODES" in self._keywords
         self.burl: bool = "BURL" in self._keywords
+        #: True if MAIL may say how large the message is (RFC 1870 3).
+        self.announces_size: bool = "SIZE" in self._keywords
         #: True if chunks may be written ahead of the replies that are owed. Not where BURL is offered: Dovecot's
         #: submission server, which offers it, does not pass on the RSET of the window's proof in time.
         self.chunks_ahead: bool = self.chunking and self.pipelining and not self.burl
@@ -111,6 +113,11 @@ class Extensions(Mapping[str, tuple[str, ...]]):
     def requiretls(self) -> bool:
         """RFC 8689: of meaning only inside TLS."""
         return "REQUIRETLS" in self
+
+    @cached_property
+    def server_name(self) -> str:
+        """The server's name for itself: the first word of its greeting."""
+        return self.greeting.partition(" ")[0]
 
     @cached_property
     def size(self) -> int | None:

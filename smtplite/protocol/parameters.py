@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -335,7 +336,12 @@ def negotiate_size(extensions: Extensions, size: int) -> Parameters:
         ExtensionRequired: the server does not take so much; nothing was sent.
     """
     _check_size(extensions, size)
-    return Parameters(b" SIZE=%d" % size, _SIZE) if "SIZE" in extensions else NO_PARAMETERS
+    return _size_alone(size) if extensions.announces_size else NO_PARAMETERS
+
+
+@lru_cache(maxsize=1024)  # who sends in bulk sends what is alike
+def _size_alone(size: int) -> Parameters:
+    return Parameters(b" SIZE=%d" % size, _SIZE)
 
 
 def _check_size(extensions: Extensions, size: int) -> None:

@@ -10,9 +10,10 @@ import re
 from base64 import b64encode
 from typing import Final
 
+from smtplite.protocol.commands import Auth, AuthCancel, AuthResponse
 from smtplite.protocol.reply import Reply
 
-__all__ = ["MIN_SOUGHT_BYTES", "REDACTED", "Secrets"]
+__all__ = ["MIN_SOUGHT_BYTES", "REDACTED", "Guard", "Secrets"]
 
 #: What stands in place of a secret.
 REDACTED: Final = b"[redacted]"
@@ -101,3 +102,35 @@ class Secrets:
         if is_left_out:
             return Reply(reply.code, (REDACTED,), reply.enhanced)
         return Reply(reply.code, tuple(map(self.hide, reply.lines)), reply.enhanced)
+
+
+class Guard:
+    """What may be shown of a connection's octets: up from AUTH to the next command that is none of its exchange."""
+
+    def __init__(self) -> None:
+        #: True while an authentication exchange is under way, or its end is the last thing that happened.
+        self.is_up = False
+        self._secrets: Secrets | None = None  # what was sent in authentication
+
+    def watch(self, command: Auth | AuthResponse | AuthCancel) -> None:
+        """Keep in mind what the server must not be quoted with."""
+        self.is_up = True
+        secrets = self._secrets = self._secrets or Secrets()
+        if isinstance(command, Auth):
+            secrets.begin(command.mechanism)
+            if command.initial_response:
+                secrets.add(command.initial_response)
+        elif isinstance(command, AuthResponse) and command.response:
+            secrets.add(command.response)
+
+    def shown(self, octets: bytes) -> bytes:
+        """Return octets of the server's, which are no reply of its to us, as an error may show them."""
+        if self.is_up:
+            return REDACTED if octets else b""
+        return octets if self._secrets is None else self._secrets.hide(octets)
+
+    def shown_reply(self, reply: Reply) -> Reply:
+        """Return a reply as it may be shown."""
+        if self._secrets is None or not self.is_up or reply.code == 334:  # a challenge is part of the exchange
+            return reply
+        return self._secrets.hide_in(reply)

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final
+from typing import Final, Self
 
 import attrs
 
@@ -56,6 +56,7 @@ from smtplite.protocol.outcomes import (
 )
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import RULES, State
+from smtplite.protocol.whole import Whole
 
 __all__ = ["MAX_CHUNK_BYTES", "Stage", "Transaction", "Transfer"]
 
@@ -145,7 +146,7 @@ class Transaction:
         #: How the content travels.
         self.transfer = transfer
         #: True if its first commands were written behind an end of data whose reply was owed.
-        self.is_behind_dot = type(connection.newest) is EndOfData
+        self.is_behind_dot = connection.newest_kind is EndOfData
         self._pipelining = pipelining and connection.extensions.pipelining
         #: The reply that ended the transaction: the verdict, or the refusal.
         self.reply: Reply | None = None
@@ -154,6 +155,18 @@ class Transaction:
         #: Where its last octet lies among all the connection's; None: it was not handed over, or was taken back.
         self._content_end: int | None = None
         self._to_send = self._commands(resets=resets)  # not yet sent, newest first
+
+    @classmethod
+    def of_whole(cls, connection: Connection, whole: Whole) -> Self:
+        """Return the transaction of a message that was sent whole: handed over, and owed all of its replies."""
+        mail, rcpts = whole.envelope.commands
+        transaction = cls(connection, mail, rcpts, transfer=Transfer.ONE_CHUNK)
+        transaction.is_behind_dot = False
+        transaction._to_send.clear()
+        transaction._owed = len(whole)
+        transaction._hand_over(whole.end)
+        transaction._content_end = whole.content_end
+        return transaction
 
     def _commands(self, *, resets: bool) -> list[Command]:
         """Return what comes before the content, newest first."""
@@ -426,20 +439,25 @@ class Transaction:
         taken = self._connection.take_usual(owed)
         if taken is None:
             return None
-        replies = taken[1]
+        self.note_usual(taken[1])
+        return taken
+
+    def note_usual(self, replies: Sequence[Reply]) -> None:
+        """Take note of all the replies that were owed: each was the usual one."""
+        envelope = self._envelope
+        rcpt_replies = envelope.rcpt_replies
         self._owed = 0
-        behind_rcpts = owed - 1
+        behind_rcpts = len(replies) - 1
         behind_mail = behind_rcpts - len(envelope.rcpts) + len(rcpt_replies)
-        if mail_reply is None:
+        if envelope.mail_reply is None:
             envelope.mail_reply = replies[behind_mail - 1]
         rcpt_replies += replies[behind_mail:behind_rcpts]
         envelope.accepted = len(rcpt_replies)
-        if end is None:
+        if self._end is None:
             self._receive_data_reply(replies[-1])
         else:
             self.reply = replies[-1]
             self._conclude(verdict=replies[-1])
-        return taken
 
     def _receive_reply(self, event: Replied, unsent: int) -> None:
         command, reply = event.command, event.reply

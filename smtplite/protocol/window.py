@@ -18,7 +18,7 @@ and calls `window.fail(error)` when the session ends. A transaction that wants c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 import attrs
@@ -26,23 +26,22 @@ import attrs
 from smtplite.errors import (
     ConnectionLost,
     DeliveryUnknown,
-    LocalProtocolError,
     MessageRefused,
-    RecipientsRefused,
     RemoteProtocolError,
     SenderRefused,
     SMTPError,
 )
-from smtplite.protocol.commands import BdatLast, Command, EndOfData, Mail, Rcpt, Rset
+from smtplite.protocol.commands import BdatLast, Command, EndOfData, Mail, Rset
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.events import Disconnected, Event, Replied, ServiceClosing
-from smtplite.protocol.extensions import Limits
 from smtplite.protocol.outcomes import Outcome, RecipientOutcome
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import State
+from smtplite.protocol.submission import Submission
 from smtplite.protocol.transaction import Stage, Transaction, Transfer
+from smtplite.protocol.whole import Whole
 
-__all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "ServerTraits", "Submission", "Window"]
+__all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "ServerTraits", "Window"]
 
 #: Content up to this size may go in one chunk, written with its envelope.
 MAX_ONE_CHUNK_BYTES: Final = 65_536
@@ -54,6 +53,7 @@ _CONNECTIONS_UNTIL_FORGOTTEN: Final = 16
 _ENDED: Final = (State.CLOSING, State.CLOSED)
 _HANDED_OVER: Final = Stage.HANDED_OVER
 _DONE: Final = Stage.DONE
+_ACCEPTED: Final = Outcome.ACCEPTED
 _NOT_SENT: Final = RecipientOutcome(Outcome.NOT_SENT)
 
 
@@ -83,128 +83,6 @@ class ServerTraits:
         self._kept += 1
         if self._kept == _CONNECTIONS_UNTIL_FORGOTTEN:
             self.max_transactions = None
-
-
-class Submission:
-    """One message to all its recipients: envelope and content (RFC 5321 2.3.1), and what became of it so far.
-
-    Provisional until 1.0.
-
-    Args:
-        recipients: how many; they are known by their position.
-        require_all: send to nobody unless every recipient is accepted; never more than one transaction.
-        is_repeatable: False: the content can be read but once; never more than one transaction.
-    """
-
-    #: The transaction under way, or the last one that counts; not set before the first.
-    transaction: Transaction
-
-    def __init__(self, recipients: int, *, require_all: bool = False, is_repeatable: bool = True) -> None:
-        self.require_all = require_all
-        self.is_repeatable = is_repeatable
-        self._may_split = is_repeatable and not require_all
-        self._rest = list(range(recipients))  # whose transaction is still to come
-        self._batch: list[int] = []  # whose transaction is under way, or was the last
-        self._outcomes = [_NOT_SENT] * recipients
-        self._errors: list[SMTPError] = []
-        self._is_stopped = False
-        self._mail: Mail | None = None
-        self._rcpts: Sequence[Rcpt] = ()
-        #: The content's octets on the wire, dots not doubled; None if that is not known.
-        self.size: int | None = None
-        #: True if it can travel in chunks alone (RFC 3030 3: BINARYMIME).
-        self.is_binary = False
-        self._transactions: list[Transaction] = []  # begun, on whatever connection
-
-    def fit(self, mail: Mail, recipients: Sequence[Rcpt], size: int | None, *, is_binary: bool = False) -> None:
-        """Set the commands as the server of the next transaction can take them: one RCPT for each recipient.
-
-        Args:
-            mail: the MAIL command.
-            recipients: the RCPT commands, in the order of the recipients.
-            size: the content's octets on the wire, dots not doubled; None if that is not known.
-            is_binary: it can travel in chunks alone (RFC 3030 3: BINARYMIME).
-        """
-        self._mail = mail
-        self._rcpts = recipients
-        self.size = size
-        self.is_binary = is_binary
-
-    @property
-    def transactions(self) -> int:
-        """How many were begun and count."""
-        return len(self._transactions)
-
-    def begin(self, transaction: Transaction) -> None:
-        """Say that this is the transaction under way."""
-        self._transactions.append(transaction)
-        self.transaction = transaction
-
-    def next_transaction(self, limits: Limits) -> tuple[Mail, list[Rcpt]]:
-        """Return MAIL and the RCPTs of the transaction that comes next; it has begun.
-
-        Raises:
-            LocalProtocolError: it was fitted to no server; nothing changed.
-        """
-        if self._mail is None:
-            raise LocalProtocolError("a message cannot begin before it is fitted to a server: call fit() first")
-        count = len(self._rest)
-        if self._may_split and limits.rcptmax is not None:
-            count = min(count, limits.rcptmax)
-        self._batch, self._rest = self._rest[:count], self._rest[count:]
-        # Commands are told apart by identity: one that was sent before must not be sent again.
-        mail = attrs.evolve(self._mail) if self._transactions else self._mail
-        return mail, [self._rcpts[index] for index in self._batch]
-
-    def conclude(self, transaction: Transaction) -> None:
-        """Take what became of the recipients of the transaction that is done."""
-        for index, outcome in zip(self._batch, transaction.outcomes, strict=True):
-            self._outcomes[index] = outcome
-        error = transaction.error
-        if error is not None:
-            self._errors.append(error)
-            self._is_stopped = not isinstance(error, RecipientsRefused)  # what befell it would befall it again
-        elif self._may_split:
-            self._rest = [self._batch[index] for index in transaction.deferred] + self._rest
-
-    def reopen(self) -> None:
-        """Forget the last transaction, of which certainly nothing was sent: its recipients' turn is still to come.
-
-        Raises:
-            LocalProtocolError: somebody was delivered, or may have been; nothing changed.
-        """
-        if any(self._outcomes[index].outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN) for index in self._batch):
-            raise LocalProtocolError("a message cannot be sent again: it was delivered, or may have been")
-        for index in self._batch:
-            self._outcomes[index] = _NOT_SENT
-        self._rest = self._batch + self._rest
-        self._batch = []
-        self._is_stopped = False
-        self._transactions.pop()
-        if self._transactions:
-            self.transaction = self._transactions[-1]
-        del self._errors[-1:]
-
-    def stop(self) -> None:
-        """Say that no further transaction is to come: the caller's content failed, or the caller gave up."""
-        self._is_stopped = True
-
-    @property
-    def is_done(self) -> bool:
-        """True once no further transaction is to come."""
-        return self._is_stopped or not self._rest
-
-    @property
-    def outcomes(self) -> tuple[RecipientOutcome, ...]:
-        """What became of each recipient so far, in the order in which they were given."""
-        return tuple(self._outcomes)
-
-    @property
-    def error(self) -> SMTPError | None:
-        """What to raise; None if somebody was certainly delivered, or nothing failed."""
-        if any(outcome.outcome is Outcome.ACCEPTED for outcome in self._outcomes) or not self._errors:
-            return None
-        return next((error for error in self._errors if isinstance(error, DeliveryUnknown)), self._errors[-1])
 
 
 M = TypeVar("M", bound=Submission)
@@ -295,8 +173,10 @@ class Window(Generic[M]):
         """True if a message of some size could begin now."""
         connection = self._connection
         if self.under_way:
-            newest = self.under_way[-1].transaction
-            if newest.stage is not _HANDED_OVER or connection.lmtp:
+            newest = self.under_way[-1]
+            if newest.whole is None and newest.transaction.stage is not _HANDED_OVER:
+                return False
+            if connection.lmtp:
                 return False
             if not self._pipelining or not connection.extensions.pipelining:
                 return False
@@ -304,7 +184,7 @@ class Window(Generic[M]):
             return False
         if not self.under_way:
             return True
-        if isinstance(connection.newest, BdatLast):
+        if connection.newest_kind is BdatLast:
             return len(self.under_way) < min(self._allowed, self.in_flight)
         # Behind a dot: what stands there has content of its own only once the dot's reply is read.
         # BURL is offered by Dovecot's submission server alone, as far as is known: it crashes on what stands there.
@@ -322,12 +202,7 @@ class Window(Generic[M]):
         if size is None or size > self._largest_chunks:
             return True  # with DATA: its content waits for the replies to all that is under way
         # A large one travels alone; so does one that has to wait for its own replies before its content.
-        return (
-            self.is_proved
-            and size <= MAX_ONE_CHUNK_BYTES
-            and self._unacknowledged + size <= MAX_UNACKNOWLEDGED_BYTES
-            and not submission.require_all
-        )
+        return self.is_proved and self._has_room_for_chunk(size) and not submission.require_all
 
     def begin(self, submission: M, *, has_rested: bool = False) -> Transaction:
         """Begin the next transaction of a message for which there is room.
@@ -358,6 +233,49 @@ class Window(Generic[M]):
         if transfer is not Transfer.DATA:
             self._unacknowledged += submission.size or 0
         return transaction
+
+    def begin_whole(self, submission: M, content: bytes) -> bytes | None:
+        """Begin the next message, if there is room for it, and hand it over; return all that is to be written of it.
+
+        None: see whether it `fits`, and `begin` it. Then nothing changed.
+
+        Args:
+            submission: fitted to this server; one could begin now.
+            content: all of it.
+        """
+        connection, envelope = self._connection, submission.envelope
+        size = len(content)
+        if (
+            envelope is None
+            or not self.is_proved
+            or self._is_in_trouble
+            or self._was_refused
+            or submission.require_all
+            or submission.transactions
+            or connection.extensions.limits.rcptmax is not None
+            or not self.may_chunk
+            or not self._has_room_for_chunk(size)
+        ):
+            return None
+        sent = connection.send_message(envelope, content)
+        if sent is None:
+            return None
+        data, whole = sent
+        submission.begin_whole(connection, whole)
+        self.under_way.append(submission)
+        self.begun += 1
+        self._mails += 1
+        self._unacknowledged += size
+        return data
+
+    def _has_room_for_chunk(self, size: int) -> bool:
+        """Return True if content of this size may go in one chunk beside what is under way."""
+        return (
+            size <= MAX_ONE_CHUNK_BYTES
+            and self._unacknowledged + size <= MAX_UNACKNOWLEDGED_BYTES
+            # What exceeds the size that the server announced, it may refuse without swallowing it.
+            and size <= (self._connection.extensions.size or MAX_ONE_CHUNK_BYTES)
+        )
 
     @property
     def _largest_chunks(self) -> int:
@@ -402,7 +320,7 @@ class Window(Generic[M]):
             done += self._clear_up(oldest.error, unsent)
         return done
 
-    def receive_usual(self) -> tuple[M | None, list[Command], list[Reply]] | None:
+    def receive_usual(self) -> tuple[M | None, Iterable[Command], list[Reply]] | None:
         """Take all the replies that the oldest message is owed, if they are at hand and each is the usual one.
 
         Call it only while nothing that was written is unsent. If it is None, nothing changed: call `receive` with the
@@ -410,6 +328,12 @@ class Window(Generic[M]):
         """
         if not self.under_way:
             return None
+        whole = self.under_way[0].whole
+        if whole is not None:
+            replies = self._connection.take_whole()
+            if replies is None:
+                return None
+            return self._accepted(whole, replies), whole, replies
         oldest = self.under_way[0].transaction
         taken = oldest.receive_usual()
         if taken is None:
@@ -451,15 +375,32 @@ class Window(Generic[M]):
             self._traits.reads_behind_dot = True
         return self._finish()
 
+    def _accepted(self, whole: Whole, replies: Sequence[Reply]) -> M:
+        """Take the oldest message out of the window: it was written whole, and each reply to it was the usual one."""
+        submission = self.under_way.popleft()
+        self._unacknowledged -= whole.size
+        self._count_finished()
+        submission.accept(whole, replies)
+        self.at_once += 1
+        self._was_refused = self._is_in_trouble = False
+        self._note_success()
+        return submission
+
+    def _count_finished(self) -> None:
+        self._finished += 1
+        if self._is_limit_learnt and self._finished == self._max_transactions:
+            self._traits.note_limit_kept()
+
+    def _note_success(self) -> None:
+        self._allowed = min(self._allowed * 2, self.in_flight)
+
     def _finish(self) -> M:
         """Take the oldest transaction, which is done, out of the window."""
         submission = self.under_way.popleft()
         transaction = submission.transaction
         if transaction.transfer is not Transfer.DATA:
             self._unacknowledged -= submission.size or 0
-        self._finished += 1
-        if self._is_limit_learnt and self._finished == self._max_transactions:
-            self._traits.note_limit_kept()
+        self._count_finished()
         submission.conclude(transaction)
         if transaction.refuses_chunks:
             self._traits.takes_chunks = False
@@ -473,7 +414,7 @@ class Window(Generic[M]):
             self._note_limit()
             self._close("server takes no more messages on this connection")
         if error is None:
-            self._allowed = min(self._allowed * 2, self.in_flight)
+            self._note_success()
         elif transaction.transfer is not Transfer.DATA or isinstance(error, SenderRefused):
             self._allowed = 1  # Exim ends the session at the fourth command that fails
         if transaction.must_close:

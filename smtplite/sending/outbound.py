@@ -16,7 +16,7 @@ from smtplite.message.prepared import Prepared
 from smtplite.message.threads import in_thread
 from smtplite.protocol.outcomes import Outcome
 from smtplite.protocol.reply import Reply
-from smtplite.protocol.window import Submission
+from smtplite.protocol.submission import Submission
 from smtplite.results import Receipt
 from smtplite.trace import MessageFinished, Tracer, logger
 
@@ -91,11 +91,16 @@ class Outbound(Submission):
         Raises:
             ExtensionRequired: it cannot; nothing was sent.
         """
-        mail, rcpts, body = self.prepared.for_server(
-            session.extensions, is_tls=session.is_verified, binary_ok=session.window.may_chunk
-        )
-        self.fitted_body = body
-        self.fit(mail, rcpts, body.size, is_binary=body.is_binary)
+        prepared, extensions = self.prepared, session.extensions
+        if prepared.is_plain:
+            self.fitted_body = prepared.plain_body
+            self.fit_envelope(prepared.plain_envelope(extensions), len(prepared.content))
+        else:
+            mail, rcpts, body = prepared.for_server(
+                extensions, is_tls=session.is_verified, binary_ok=session.window.may_chunk
+            )
+            self.fitted_body = body
+            self.fit(mail, rcpts, body.size, is_binary=body.is_binary)
         self._session = session
         self.is_cut = False
 
@@ -160,7 +165,7 @@ class Outbound(Submission):
         """
         session, outcomes = self._session, self._outcomes
         prepared = self.prepared
-        is_accepted = self._is_accepted
+        is_accepted = self.went_as_usual or self._is_accepted
         if session is None or not (is_accepted or any(decided.outcome is _ACCEPTED for decided in outcomes)):
             if self.failure is not None and not isinstance(self.failure, SMTPError):
                 self._say(None)
@@ -171,10 +176,10 @@ class Outbound(Submission):
         sets: dict[str, Any] = {"accepted": prepared.recipients, "refused": {}} if is_accepted else self._sets()
         receipt = Receipt(
             **sets,
-            reply=self.transaction.reply,
+            reply=self.reply,
             replies=self._replies(),
             message_id=prepared.message_id,
-            server=session.extensions.greeting.partition(" ")[0],
+            server=session.extensions.server_name,
             tls=session.tls_version,
         )
         self._say(None)
@@ -188,7 +193,7 @@ class Outbound(Submission):
         if self._session is not None and not error.transcript:
             error.transcript = self._session.transcript
         if error.reply is None and self.transactions:
-            error.reply = self.transaction.reply
+            error.reply = self.reply
         return error
 
     def was_cancelled(self) -> None:
@@ -224,6 +229,8 @@ class Outbound(Submission):
 
     def _replies(self) -> dict[str, Reply]:
         """Return recipient -> the last reply about it."""
+        if self._usual is not None:
+            return dict.fromkeys(self.prepared.recipients, self._usual[1][-1])
         outcomes = self._outcomes
         replies: dict[str, Reply] = {}
         for address, position in zip(self.prepared.recipients, self.prepared.positions, strict=True):

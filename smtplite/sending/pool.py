@@ -311,7 +311,8 @@ class Pool:
 
     def is_wanted_beside(self, owner: object) -> bool:
         """Return True if somebody waits for a session on behalf of another owner, or of none."""
-        return any(waiter.owner is not owner and self._queue.takes_others(waiter) for waiter in self._queue)
+        queue = self._queue
+        return bool(queue) and any(waiter.owner is not owner and queue.takes_others(waiter) for waiter in queue)
 
     async def release(self, session: Session) -> None:
         """Take a session back: for the next in the queue, or to idle, or to be closed."""

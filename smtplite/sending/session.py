@@ -13,7 +13,7 @@ import math
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -80,6 +80,8 @@ class _Flight:
 
     def add(self, outbound: Outbound) -> None:
         """Add what this message has to write now."""
+        if outbound.whole is not None:
+            return
         transaction = outbound.transaction
         stage = transaction.stage
         if stage is _HANDED_OVER:
@@ -89,11 +91,7 @@ class _Flight:
         if stage is not _CONTENT:
             octets = transaction.next_flight(whole)
             if octets:
-                self.octets.append(octets)
-                self.outbounds.append(outbound)
-                if not outbound.has_begun:
-                    outbound.has_begun = True
-                    self.begun.append(outbound)
+                self._put(outbound, octets)
             stage = transaction.stage
         if whole is None:
             return
@@ -102,10 +100,25 @@ class _Flight:
             self.octets.append(transaction.send_content(whole, last=True, is_normalized=not body.is_binary))
             stage = transaction.stage
         if stage is _HANDED_OVER:
-            self.content_bytes += len(whole)
-            limit = outbound.limit
-            if self.limit is None or limit < self.limit:
-                self.limit = limit
+            self._hand_over(outbound, whole)
+
+    def add_whole(self, outbound: Outbound, octets: bytes, content: bytes) -> None:
+        """Add all of a message that begins with this flight."""
+        self._put(outbound, octets)
+        self._hand_over(outbound, content)
+
+    def _put(self, outbound: Outbound, octets: bytes) -> None:
+        self.octets.append(octets)
+        self.outbounds.append(outbound)
+        if not outbound.has_begun:
+            outbound.has_begun = True
+            self.begun.append(outbound)
+
+    def _hand_over(self, outbound: Outbound, content: bytes) -> None:
+        self.content_bytes += len(content)
+        limit = outbound.limit
+        if self.limit is None or limit < self.limit:
+            self.limit = limit
 
 
 class Session:
@@ -150,7 +163,7 @@ class Session:
         self._write_error: ConnectionLost | TLSError | None = None
         self._held_back = 0  # octets that were made and not given to the stream
         #: Commands, and the replies to them: one entry for what was read together.
-        self._replies: deque[tuple[Sequence[Command], Sequence[Reply]]] = deque(maxlen=_TRANSCRIPT_REPLIES)
+        self._replies: deque[tuple[Iterable[Command], Sequence[Reply]]] = deque(maxlen=_TRANSCRIPT_REPLIES)
         self._tls: TLSStream | None = None
         self.server = server
         #: The text of the server's first words.
@@ -400,20 +413,30 @@ class Session:
     def _is_read_first(self) -> bool:
         return bool(self._events) or self._read_error is not None or self._write_error is not None
 
-    def _begin_next(self, queue: Queue, deadline: Deadline, *, has_rested: bool = False) -> bool:
-        """Begin the next message, if there is one, and room for it; nothing is written yet."""
+    def _begin_next(
+        self, queue: Queue, deadline: Deadline, flight: _Flight | None = None, *, has_rested: bool = False
+    ) -> bool:
+        """Begin the next message, if there is one, and room for it.
+
+        Where there is a flight it may be added to that, whole; if not, nothing is to be written yet.
+        """
         window = self.window
         if not window.may_begin:
             return False
         outbound = queue.take()
         if outbound is None:
             return False
-        if not window.fits(outbound):
-            queue.put_back(outbound)
-            return False
         if outbound.timeout is not None:
             outbound.limit = anyio.current_time() + outbound.timeout
-        window.begin(outbound, has_rested=has_rested)
+        whole = None if flight is None or self._traces else outbound.fitted_body.whole
+        octets = None if whole is None else window.begin_whole(outbound, whole)
+        if flight is not None and whole is not None and octets is not None:
+            flight.add_whole(outbound, octets, whole)
+        elif window.fits(outbound):
+            window.begin(outbound, has_rested=has_rested)
+        else:
+            queue.put_back(outbound)
+            return False
         if window.under_way[0] is outbound:
             deadline.message_limit = outbound.limit
         return True
@@ -427,7 +450,7 @@ class Session:
         newest = under_way[-1] if under_way else None
         while newest is not None:
             flight.add(newest)
-            if not self._begin_next(queue, deadline):
+            if not self._begin_next(queue, deadline, flight):
                 break
             newest = under_way[-1]
         if flight.octets:
@@ -436,7 +459,7 @@ class Session:
             if flight.begun:
                 await self._say_begun(flight.begun, queue, deadline)
             await self._write(data, owed, deadline, flight)
-        if newest is not None and newest.transaction.wants_content:
+        if newest is not None and newest.whole is None and newest.transaction.wants_content:
             await self._upload(newest, queue, deadline)
 
     async def _say_begun(self, begun: list[Outbound], queue: Queue, deadline: Deadline) -> None:
@@ -537,10 +560,12 @@ class Session:
         is_done = False
         while taken is not None:
             outbound, commands, replies = taken
-            self._replies.append((commands[-_TRANSCRIPT_REPLIES:], replies[-_TRANSCRIPT_REPLIES:]))
             if self._traces:
                 for command, reply in zip(commands, replies, strict=True):
                     self._trace_reply(command, reply)
+            if len(replies) > _TRANSCRIPT_REPLIES:
+                commands, replies = list(commands)[-_TRANSCRIPT_REPLIES:], replies[-_TRANSCRIPT_REPLIES:]
+            self._replies.append((commands, replies))
             if outbound is not None:
                 is_done = True
                 queue.finished(outbound)

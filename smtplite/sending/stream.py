@@ -366,7 +366,7 @@ class Deliveries:
 
     def finished(self, outbound: Outbound) -> None:
         """Decide what becomes of a message whose transaction is done."""
-        if outbound.goes_on():
+        if not outbound.went_as_usual and outbound.goes_on():
             self._ready.add(outbound)
             self._call()
         else:

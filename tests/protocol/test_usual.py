@@ -30,6 +30,8 @@ from smtplite.protocol import (
     Transfer,
     Window,
 )
+from smtplite.protocol.envelope import EnvelopeCommands
+from smtplite.protocol.state import RULES
 from smtplite.protocol.transaction import Stage
 from smtplite.protocol.usual import USUAL
 
@@ -268,6 +270,7 @@ class Dialogue:
 
     Args:
         at_once: whether what is usual is taken at once.
+        whole: whether messages may be written whole.
         chunking: with BDAT, proved; else with DATA.
         in_flight: of the window.
         messages: how many there are.
@@ -281,6 +284,7 @@ class Dialogue:
         self,
         *,
         at_once: bool,
+        whole: bool = False,
         chunking: bool,
         in_flight: int,
         messages: int,
@@ -297,11 +301,12 @@ class Dialogue:
             self.connection, chunking=chunking, in_flight=in_flight, traits=self.traits
         )
         self.window.is_proved = chunking
-        self.waiting = [message(recipients) for _ in range(messages)]
+        self.waiting = [in_one_piece(recipients) if whole else message(recipients) for _ in range(messages)]
         self.all = tuple(self.waiting)
         self.index, self.reply, self.cut, self.end = index, reply, cut, end
         self.said = 0  # replies
         self.heard = 0  # octets
+        self.wholes = 0
         #: What happened, step by step.
         self.record: list[object] = []
         self.ended = False
@@ -311,14 +316,24 @@ class Dialogue:
         newest = self.window.newest
         if newest is not None:
             flight += self.compose(newest)
-        while self.waiting and self.window.has_room_for(self.waiting[0]):
-            submission = self.waiting.pop(0)
-            self.window.begin(submission)
-            flight += self.compose(submission)
+        while self.waiting and self.window.may_begin:
+            submission = self.waiting[0]
+            octets = self.window.begin_whole(submission, b"x" * (submission.size or 0))
+            if octets is None:
+                if not self.window.fits(submission):
+                    break
+                self.window.begin(submission)
+                octets = self.compose(submission)
+            else:
+                self.wholes += 1
+            flight += octets
+            del self.waiting[0]
         return flight
 
     @staticmethod
     def compose(submission: Submission) -> bytes:
+        if submission.whole is not None:
+            return b""
         transaction = submission.transaction
         if transaction.stage is Stage.HANDED_OVER:
             return b""
@@ -387,8 +402,15 @@ class Dialogue:
             window.must_close,
             window.reason,
             repr(self.traits),
-            None if window.oldest is None else (window.oldest.transaction.phase, window.oldest.transaction.stage),
+            None if window.oldest is None else self.stands(window.oldest),
         )
+
+    def stands(self, oldest: Submission) -> tuple[str, Stage]:
+        if oldest.whole is None:
+            return oldest.transaction.phase, oldest.transaction.stage
+        awaiting = self.connection.awaiting
+        assert awaiting is not None
+        return RULES[type(awaiting)].phase, Stage.HANDED_OVER
 
     def fail(self, error: SMTPError) -> None:
         self.ended = True
@@ -440,11 +462,25 @@ def shown(submission: Submission) -> tuple[object, ...]:
     )
 
 
+def in_one_piece(recipients: int = 1) -> Submission:
+    """Return what `message` does, as the messages are that most programs send."""
+    made = message(recipients)
+    mail, rcpts = made.commands
+    made.fit_envelope(
+        EnvelopeCommands(mail.reverse_path, mail.parameters, [rcpt.forward_path for rcpt in rcpts]), made.size or 0
+    )
+    return made
+
+
 def compare(**options: Any) -> Dialogue:
-    one, other = (Dialogue(at_once=at_once, **options).run() for at_once in (True, False))
-    assert one.record == other.record, options
-    assert other.window.at_once == 0
-    return one
+    off = Dialogue(at_once=False, **options).run()
+    assert off.window.at_once == 0
+    ways = [Dialogue(at_once=True, whole=whole, **options).run() for whole in (False, True)]
+    for one in ways:
+        assert one.record == off.record, options
+    assert ways[0].wholes == off.wholes == 0
+    assert bool(ways[1].wholes) == (options["chunking"] and ways[1].window.begun > 0), options
+    return ways[1]
 
 
 WAYS = [(chunking, in_flight) for chunking in (False, True) for in_flight in (1, 2, 32)]

@@ -70,6 +70,7 @@ def print_digests(kinds: list[str], conversation: str, *, is_whole: bool) -> Non
             in_all.include(of_kind)
     print(f"{in_all}  {in_all.runs:8,} runs, {in_all.octets:,} octets, {in_all.outcomes:,} outcomes")
     print(f"verdicts taken at once with all that was owed: {in_all.at_once:,} of {in_all.begun:,} transactions")
+    print(f"written whole: {in_all.wholes:,}")
 
 
 if __name__ == "__main__":

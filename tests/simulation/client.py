@@ -35,14 +35,18 @@ from smtplite.protocol.commands import (
     StartTls,
 )
 from smtplite.protocol.connection import Connection
+from smtplite.protocol.envelope import EnvelopeCommands
 from smtplite.protocol.events import ChallengeReceived, Disconnected, Event, Replied, ServiceClosing, TlsReady
 from smtplite.protocol.extensions import Limits
 from smtplite.protocol.outcomes import RecipientOutcome
+from smtplite.protocol.parameters import NO_PARAMETERS
 from smtplite.protocol.paths import ForwardPath, ReversePath
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.state import State
+from smtplite.protocol.submission import Submission
 from smtplite.protocol.transaction import Stage, Transfer
-from smtplite.protocol.window import ServerTraits, Submission, Window
+from smtplite.protocol.whole import Whole
+from smtplite.protocol.window import ServerTraits, Window
 from smtplite.sasl import Exchange, Login, Mechanism, Plain, ScramSha256
 
 from .wire import Wire
@@ -160,8 +164,8 @@ class Message(Submission):
 
     def address(self) -> None:
         """Give it its commands, new ones."""
-        rcpts = [Rcpt(_forward_path(recipient)) for recipient in self.recipients]
-        self.fit(Mail(_reverse_path(self.sender)), rcpts, len(self.content))
+        paths = [_forward_path(recipient) for recipient in self.recipients]
+        self.fit_envelope(EnvelopeCommands(_reverse_path(self.sender), NO_PARAMETERS, paths), len(self.content))
 
     def next_transaction(self, limits: Limits) -> tuple[Mail, list[Rcpt]]:
         """Note whom the transaction that begins is for."""
@@ -169,6 +173,11 @@ class Message(Submission):
         self._batch_recipients = tuple(rcpt.forward_path.address for rcpt in rcpts)
         self.end = None
         return mail, rcpts
+
+    def begin_whole(self, connection: Connection, whole: Whole) -> None:
+        """Note that the transaction that begins is for all of them."""
+        super().begin_whole(connection, whole)
+        self._batch_recipients = self.recipients
 
     def note(self, client: Client) -> None:
         """Write down what became of the transaction that is done."""
@@ -254,6 +263,13 @@ class _Counting(Connection):
                 self._count(command)
         return octets
 
+    def send_message(self, envelope: EnvelopeCommands, content: bytes) -> tuple[bytes, Whole] | None:
+        sent = super().send_message(envelope, content)
+        if sent is not None:
+            for command in sent[1]:
+                self._count(command)
+        return sent
+
     def _count(self, command: Command) -> None:
         self._kept.append(command)
         if not isinstance(command, (AuthResponse, AuthCancel)):
@@ -286,6 +302,8 @@ class Client:
         self._write_error: ConnectionLost | None = None
         self._steps = 0
         self._messages: deque[Message] = deque()  # under way, oldest first
+        #: How many of them were written whole.
+        self.wholes = 0
         #: What happened, in order.
         self.happened: list[Event] = []
         #: Each reply to a command, in order; challenges, too.
@@ -498,7 +516,7 @@ class Client:
         while (taken := window.receive_usual()) is not None:
             is_anything = True
             done, commands, replies = taken
-            owed = self._connection.owed + len(commands)
+            owed = self._connection.owed + len(replies)
             for command, reply in zip(commands, replies, strict=True):
                 owed -= 1
                 self.happened.append(Replied(command, reply))
@@ -512,17 +530,25 @@ class Client:
     def _hears_first(self) -> bool:
         return bool(self._kept) or self._read_error is not None or self._write_error is not None
 
-    def _begin_next(self, source: Source) -> bool:
-        """Begin the next message, if there is one, and room for it; nothing is written yet."""
+    def _begin_next(self, source: Source, flight: bytearray | None = None) -> bool:
+        """Begin the next message, if there is one, and room for it; nothing is written yet, but all of it may be."""
         window = self.window
         new = source.take() if window.may_begin else None
         if new is None:
             return False
-        if not window.has_room_for(new):
+        octets = None
+        if flight is not None and not new.spec.pieces:
+            octets = window.begin_whole(new, new.content)
+        if flight is not None and octets is not None:
+            flight += octets
+            new.end = self._written(flight)
+            self.wholes += 1
+        elif window.has_room_for(new):
+            window.begin(new, has_rested=new.spec.has_rested and self._connection.awaiting is None)
+        else:
             source.put_back(new)
             return False
         new.begun_at = len(self.heard)
-        window.begin(new, has_rested=new.spec.has_rested and self._connection.awaiting is None)
         self._messages.append(new)
         return True
 
@@ -530,15 +556,17 @@ class Client:
         """Put into one write what the newest message has to say, and all messages that may begin behind it."""
         flight = bytearray()
         self._compose(self._messages[-1], flight)
-        while self._begin_next(source):
+        while self._begin_next(source, flight):
             self._compose(self._messages[-1], flight)
         message = self._messages[-1]
         if flight:
             self._write(bytes(flight))
-        if message.transaction.wants_content:
+        if message.whole is None and message.transaction.wants_content:
             self._upload(message, source)
 
     def _compose(self, message: Message, flight: bytearray) -> None:
+        if message.whole is not None:
+            return
         transaction = message.transaction
         if transaction.stage is Stage.HANDED_OVER:
             return

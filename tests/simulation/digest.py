@@ -29,8 +29,9 @@ class Digest:
         self.runs = 0
         #: How many octets the clients wrote, and how many outcomes there were.
         self.octets = self.outcomes = 0
-        #: How many transactions there were, and how many whose verdict was taken at once (no part of the digest).
-        self.begun = self.at_once = 0
+        #: How many transactions there were, how many whose verdict was taken at once, and how many that were written
+        #: whole (no part of the digest).
+        self.begun = self.at_once = self.wholes = 0
 
     def add(self, conversation: Conversation, case: Case) -> None:
         """Make a run, and add what it did."""
@@ -45,6 +46,7 @@ class Digest:
         self.outcomes += sum(len(message.outcomes) for message in agent.messages)
         self.begun += sum(client.window.begun for client in agent.clients)
         self.at_once += sum(client.window.at_once for client in agent.clients)
+        self.wholes += sum(client.wholes for client in agent.clients)
         for text in (str(conversation), said, *_connections(agent.clients), *_messages(agent.messages)):
             self._hash.update(text.encode() + b"\0")
 
@@ -56,6 +58,7 @@ class Digest:
         self.outcomes += other.outcomes
         self.begun += other.begun
         self.at_once += other.at_once
+        self.wholes += other.wholes
 
     def __str__(self) -> str:
         """The digest, short enough to be compared by eye."""

@@ -40,7 +40,7 @@ import smtplite.message.composing
 import smtplite.message.content
 import smtplite.message.prepared
 import smtplite.message.wire
-import smtplite.net
+import smtplite.net.stream
 import smtplite.protocol
 from smtplite import MessageError, Reply, SMTPError, Timeouts
 from smtplite.message.addresses import forward_path, mailboxes_of
@@ -637,7 +637,7 @@ def limits() -> str:
         smtplite.message.content,
         smtplite.message.prepared,
         smtplite.message.composing,
-        smtplite.net,
+        smtplite.net.stream,
     ]
     rows = (
         (code(name), f"{getattr(module, name):,}", _unit(name), remark, code(module.__name__))

@@ -70,7 +70,7 @@ ABOVE: dict[str, set[str]] = {
     "smtplite.__main__": {"smtplite.cli"},
 }
 
-#: The order of the modules of two rooms: each may import those before it. What stands in one set does not meet.
+#: The order of the modules of some rooms: each may import those before it. What stands in one set does not meet.
 CORE: list[set[str]] = [
     {"grammar", "codes"},
     {"reply", "paths", "transparency"},
@@ -94,6 +94,12 @@ MESSAGE: list[set[str]] = [
     {"envelope"},
     {"prepared"},
 ]
+NET: list[set[str]] = [
+    {"failures", "stream"},
+    {"watching", "foreign", "tls"},
+    {"sockets"},
+    {"connecting"},
+]
 SENDING: list[set[str]] = [
     {"deadline"},
     {"outbound"},
@@ -102,7 +108,7 @@ SENDING: list[set[str]] = [
     {"single", "stream"},
     {"raw"},
 ]
-ORDERS = {"smtplite.protocol": CORE, "smtplite.message": MESSAGE, "smtplite.sending": SENDING}
+ORDERS = {"smtplite.protocol": CORE, "smtplite.message": MESSAGE, "smtplite.net": NET, "smtplite.sending": SENDING}
 
 #: Modules of the core that say what is sent. Those that say how it goes (connection, transaction, ...) are not for it.
 FOR_MESSAGE = {

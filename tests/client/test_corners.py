@@ -12,7 +12,8 @@ import pytest
 
 import smtplite
 from smtplite import Client, Timeouts, sasl
-from smtplite.net import MAX_RECEIVE_BYTES, ForeignStream, _Ciphertext, connect_tcp
+from smtplite.net import MAX_RECEIVE_BYTES, ForeignStream, connect_tcp
+from smtplite.net.tls import Ciphertext
 from smtplite.sending.deadline import Deadline
 from smtplite.testing import SMTPServer
 
@@ -229,7 +230,7 @@ async def test_two_tasks_read_ciphertext_and_one_of_them_takes_it() -> None:
         async def aclose(self) -> None:
             theirs.close()
 
-    ciphertext = _Ciphertext(ForeignStream(Source()))
+    ciphertext = Ciphertext(ForeignStream(Source()))
     received: list[bytes] = []
 
     async def receive() -> None:

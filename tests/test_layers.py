@@ -25,9 +25,10 @@ ARROWS: dict[str, set[str]] = {
     "smtplite.protocol": {"smtplite.errors"},
     "smtplite.trace": {"smtplite.errors", "smtplite.protocol"},
     "smtplite.sasl": {"smtplite.errors", "smtplite.callbacks"},
-    "smtplite.net": {"smtplite.errors", "smtplite.callbacks"},
+    "smtplite.system": {"smtplite.errors"},
+    "smtplite.net": {"smtplite.errors", "smtplite.callbacks", "smtplite.system"},
     "smtplite.options": {"smtplite.errors", "smtplite.callbacks", "smtplite.protocol", "smtplite.sasl"},
-    "smtplite.message": {"smtplite.errors", "smtplite.elsewhere", "smtplite.protocol"},
+    "smtplite.message": {"smtplite.errors", "smtplite.elsewhere", "smtplite.protocol", "smtplite.system"},
     "smtplite.results": {"smtplite.errors", "smtplite.protocol", "smtplite.message"},
     "smtplite.sending": {
         "smtplite.errors",
@@ -129,6 +130,24 @@ FOR_APPLICATIONS = {
 #: What the sans-IO core may use beside the standard library; and what of that it may not.
 CORE_LIBRARIES = {"attrs", "idna", "smtplite"}
 NOT_IN_THE_CORE = {"anyio", "asyncio", "ssl", "socket", "selectors", "select", "logging", "time", "email", "threading"}
+
+#: Modules of the standard library that are not on every system, or not the same; and names that tell systems apart.
+OF_A_SYSTEM = {
+    "fcntl",
+    "msvcrt",
+    "termios",
+    "tty",
+    "pty",
+    "select",
+    "signal",
+    "resource",
+    "pwd",
+    "grp",
+    "winreg",
+    "ctypes",
+}
+SYSTEM_MODULES = {"os", "socket", "sys"}
+TELLING = {"sys.platform", "os.name", "os.fork", "os.register_at_fork", "os.uname", "socket.AF_UNIX"}
 
 
 def module_name(path: Path) -> str:
@@ -237,3 +256,35 @@ def test_the_testing_servers_protocol_half_is_independent_of_the_clients() -> No
                 if name.startswith("smtplite.") and not name.startswith("smtplite.testing")
             }
             assert not ours, f"{module} imports {ours}"
+
+
+def of_a_system(source: str) -> Iterator[str]:
+    """Yield what a module does to tell systems apart."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in OF_A_SYSTEM)
+        elif isinstance(node, ast.ImportFrom) and node.module in OF_A_SYSTEM:
+            yield node.module
+        elif (isinstance(node, ast.Attribute) and ast.unparse(node) in TELLING) or (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in {"hasattr", "getattr"}
+            and ast.unparse(node.args[0]) in SYSTEM_MODULES
+        ):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) != "smtplite.system"))
+def test_what_depends_on_the_system_is_in_its_room(module: str) -> None:
+    """So whoever asks what is different on Windows reads one folder."""
+    assert not list(of_a_system(MODULES[module].read_text(encoding="utf-8")))
+
+
+def test_what_tells_systems_apart_is_found() -> None:
+    lines = (
+        "import select",
+        "from signal import SIGINT",
+        "sys.platform",
+        "getattr(os, 'O_BINARY', 0)",
+        "socket.AF_UNIX",
+    )
+    assert [len(list(of_a_system(line))) for line in lines] == [1] * len(lines)

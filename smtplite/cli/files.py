@@ -11,6 +11,7 @@ import stat
 from typing import Final
 
 from smtplite.cli.terminal import UserError
+from smtplite.system.files import AT_ONCE, BYTE_FOR_BYTE
 
 __all__ = ["MAX_MESSAGE_BYTES", "MAX_SMALL_BYTES", "FileError", "check_file", "kind_of", "read_file", "text_of"]
 
@@ -73,7 +74,7 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     check_file(path, max_bytes)  # before it is opened, for opening a device may do something
     try:
         # What has taken its place since then cannot make us wait.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, os.O_RDONLY | AT_ONCE | BYTE_FOR_BYTE)
         with open(descriptor, "rb", buffering=0) as file:
             _check(path, os.fstat(descriptor), max_bytes)
             pieces, left = [], max_bytes + 1  # it may be growing

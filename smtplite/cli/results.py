@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,11 +25,7 @@ import attrs
 
 from smtplite.cli.files import FileError, kind_of, text_of
 from smtplite.cli.terminal import UserError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from smtplite.system.files import AT_ONCE, BYTE_FOR_BYTE, lock
 
 if TYPE_CHECKING:
     from smtplite.errors import SMTPError
@@ -46,8 +41,6 @@ _MAX_LINE_BYTES: Final = 1_048_576
 _LEFT_OPEN: Final = (
     "an earlier run was ended after it had begun this message and before it had written down the outcome"
 )
-#: Windows locks bytes, which nobody else can read then: one where there is nothing to be read.
-_LOCKED_OFFSET: Final = 1 << 62
 
 
 @attrs.frozen(kw_only=True)
@@ -278,7 +271,7 @@ class Results:
         verb = "read" if read_only or must_exist else "write"
         flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_APPEND
         # What has taken its place since then cannot make us wait.
-        flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        flags |= AT_ONCE | BYTE_FOR_BYTE
         try:
             try:
                 kind = kind_of(os.stat(self._path).st_mode)
@@ -299,12 +292,7 @@ class Results:
 
     def _lock(self) -> None:
         try:
-            if sys.platform == "win32":
-                os.lseek(self._descriptor, _LOCKED_OFFSET, os.SEEK_SET)
-                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
-                os.lseek(self._descriptor, 0, os.SEEK_SET)
-            else:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._descriptor)
         except (BlockingIOError, PermissionError):
             raise UserError(
                 f"{self._path} is in use by another smtplite send: wait for its end, or take another file"

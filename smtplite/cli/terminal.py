@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Final, Literal
+
+from smtplite.system.signals import open_stop_signals
+from smtplite.system.terminals import show_colours
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -83,16 +85,11 @@ class Paint:
         elif os.environ.get("FORCE_COLOR"):
             self.is_on = True
         else:
-            self.is_on = stream.isatty() and os.environ.get("TERM") != "dumb" and _understands_colours()
+            self.is_on = stream.isatty() and show_colours()
 
     def __call__(self, text: str, colour: Colour) -> str:
         """Return the text in a colour; whoever calls has made it `printable`."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.is_on and text else text
-
-
-def _understands_colours() -> bool:
-    """Say whether terminals of this system do; on Windows the old console does not, unless it is told to."""
-    return sys.platform != "win32" or bool(os.environ.get("WT_SESSION") or os.environ.get("TERM"))
 
 
 class Output:
@@ -161,10 +158,8 @@ def seconds(text: str) -> float:
 
 async def on_stop(call: Callable[[int], None], *, task_status: TaskStatus[None]) -> None:
     """Call a function with each SIGINT (Ctrl-C) and SIGTERM, in place of their usual effect, until cancelled."""
-    import anyio
-
     try:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with open_stop_signals() as signals:
             task_status.started()
             async for number in signals:
                 call(number)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import ssl
 import threading
 from collections import OrderedDict
@@ -46,6 +45,7 @@ from smtplite.errors import (
 from smtplite.options import Timeouts
 from smtplite.results import Receipt
 from smtplite.sync.client import SyncClient, begin, run, run_from_loop
+from smtplite.system.processes import after_fork
 
 __all__ = ["EmailBackend", "ImproperMailer", "close_connections"]
 
@@ -141,8 +141,7 @@ def _begin_child() -> None:
     _clients = _clients.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_child)
+after_fork(_begin_child)
 
 
 def close_connections() -> None:

@@ -23,6 +23,7 @@ import attrs
 from smtplite.errors import LocalProtocolError, MessageError, SMTPError
 from smtplite.message.threads import in_thread
 from smtplite.message.wire import ContentChecker, Octets, cut
+from smtplite.system.files import AT_ONCE
 
 __all__ = ["WHOLE_BYTES", "Body", "Content", "ContentBody", "ContentReader", "OctetBody"]
 
@@ -137,7 +138,7 @@ class _Octets:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     # A pipe that nobody writes into would keep the thread for ever.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return os.open(path, flags | AT_ONCE)
 
 
 @attrs.frozen

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
-import sys
 from typing import Any, Final
 
 import anyio
@@ -14,6 +12,7 @@ import anyio
 from smtplite.errors import ConnectError
 from smtplite.net.failures import reason_of, refused
 from smtplite.net.sockets import SocketStream
+from smtplite.system.sockets import connect_error, is_under_way, unix_family
 
 __all__ = ["connect_tcp", "connect_unix"]
 
@@ -68,9 +67,10 @@ async def connect_unix(path: str) -> SocketStream:
 
     Raises:
         ConnectError: it cannot be connected to.
+        ConfigurationError: there are none on this system.
     """
     try:
-        return SocketStream(await _connect((socket.AF_UNIX, path), None))
+        return SocketStream(await _connect((unix_family(), path), None))
     except OSError as error:
         raise refused(path, error) from error
 
@@ -121,15 +121,14 @@ async def _connect(address: _Address, source_address: tuple[str, int] | None) ->
         if source_address is not None:
             _bind(sock, source_address)
         code = sock.connect_ex(sockaddr)
-        if sys.platform != "win32":
-            while code == errno.EAGAIN and family == socket.AF_UNIX:  # its queue is full, and nothing is in progress
-                await anyio.sleep(_UNIX_RETRY_SECONDS)
-                code = sock.connect_ex(sockaddr)
-        if code in (errno.EINPROGRESS, errno.EINTR) or (sys.platform == "win32" and code == errno.EWOULDBLOCK):
+        while code == errno.EAGAIN and isinstance(sockaddr, str):  # a full queue: nothing is in progress
+            await anyio.sleep(_UNIX_RETRY_SECONDS)
+            code = sock.connect_ex(sockaddr)
+        if is_under_way(code):
             await anyio.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise OSError(code, os.strerror(code))
+            raise connect_error(code)
     except BaseException:
         sock.close()
         raise

@@ -9,6 +9,7 @@ from typing import Final, NoReturn, TypeGuard
 import anyio
 
 from smtplite.errors import ConnectError, ConnectionLost, TLSError
+from smtplite.system import sockets
 
 __all__ = ["SHOWN_BYTES", "fail", "failure_of", "handshake_failure", "is_of_tls", "reason_of", "refused", "tls_reason"]
 
@@ -43,7 +44,7 @@ def reason_of(error: BaseException) -> str:
 
     Its number is no help: those of `ssl.SSLError` and `socket.gaierror` are not the system's, and look like them.
     """
-    text = error.strerror if isinstance(error, OSError) else None
+    text = sockets.reason_of(error) if isinstance(error, OSError) else None
     return text or str(error) or type(error).__name__
 
 

@@ -7,9 +7,7 @@ registered with an event loop while nobody waits; but for a socket between `watc
 
 from __future__ import annotations
 
-import select
 import socket
-import struct
 from typing import Final
 
 import anyio
@@ -17,14 +15,12 @@ import anyio
 from smtplite.net.failures import fail
 from smtplite.net.stream import MAX_RECEIVE_BYTES, Meanwhile, send_while
 from smtplite.net.watching import Watch, begin_watch
+from smtplite.system.sockets import RESET_ON_CLOSE, has_arrived
 
 __all__ = ["SocketStream"]
 
 #: A piece of a large write: as much as a kernel takes at once, so that nothing larger is copied.
 _SEND_PIECE_BYTES: Final = 1 << 20
-
-#: Close at once, with a reset: struct linger of socket(7).
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class SocketStream:
@@ -119,14 +115,7 @@ class SocketStream:
         """Return True if anything arrived, or ended; see `Stream.is_stale`."""
         if self._watch is not None and self._watch.has_arrived:
             return True
-        descriptor = self._socket.fileno()
-        if descriptor < 0:
-            return True
-        if not hasattr(select, "poll"):  # Windows
-            return bool(select.select([descriptor], [], [], 0)[0])
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN | getattr(select, "POLLRDHUP", 0))
-        return bool(poll.poll(0))
+        return self._socket.fileno() < 0 or has_arrived(self._socket)
 
     def abort(self) -> None:
         """Close at once; see `Stream.abort`."""
@@ -134,7 +123,7 @@ class SocketStream:
             return
         try:
             # A reset in place of an orderly end: what the kernel still holds is not sent either.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         except OSError:  # the peer's reset came first (macOS): nothing is left to discard
             pass
         self.close()

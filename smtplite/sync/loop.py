@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 
 from smtplite import Client, LocalProtocolError
+from smtplite.system.processes import after_fork
 
 __all__ = ["INTERRUPT_SECONDS", "Call", "Loop", "shared_loop"]
 
@@ -331,7 +332,6 @@ def shared_loop() -> Loop:
     return _process.loop()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_child)
+after_fork(_begin_child)
 # Threads that are no daemons were waited for before; the loop still turns, which it does not in a finaliser.
 atexit.register(_exit)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +22,7 @@ from smtplite.message.envelope import Outgoing
 from smtplite.options import check_number
 from smtplite.results import Delivery
 from smtplite.sending.stream import Deliveries
+from smtplite.system.signals import open_stop_signals
 from smtplite.worker.jobs import Identity, Job, Outcome, has_identity_fields
 from smtplite.worker.retrying import Backoff, Later, decide, expired, given_up
 from smtplite.worker.source import Shaper, Source, Store
@@ -193,7 +193,7 @@ class Worker:
             raise _first(group) from None
 
     async def _hear_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with open_stop_signals() as signals:
             task_status.started()
             is_stopping = False
             async for _ in signals:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import select
 import socket
 
 import anyio
 import anyio.abc
+
+from smtplite.system.sockets import has_arrived
 
 __all__ = ["ConnectedSocket"]
 
@@ -49,9 +50,7 @@ class ConnectedSocket(anyio.abc.ByteStream):
 
     def is_readable(self) -> bool:
         """Return True if anything has arrived, or the connection ended."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(0))
+        return has_arrived(self._sock)
 
     def abort(self) -> None:
         """Close at once."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from hypothesis import HealthCheck, settings
 
 from smtplite.testing import ServerConfig, SMTPServer
 from tests import exhaustive
+from tests.loops import LOOPS
+from tests.systems import skip_what_cannot_run
 
 #: Longer than any test should take: a raw server that waits for this long has been left alone.
 PATIENCE_SECONDS: Final = 20.0
@@ -37,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     exhaustive.choose(config)
+    if sys.platform == "darwin" and config.option.basetemp is None:
+        # The path of a Unix socket has 104 bytes there, and the usual folder for temporary files half of them.
+        config.option.basetemp = tempfile.mkdtemp(prefix="smtplite-", dir="/tmp")
 
 
 # Our own client keeps every rule: the servers of its tests refuse what other servers let pass. A test of what they let
@@ -55,6 +62,7 @@ def as_users_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(trylast=True)  # what -k and -m leave
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_what_cannot_run(items)
     config.stash[exhaustive.COLLECTED] = [item.nodeid for item in items]
     left_out = exhaustive.thin(items)
     config.stash[_LEFT_OUT] = len(left_out)
@@ -95,13 +103,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"left out: {'; '.join(parts)}")
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-        pytest.param(("trio", {}), id="trio"),
-    ]
-)
+@pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     return request.param
 

@@ -41,8 +41,9 @@ _PARAMETERS: Final = 16
 _EXAMPLES: Final = 10
 _FEWEST_EXAMPLES: Final = 20
 
-#: On event loops beside asyncio, one test in so many is run.
+#: On event loops beside asyncio, one test in so many is run; on one that is an imitation, fewer.
 _OTHER_LOOPS: Final = 6
+_IMITATED: Final = {"no_readers": 60}
 
 _is_whole = False
 
@@ -72,6 +73,11 @@ def _is_on_another_loop(item: pytest.Item) -> bool:
     return callspec is not None and "anyio_backend" in callspec.params and "asyncio" not in callspec.id.split("-")
 
 
+def _one_in(item: pytest.Item) -> int:
+    imitated = next((loop for loop in _IMITATED if f"[{loop}" in item.nodeid), None)
+    return _OTHER_LOOPS if imitated is None else _IMITATED[imitated]
+
+
 def _name(item: pytest.Item) -> str:
     return item.nodeid.partition("[")[0]
 
@@ -94,7 +100,7 @@ def thin(items: list[pytest.Item]) -> list[pytest.Item]:
             marked[_name(item), mark.kwargs["keep"]].append(item)
     left_out = {item for (name, keep), members in marked.items() for item in _too_many(name, members, keep)}
     others = [item for item in items if item not in left_out and _is_on_another_loop(item)]
-    left_out |= {item for item in others if zlib.crc32(item.nodeid.encode()) % _OTHER_LOOPS}
+    left_out |= {item for item in others if zlib.crc32(item.nodeid.encode()) % _one_in(item)}
     unmarked: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item not in left_out and item.get_closest_marker("exhaustive") is None:

@@ -27,7 +27,13 @@ ARROWS: dict[str, set[str]] = {
     "smtplite.sasl": {"smtplite.errors", "smtplite.callbacks"},
     "smtplite.system": {"smtplite.errors"},
     "smtplite.net": {"smtplite.errors", "smtplite.callbacks", "smtplite.system"},
-    "smtplite.options": {"smtplite.errors", "smtplite.callbacks", "smtplite.protocol", "smtplite.sasl"},
+    "smtplite.options": {
+        "smtplite.errors",
+        "smtplite.callbacks",
+        "smtplite.protocol",
+        "smtplite.sasl",
+        "smtplite.system",
+    },
     "smtplite.message": {"smtplite.errors", "smtplite.elsewhere", "smtplite.protocol", "smtplite.system"},
     "smtplite.results": {"smtplite.errors", "smtplite.protocol", "smtplite.message"},
     "smtplite.sending": {
@@ -97,7 +103,7 @@ MESSAGE: list[set[str]] = [
 ]
 NET: list[set[str]] = [
     {"failures", "stream"},
-    {"watching", "foreign", "tls"},
+    {"waiting", "watching", "foreign", "tls"},
     {"sockets"},
     {"connecting"},
 ]

@@ -12,6 +12,7 @@ import anyio
 from smtplite.errors import ConnectError
 from smtplite.net.failures import reason_of, refused
 from smtplite.net.sockets import SocketStream
+from smtplite.net.waiting import wait_writable
 from smtplite.system.sockets import connect_error, is_under_way, unix_family
 
 __all__ = ["connect_tcp", "connect_unix"]
@@ -125,7 +126,7 @@ async def _connect(address: _Address, source_address: tuple[str, int] | None) ->
             await anyio.sleep(_UNIX_RETRY_SECONDS)
             code = sock.connect_ex(sockaddr)
         if is_under_way(code):
-            await anyio.wait_writable(sock)
+            await wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise connect_error(code)

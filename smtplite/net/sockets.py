@@ -14,6 +14,7 @@ import anyio
 
 from smtplite.net.failures import fail
 from smtplite.net.stream import MAX_RECEIVE_BYTES, Meanwhile, send_while
+from smtplite.net.waiting import notify_closing, wait_readable, wait_writable
 from smtplite.net.watching import Watch, begin_watch
 from smtplite.system.sockets import RESET_ON_CLOSE, has_arrived
 
@@ -66,7 +67,7 @@ class SocketStream:
                 try:
                     self.unsent -= sock.send(view[start : start + _SEND_PIECE_BYTES])
                 except BlockingIOError:
-                    await anyio.wait_writable(sock)
+                    await wait_writable(sock)
         except (OSError, anyio.ClosedResourceError) as error:
             fail(error)
 
@@ -83,7 +84,7 @@ class SocketStream:
                     if watch is None and self._is_watched:
                         watch = self._watch = begin_watch(self._socket)
                     if watch is None:
-                        await anyio.wait_readable(self._socket)
+                        await wait_readable(self._socket)
                     else:
                         await watch.wait()
         except (OSError, anyio.ClosedResourceError) as error:
@@ -138,11 +139,7 @@ class SocketStream:
             if self._watch is not None:
                 self._watch.close()
                 self._watch = None
-            try:
-                # Wakes whoever waits on the socket; on a closed descriptor they would wait for ever.
-                anyio.notify_closing(self._socket)
-            except RuntimeError:
-                pass  # no event loop is running here, so nobody waits
+            notify_closing(self._socket)
             self._socket.close()
 
     @property

@@ -604,7 +604,7 @@ def test_a_line_now_and_then_says_how_it_goes(capsys: pytest.CaptureFixture[str]
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@pytest.mark.needs("pseudo-terminals")
 @pytest.mark.parametrize("has_rich", [True, False], ids=["rich", "without-rich"])
 def test_a_bar_on_a_terminal_if_rich_is_there(
     has_rich: bool, start: Start, write: Write, outbox: Path, tmp_path: Path

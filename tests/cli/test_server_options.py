@@ -104,7 +104,7 @@ def test_whoever_has_a_terminal_is_asked(
     assert who(server) == "me"
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@pytest.mark.needs("pseudo-terminals")
 def test_the_password_is_asked_for_on_a_real_terminal_and_not_shown(
     server: ThreadedServer, spawn: Spawn, ca_file: Path
 ) -> None:

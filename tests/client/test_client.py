@@ -428,6 +428,7 @@ async def test_lmtp_has_a_verdict_for_each_recipient() -> None:
     assert server.violations == []
 
 
+@pytest.mark.needs("Unix sockets")
 async def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "lmtp"
     async with SMTPServer(socket_path=path, lmtp=True) as server:

@@ -130,6 +130,7 @@ async def test_a_refusal_that_came_while_a_large_group_was_written_is_the_error(
     assert caught.value.retryable is (code == 421)
 
 
+@pytest.mark.needs("Unix sockets")
 async def test_a_unix_socket_whose_queue_is_full_is_waited_for(tmp_path: Path) -> None:
     path = str(tmp_path / "full")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:

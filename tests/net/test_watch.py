@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 
 import anyio
@@ -223,7 +222,7 @@ async def test_what_nobody_waits_for_stays_in_the_kernel_and_does_not_keep_the_l
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"])
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.needs("fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 async def test_a_forked_child_that_closes_its_end_leaves_the_parents_loop_alone(pair: Pair) -> None:
     stream, peer = pair

@@ -212,7 +212,7 @@ PROGRAM = """
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.needs("signals for other processes")
 def test_a_process_that_was_suspended() -> None:
     """R25."""
     with SMTPServer().in_thread() as server:

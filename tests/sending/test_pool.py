@@ -283,7 +283,7 @@ async def server_has_taken(server: SMTPServer, count: int) -> None:
         await anyio.lowlevel.checkpoint()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.needs("fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_after_a_fork_the_connection_is_still_the_parents() -> None:
     with server_in_a_thread() as server:

@@ -582,7 +582,7 @@ async def test_a_connection_marked_for_closing_is_nobody_to_wait_for() -> None:
         await pool.acquire(Deadline())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.needs("fork")
 def test_a_fork_drops_what_was_learnt() -> None:
     fakes = Refusing()
     pool = Pool(fakes.open, Options(hostname="mx.example", max_connections=4))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import smtplib
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -520,7 +519,7 @@ def test_on_trio(function: Scenario) -> None:
     gc.collect(1)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+@pytest.mark.needs("uvloop")
 @each
 def test_on_uvloop(function: Scenario) -> None:
     pytest.importorskip("uvloop")

@@ -724,7 +724,7 @@ def test_on_trio(function: Scenario) -> None:
     gc.collect(1)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+@pytest.mark.needs("uvloop")
 @each
 def test_on_uvloop(function: Scenario) -> None:
     pytest.importorskip("uvloop")

@@ -7,6 +7,7 @@ import socket
 import anyio
 import anyio.abc
 
+from smtplite.net.waiting import notify_closing, wait_readable, wait_writable
 from smtplite.system.sockets import has_arrived
 
 __all__ = ["ConnectedSocket"]
@@ -29,7 +30,7 @@ class ConnectedSocket(anyio.abc.ByteStream):
             try:
                 data = self._sock.recv(max_bytes)
             except BlockingIOError:
-                await anyio.wait_readable(self._sock)
+                await wait_readable(self._sock)
                 continue
             if not data:
                 raise anyio.EndOfStream
@@ -42,7 +43,7 @@ class ConnectedSocket(anyio.abc.ByteStream):
             try:
                 left = left[self._sock.send(left) :]
             except BlockingIOError:
-                await anyio.wait_writable(self._sock)
+                await wait_writable(self._sock)
 
     async def send_eof(self) -> None:
         """Say that nothing more comes."""
@@ -55,7 +56,7 @@ class ConnectedSocket(anyio.abc.ByteStream):
     def abort(self) -> None:
         """Close at once."""
         if self._sock.fileno() >= 0:
-            anyio.notify_closing(self._sock)
+            notify_closing(self._sock)
             self._sock.close()
 
     async def aclose(self) -> None:

@@ -22,6 +22,7 @@ from smtplite.callbacks import check_function
 from smtplite.errors import ConfigurationError, MessageError
 from smtplite.protocol.paths import Domain
 from smtplite.sasl import Mechanism, password_mechanisms
+from smtplite.system.sockets import unix_family
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
@@ -292,6 +293,7 @@ def _path(path: str | None) -> str | None:
     """Check the path of a Unix socket: nothing of it may be lost on its way to the system."""
     if path is None:
         return None
+    unix_family()
     if not isinstance(path, str):
         raise ConfigurationError(f"socket_path is a str, not {type(path).__name__}")
     if not path or "\0" in path:

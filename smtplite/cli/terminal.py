@@ -158,10 +158,7 @@ def seconds(text: str) -> float:
 
 async def on_stop(call: Callable[[int], None], *, task_status: TaskStatus[None]) -> None:
     """Call a function with each SIGINT (Ctrl-C) and SIGTERM, in place of their usual effect, until cancelled."""
-    try:
-        with open_stop_signals() as signals:
-            task_status.started()
-            async for number in signals:
-                call(number)
-    except NotImplementedError:  # Windows: there Ctrl-C cancels what runs, which ends it as well
+    with open_stop_signals() as signals:
         task_status.started()
+        async for number in signals:
+            call(number)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smtplite.cli.terminal import HelpFormatter, UserError, plural
+from smtplite.system.loops import watching_loop
 
 if TYPE_CHECKING:
     from smtplite.worker.config import Config
@@ -64,7 +65,8 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         config = Config.read(options.config)
-        asyncio.run(_ACTIONS[options.action](config, options))
+        with asyncio.Runner(loop_factory=watching_loop()) as runner:
+            runner.run(_ACTIONS[options.action](config, options))
     except (ConfigurationError, ImportError) as error:
         raise UserError(str(error)) from error
     return 0

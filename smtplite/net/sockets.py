@@ -8,6 +8,7 @@ registered with an event loop while nobody waits; but for a socket between `watc
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -31,7 +32,8 @@ class SocketStream:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             # Flights are composed by us: the kernel must not hold one back to wait for more.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with suppress(OSError):  # the server has closed it already (macOS: EINVAL); reading tells what it said
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self.unsent = 0
         self._is_watched = False  # between `watch` and `rest`

@@ -18,8 +18,9 @@ AT_ONCE: Final[int] = getattr(os, "O_NONBLOCK", 0)
 #: For `os.open`: ends of lines stay what they are. `open` sees to that itself.
 BYTE_FOR_BYTE: Final[int] = getattr(os, "O_BINARY", 0)
 
-#: Windows locks a range, and nobody else can read it: one byte, far behind what any file will have.
-_LOCKED_OFFSET: Final = 1 << 62
+#: Windows locks a range, and nobody else can read it: one byte, after what a file will have. Its C library takes the
+#: place from a number of 32 bits.
+_LOCKED_OFFSET: Final = (1 << 31) - 2
 
 
 def lock(descriptor: int) -> None:

@@ -823,6 +823,8 @@ async def soak(settings: Settings) -> Report:
     ledger.close(report, run.handed_in)
     if report.messages != run.handed_in:
         report.failures.append(f"{run.handed_in} messages were handed in, {report.messages} have an outcome")
+    if report.at_once * 10 < report.taken:
+        report.failures.append(f"of {report.taken} messages the verdicts on {report.at_once} alone were taken at once")
     for _ in range(SETTLE_SECONDS * 10):  # TLS of the server's that was cut in its handshake counts nowhere else
         if _descriptors() <= descriptors:
             break

@@ -598,6 +598,18 @@ CONVERSATIONS: tuple[Conversation, ...] = (
         name="many in chunks, quick", act=_send_many, messages=FOUR, options=CHUNKING, is_quick=True, is_core=True
     ),
     Conversation(
+        name="many in chunks, two at a time, quick",
+        act=_send_many,
+        messages=FOUR,
+        options=CHUNKING,
+        send_options={"in_flight": 2},
+        is_quick=True,
+    ),
+    Conversation(name="several messages, quick", messages=FOUR[:3], is_quick=True, is_core=True),
+    Conversation(
+        name="several messages in chunks, quick", messages=FOUR[:3], options=CHUNKING, is_quick=True, is_core=True
+    ),
+    Conversation(
         name="many in chunks, and refusals",
         is_core=True,
         act=_send_many,
@@ -1119,10 +1131,14 @@ def _joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", functools.cache(hashlib.pbkdf2_hmac))
 
 
-@pytest.mark.parametrize("name", ["many, quick", "many in chunks, quick"])
-def test_a_stream_goes_through_what_is_taken_at_once(name: str) -> None:
+AT_ONCE: Final = [
+    each for each in CONVERSATIONS if each.is_quick and (each.act is _send_many or len(each.messages) > 1)
+]
+
+
+@pytest.mark.parametrize("conversation", AT_ONCE, ids=lambda conversation: conversation.name)
+def test_messages_go_through_what_is_taken_at_once(conversation: Conversation) -> None:
     """Or the faults below would not meet it (see `smtplite.protocol.usual`)."""
-    (conversation,) = (each for each in CONVERSATIONS if each.name == name)
     _verdicts.clear()
     run("asyncio", functools.partial(run_case, Case("asyncio", conversation, "own", None)))
     assert _verdicts["at once"] == len(conversation.messages) + 1  # and the second one that is sent behind it

@@ -53,6 +53,7 @@ def main() -> int:
                 if shown > _SHOWN:
                     print(f"{conversation}, {kind}: {shown - _SHOWN} more")
     print(f"{judge.tried.total():,} runs in {time.perf_counter() - begun:.0f} s, {failed:,} failed")
+    print(judge.taken)
     return bool(failed)
 
 
@@ -69,8 +70,7 @@ def print_digests(kinds: list[str], conversation: str, *, is_whole: bool) -> Non
             print(f"{of_kind}  {of_kind.runs:8,} runs  {kind}")
             in_all.include(of_kind)
     print(f"{in_all}  {in_all.runs:8,} runs, {in_all.octets:,} octets, {in_all.outcomes:,} outcomes")
-    print(f"verdicts taken at once with all that was owed: {in_all.at_once:,} of {in_all.begun:,} transactions")
-    print(f"written whole: {in_all.wholes:,}")
+    print(in_all.taken)
 
 
 if __name__ == "__main__":

@@ -19,4 +19,4 @@ def _simulating() -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many runs there were."""
     if judge.tried:
-        terminalreporter.write_line(f"simulation: {judge.tried.total():,} runs, each judged by I1 to I7")
+        terminalreporter.write_line(f"simulation: {judge.tried.total():,} runs, each judged by I1 to I7; {judge.taken}")

@@ -15,6 +15,7 @@ from smtplite.protocol import RecipientOutcome
 
 from .client import Client, Message
 from .conversations import Conversation
+from .judge import Taken
 from .plans import Case
 from .user_agent import UserAgent
 
@@ -29,9 +30,8 @@ class Digest:
         self.runs = 0
         #: How many octets the clients wrote, and how many outcomes there were.
         self.octets = self.outcomes = 0
-        #: How many transactions there were, how many whose verdict was taken at once, and how many that were written
-        #: whole (no part of the digest).
-        self.begun = self.at_once = self.wholes = 0
+        #: How many transactions there were, and how they were taken (no part of the digest).
+        self.taken = Taken()
 
     def add(self, conversation: Conversation, case: Case) -> None:
         """Make a run, and add what it did."""
@@ -44,9 +44,7 @@ class Digest:
         self.runs += 1
         self.octets += sum(len(client.wire.written) for client in agent.clients)
         self.outcomes += sum(len(message.outcomes) for message in agent.messages)
-        self.begun += sum(client.window.begun for client in agent.clients)
-        self.at_once += sum(client.window.at_once for client in agent.clients)
-        self.wholes += sum(client.wholes for client in agent.clients)
+        self.taken.add(agent)
         for text in (str(conversation), said, *_connections(agent.clients), *_messages(agent.messages)):
             self._hash.update(text.encode() + b"\0")
 
@@ -56,9 +54,7 @@ class Digest:
         self.runs += other.runs
         self.octets += other.octets
         self.outcomes += other.outcomes
-        self.begun += other.begun
-        self.at_once += other.at_once
-        self.wholes += other.wholes
+        self.taken.include(other.taken)
 
     def __str__(self) -> str:
         """The digest, short enough to be compared by eye."""

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
 
+import attrs
+
 from smtplite.protocol.commands import Bdat, BdatLast, EndOfData, Mail, Rcpt, Rset
 from smtplite.protocol.events import ContentRefused, Disconnected, Replied, ServiceClosing
 from smtplite.protocol.outcomes import Outcome, RecipientOutcome
@@ -16,14 +18,49 @@ from .conversations import Conversation
 from .plans import Case, base_of
 from .user_agent import UserAgent
 
-__all__ = ["faults", "initials", "tried", "verdict"]
+__all__ = ["Taken", "faults", "initials", "taken", "tried", "verdict"]
 
 _QUEUED = re.compile(rb"^250[ -](?:[0-9.]+ )?ok: queued as (Q[0-9]+)[^\n]*\r\n", re.MULTILINE)
 _TAG = re.compile(rb" #([0-9]+)$")
 
 
+@attrs.define
+class Taken:
+    """How the replies to mail transactions were taken.
+
+    Attributes:
+        transactions: all that were begun.
+        at_once: those whose verdict was taken at once with all that was owed (see `smtplite.protocol.usual`).
+        whole: those that were written whole.
+    """
+
+    transactions: int = 0
+    at_once: int = 0
+    whole: int = 0
+
+    def add(self, agent: UserAgent) -> None:
+        """Count what a run had."""
+        self.transactions += sum(client.window.begun for client in agent.clients)
+        self.at_once += sum(client.window.at_once for client in agent.clients)
+        self.whole += sum(client.wholes for client in agent.clients)
+
+    def include(self, other: Taken) -> None:
+        """Add what others had."""
+        self.transactions += other.transactions
+        self.at_once += other.at_once
+        self.whole += other.whole
+
+    def __str__(self) -> str:
+        return (
+            f"{self.at_once:,} of {self.transactions:,} transactions were taken at once with all that was owed, "
+            f"{self.whole:,} were written whole"
+        )
+
+
 #: How many runs were judged, by the kind of what befell them.
 tried: Counter[str] = Counter()
+#: What was taken in all of them.
+taken = Taken()
 
 
 def verdict(conversation: Conversation, case: Case, kind: str) -> list[str]:
@@ -38,6 +75,7 @@ def verdict(conversation: Conversation, case: Case, kind: str) -> list[str]:
     agent = UserAgent(conversation, case.plan)
     try:
         agent.run()
+        taken.add(agent)
         if case.demand == "what counting can tell":
             return list(_faults_of_counting(agent))
         is_altered = case.plan.edit is not None or case.plan.recode is not None

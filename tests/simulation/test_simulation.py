@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from smtplite.protocol import Outcome
+
 from . import judge
 from .conversations import CONVERSATIONS, Conversation
 from .plans import base_of
@@ -50,6 +52,18 @@ def test_nothing_befalls_it(conversation: Conversation) -> None:
     assert list(judge.faults(base)) == []
     assert len(base.clients) == conversation.connections
     assert not any(client.wire.is_starved for client in base.clients) or conversation.config.quirks.hangs_on_bdat
+
+
+def test_what_nobody_refuses_is_taken_at_once() -> None:
+    """Or what befalls a conversation would not befall that; see `smtplite.protocol.usual`."""
+    for conversation in CONVERSATIONS:
+        base = base_of(conversation)
+        counted = judge.Taken()
+        counted.add(base)
+        concluded = [each for message in base.messages for each in message.history]
+        accepted = sum(all(each.outcome is Outcome.ACCEPTED for each in outcomes) for _, outcomes, _, _ in concluded)
+        assert accepted, conversation
+        assert counted.at_once == (0 if conversation.options.lmtp else accepted), conversation
 
 
 def test_a_run_is_the_same_each_time() -> None:

@@ -30,6 +30,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "r01_outcomes::a_message_is_handed_over_with_its_last_octet_and_not_before",
         "r01_outcomes::a_cut_in_the_bulk_is_certain_however_often",
         "bdat::a_window_that_ends_gives_each_message_its_true_outcome",
+        "shortcuts::however_a_connection_ends_the_shortcuts_change_nothing",
         _SINK + "test_a_reply_that_comes_too_late",
     ),
     "R2": (
@@ -92,6 +93,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "r07_deadlines::a_handshake_that_drips",
         "r01_outcomes::silence_at_each_phase_ends_at_its_deadline",
         "bdat::a_window_whose_verdicts_never_come",
+        "shortcuts::wherever_a_server_falls_silent_the_shortcuts_change_nothing",
         _SINK + "test_content_that_is_not_read_in_time_is_certainly_not_sent",
     ),
     "R8": (
@@ -244,6 +246,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "r24_failed_writes::what_was_said_before_the_command_that_could_not_be_written",
         "r24_failed_writes::a_verdict_that_came_before_the_end_counts",
         "r03_early_replies::a_reply_while_the_content_is_written",
+        "shortcuts::with_full_buffers_the_shortcuts_change_nothing",
         _SINK + "test_the_same_with_content_that_fits_into_one_write",
     ),
     # Found by attacking the first version

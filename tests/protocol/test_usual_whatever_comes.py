@@ -120,6 +120,7 @@ INSTEAD: Final[dict[str, bytes]] = {
     "timed out": b"451 4.4.2 i\r\n",
     "out of sequence": b"503 j\r\n",
     "not known": b"500 k\r\n",
+    "reserved": b"221 C\r\n",
     "in lines": b"250-l\r\n250 m\r\n",
     "refused in lines": b"550-n\r\n550 o\r\n",
     "354 in lines": b"354-p\r\n354 q\r\n",
@@ -138,7 +139,18 @@ INSTEAD: Final[dict[str, bytes]] = {
 }
 #: Those that are read like another one.
 _LIKE_ANOTHER: Final = frozenset(
-    {"252", "too many", "timed out", "out of sequence", "not known", "refused in lines", "another class", "TLS", "long"}
+    {
+        "252",
+        "too many",
+        "timed out",
+        "out of sequence",
+        "not known",
+        "reserved",
+        "refused in lines",
+        "another class",
+        "TLS",
+        "long",
+    }
 )
 ENDS: Final = ("EOF", "reset", "silence", "cancellation")
 #: Those behind which it ends in each of these ways.
@@ -321,6 +333,15 @@ def test_what_comes_of_it_is_the_same(name: str) -> None:
     conversation = undisturbed(name)
     for case in part(list(cases(conversation, splits=name in _SPLIT)), keep=12):
         compare(WAYS[name], **case)
+
+
+@pytest.mark.parametrize("chunking", [False, True], ids=["DATA", "BDAT"])
+def test_what_comes_of_one_message_is_the_same(chunking: bool) -> None:
+    """R1, R3, R9: each reply each other one, in one piece, and octet by octet."""
+    way = Way(chunking=chunking, count=1)
+    replies = len(compare(way).starts)
+    for index, reply, cut in product(range(replies // 2), INSTEAD.values(), (None, -1)):
+        compare(way, index=index, reply=reply, cut=cut)
 
 
 def test_what_comes_of_a_full_window_is_the_same() -> None:

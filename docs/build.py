@@ -771,7 +771,7 @@ def refused_fields() -> str:
 
 
 #: What an error shows of the field, in front of what it says.
-_SHOWN: Final = re.compile(r"^it is no list of addresses: ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"): ")
+_SHOWN: Final = re.compile(r"^it is not a list of addresses: ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"): ")
 
 
 # Measurements

@@ -3,7 +3,7 @@
 docs/reference/troubleshooting.md has an entry for each kind of trouble: its heading is an example, and the list below
 it names the texts that it is about, in which ... stands for anything::
 
-    ### `server does not offer STARTTLS: pass tls="none" to send in clear`
+    ### `server does not offer STARTTLS: pass tls="none" to send unencrypted`
 
     - `server does not offer STARTTLS: ...`
 """
@@ -51,7 +51,7 @@ _MAKERS: Final = {
 _PUT_INTO_OURS: Final = {"cli/job.py": "ValueError", "options.py": "ValueError"}
 _MAX_DEPTH: Final = 6
 #: A pattern of several parts that has fewer letters of its own is vague.
-_FEWEST_LETTERS: Final = 9
+_FEWEST_LETTERS: Final = 10
 
 
 @attrs.frozen

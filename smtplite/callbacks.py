@@ -32,9 +32,9 @@ def check_function(name: str, function: object, what: str, arguments: int, *, is
         ConfigurationError: it cannot.
     """
     if not callable(function):
-        raise ConfigurationError(f"{name} is {what}, not {type(function).__name__}")
+        raise ConfigurationError(f"{name} must be {what}, not {type(function).__name__}")
     if is_async is False and any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
-        raise ConfigurationError(f"{name} is {what}, not an async function, which nobody would await")
+        raise ConfigurationError(f"{name} must be {what}, not an async function, which nobody would await")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some are written in C and do not tell
@@ -42,7 +42,7 @@ def check_function(name: str, function: object, what: str, arguments: int, *, is
     try:
         signature.bind(*(None,) * arguments)
     except TypeError as error:
-        raise ConfigurationError(f"{name} is {what}; this one cannot be called so: {error}") from error
+        raise ConfigurationError(f"{name} must be {what}; this one cannot be called that way: {error}") from error
 
 
 async def result_of(name: str, returned: Awaitable[T]) -> T:

@@ -280,9 +280,11 @@ class Client:
             SMTPError: (the loop) no connection could be opened; what one message could not do is in its delivery.
         """
         if isinstance(messages, (str, bytes, bytearray, memoryview, Message, Outgoing)):
-            raise ConfigurationError("messages is an iterable of messages, not one message: use send, or a list of one")
+            raise ConfigurationError(
+                "messages must be an iterable of messages, not one message: use send, or a list of one"
+            )
         if not isinstance(messages, (Iterable, AsyncIterable)):
-            raise ConfigurationError(f"messages is an iterable of messages, not {type(messages).__name__}")
+            raise ConfigurationError(f"messages must be an iterable of messages, not {type(messages).__name__}")
         options = self._options
         if connections is None:
             connections = max(1, options.max_connections - 1)
@@ -291,7 +293,7 @@ class Client:
         check_number("drain", drain, 0, math.inf)
         check_number("reconnect", reconnect, 0, math.inf)
         if on_begin is not None and not callable(on_begin):
-            raise ConfigurationError(f"on_begin is a function of a list of items, not {type(on_begin).__name__}")
+            raise ConfigurationError(f"on_begin must be a function of a list of items, not {type(on_begin).__name__}")
         plan = Plan(
             connections=connections,
             in_flight=in_flight,

@@ -65,7 +65,7 @@ def _file(file: str) -> ssl.SSLContext:
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"timeout {attribute.name} is a positive number of seconds, not {_shown(value)}")
+        raise ConfigurationError(f"timeout {attribute.name} must be a positive number of seconds, not {_shown(value)}")
 
 
 @attrs.frozen(kw_only=True)
@@ -108,7 +108,7 @@ class Timeouts:
 def _timeouts(timeouts: Timeouts | None) -> Timeouts:
     if timeouts is not None and not isinstance(timeouts, Timeouts):
         raise ConfigurationError(
-            f"timeouts is a smtplite.Timeouts, not {type(timeouts).__name__}: for the whole call there is timeout="
+            f"timeouts must be a smtplite.Timeouts, not {type(timeouts).__name__}: to limit the whole call use timeout="
         )
     return Timeouts() if timeouts is None else timeouts
 
@@ -187,7 +187,7 @@ class Options:
         self.timeout = check_timeout(self.timeout)
         self.rate_limit = _check_rate_limit(self.rate_limit)
         if self.sign is not None:
-            check_function("sign", self.sign, "a function of a message's octets", 1, is_async=False)
+            check_function("sign", self.sign, "a function of a message's bytes", 1, is_async=False)
         if self.trace is not None:
             check_function("trace", self.trace, "a function of an event", 1, is_async=False)
         check_number("max_connections", self.max_connections, 1, math.inf, whole=True)
@@ -223,7 +223,7 @@ _MODES: Final = ("implicit", "starttls", "none")
 def _tls_mode(options: Options) -> TLSMode:
     if options.tls is not None:
         if options.tls not in _MODES:
-            raise ConfigurationError(f'tls is "implicit", "starttls" or "none", not {_shown(options.tls)}')
+            raise ConfigurationError(f'tls must be "implicit", "starttls" or "none", not {_shown(options.tls)}')
         return options.tls
     if options.socket_path is not None:
         return "none"
@@ -244,7 +244,7 @@ def _tls_hostname(mode: TLSMode, hostname: str | None) -> str:
 
 def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
     if context is not None and not isinstance(context, ssl.SSLContext):
-        raise ConfigurationError(f"tls_context is an ssl.SSLContext, not {type(context).__name__}")
+        raise ConfigurationError(f"tls_context must be an ssl.SSLContext, not {type(context).__name__}")
     if context is not None and mode == "none":
         raise ConfigurationError(
             'tls_context is given and tls is "none": leave one of them out (in a URL, ca gives a tls_context)'
@@ -261,8 +261,8 @@ def _host(name: str, host: str | None) -> str | None:
     if host is None:
         return None
     if not isinstance(host, str):
-        raise ConfigurationError(f"{name} is a str, not {type(host).__name__}")
-    what = f"{name} is a host's name or address alone, not {_shown(host)}"
+        raise ConfigurationError(f"{name} must be a str, not {type(host).__name__}")
+    what = f"{name} must be only a host name or an address, not {_shown(host)}"
     if "://" in host:
         raise ConfigurationError(f"{what}: take off all but the name, or pass all of it to Client.from_url")
     if host[:1] == "[" and host[-1:] == "]":
@@ -271,12 +271,12 @@ def _host(name: str, host: str | None) -> str | None:
         bare, _, port = host.rpartition(":")
         raise ConfigurationError(f"{what}: write {_shown(bare.strip('[]'))}, and port={port[:5] or 587}")
     if "@" in host:
-        raise ConfigurationError(f"{what}: write what stands behind the @")
+        raise ConfigurationError(f"{what}: write what comes after the @")
     if ":" in host:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
-            raise ConfigurationError(f"{what}: it is no IPv6 address") from None
+            raise ConfigurationError(f"{what}: it is not an IPv6 address") from None
         return host
     if not host.isascii():
         try:
@@ -295,9 +295,9 @@ def _path(path: str | None) -> str | None:
         return None
     unix_family()
     if not isinstance(path, str):
-        raise ConfigurationError(f"socket_path is a str, not {type(path).__name__}")
+        raise ConfigurationError(f"socket_path must be a str, not {type(path).__name__}")
     if not path or "\0" in path:
-        raise ConfigurationError(f"socket_path is a path, not {_shown(path)}: it is empty, or holds a NUL")
+        raise ConfigurationError(f"socket_path must be a path without NUL, and not empty, not {_shown(path)}")
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
@@ -324,10 +324,12 @@ def _mechanisms(
         if username is not None or password is not None:
             raise ConfigurationError("pass either auth= or username= and password=, not both")
         if not isinstance(auth, (Mechanism, Iterable)):
-            raise ConfigurationError(f"auth is a mechanism of smtplite.sasl, or several, not {type(auth).__name__}")
+            raise ConfigurationError(
+                f"auth must be a mechanism of smtplite.sasl, or several, not {type(auth).__name__}"
+            )
         mechanisms = (auth,) if isinstance(auth, Mechanism) else tuple(auth)
         if not mechanisms or not all(isinstance(mechanism, Mechanism) for mechanism in mechanisms):
-            raise ConfigurationError("auth is a mechanism of smtplite.sasl, or several")
+            raise ConfigurationError("auth must be a mechanism of smtplite.sasl, or several")
         return mechanisms
     if username is None and password is None:
         return ()
@@ -363,13 +365,13 @@ def _domain(local_hostname: str | None) -> Domain | None:
 def _source(address: tuple[str, int] | None) -> tuple[str, int] | None:
     if address is not None:
         if not isinstance(address, tuple) or len(address) != 2 or not isinstance(address[0], str):
-            raise ConfigurationError(f"source_address is (address, port), not {_shown(address)}")
+            raise ConfigurationError(f"source_address must be (address, port), not {_shown(address)}")
         if address[0]:  # "": any, from a port of one's own
             try:
                 ipaddress.ip_address(address[0])
             except ValueError:  # a name would have to be looked up, while the event loop stands still
                 raise ConfigurationError(
-                    f'source_address is (IP address of this host, or "", and port), not {_shown(address[0])}'
+                    f'source_address must be (IP address of this host, or "", and port), not {_shown(address[0])}'
                 ) from None
         check_number("source_address's port", address[1], 0, 65535, whole=True)
     return address
@@ -378,7 +380,7 @@ def _source(address: tuple[str, int] | None) -> tuple[str, int] | None:
 def check_flag(name: str, value: object) -> None:
     """Raise ConfigurationError unless the value is True or False: a "no" out of a file would count as True."""
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is True or False, not {_shown(value)}")
+        raise ConfigurationError(f"{name} must be True or False, not {_shown(value)}")
 
 
 def check_number(name: str, value: object, least: float, most: float, *, whole: bool = False) -> None:
@@ -386,19 +388,19 @@ def check_number(name: str, value: object, least: float, most: float, *, whole: 
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
         limit = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
-        raise ConfigurationError(f"{name} is a {'whole ' if whole else ''}number, {limit}, not {_shown(value)}")
+        raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number, {limit}, not {_shown(value)}")
 
 
 def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | None:
     if limit is not None and not isinstance(limit, AbstractAsyncContextManager):
-        raise ConfigurationError(f"rate_limit is an async context manager, not {type(limit).__name__}")
+        raise ConfigurationError(f"rate_limit must be an async context manager, not {type(limit).__name__}")
     return limit
 
 
 def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
     """Return the timeout of a call; ConfigurationError if it is no number of seconds."""
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
-        raise ConfigurationError(f"{name} is a number of seconds, or None, not {_shown(timeout)}")
+        raise ConfigurationError(f"{name} must be a number of seconds, or None, not {_shown(timeout)}")
     return timeout
 
 
@@ -430,7 +432,7 @@ def options_of(url: str) -> dict[str, Any]:
         options.update(_server(parts))
         if parts.path not in ("", "/"):
             raise ConfigurationError(
-                "URL: nothing may stand behind the host but ?options (percent-encode a / before it)"
+                "URL: only ?options may come after the host (percent-encode a / in a username or password)"
             )
     options.update(_query(parts.query))
     return options
@@ -442,7 +444,7 @@ _ROUTE: Final = re.compile(r"\s*[A-Za-z-]+\s*\(")
 
 def _split(url: str) -> SplitResult:
     if not isinstance(url, str):
-        raise ConfigurationError(f"URL is a str, not {type(url).__name__}")
+        raise ConfigurationError(f"URL must be a str, not {type(url).__name__}")
     if _ROUTE.match(url):
         raise ConfigurationError("URL names several servers: pass it to smtplite.routes.Route.from_url")
     if any(character <= " " or character == "\x7f" for character in url):  # urlsplit would drop some of them
@@ -453,7 +455,7 @@ def _split(url: str) -> SplitResult:
         parts = None
     if parts is None or parts.scheme.lower() not in _SCHEMES:  # `from` would show the URL
         raise ConfigurationError(
-            f"URL begins with none of {', '.join(f'{name}://' for name in _SCHEMES)}, or is no URL"
+            f"URL begins with none of {', '.join(f'{name}://' for name in _SCHEMES)}, or is not a URL"
         )
     if "#" in url:
         raise ConfigurationError("URL holds a #: percent-encode it as %23")
@@ -467,7 +469,7 @@ def _server(parts: SplitResult) -> dict[str, Any]:
     except ValueError:
         host = port = None
     if not host:  # said here, and not above: there the error would carry what it could not parse
-        raise ConfigurationError("URL has no host, or no valid port, behind the //")
+        raise ConfigurationError("URL has no host, or no valid port, after the //")
     options["hostname"] = unquote(host)
     if port is not None:
         options["port"] = port
@@ -482,7 +484,7 @@ def _server(parts: SplitResult) -> dict[str, Any]:
 
 def _query(query: str) -> dict[str, Any]:
     if "@" in query:  # a ? inside the password: its rest would be named below
-        raise ConfigurationError("URL: an @ stands behind the ?; percent-encode a ? before it as %3F, and the @ as %40")
+        raise ConfigurationError("URL: an @ comes after the ?; percent-encode a ? before it as %3F, and the @ as %40")
     options: dict[str, Any] = {}
     fields = {
         field.metadata.get("name", field.name): field for field in attrs.fields(Options) if "text" in field.metadata
@@ -492,7 +494,7 @@ def _query(query: str) -> dict[str, Any]:
         if field is None:
             raise ConfigurationError(f"URL option {name!r} is not one of {', '.join(fields)}")
         if field.name in options:
-            raise ConfigurationError(f"URL option {name!r} stands twice")
+            raise ConfigurationError(f"URL option {name!r} is given twice")
         convert = field.metadata["text"]
         try:
             options[field.name] = convert(text)
@@ -502,6 +504,6 @@ def _query(query: str) -> dict[str, Any]:
             raise ConfigurationError(f"URL option {name!r}: the file cannot be read: {error.strerror}") from None
         except (ValueError, KeyError):
             raise ConfigurationError(
-                f"URL option {name!r} has a value that is no {convert.__name__.strip('_')}"
+                f"URL option {name!r} has a value that is not a valid {convert.__name__.strip('_')}"
             ) from None
     return options

@@ -116,7 +116,7 @@ def saslprep(text: str, argument: str = "text", *, stored: bool = False) -> str:
         and not any(map(stringprep.in_table_d2, prepared))
     ):
         raise ConfigurationError(
-            f"{argument} mixes the directions of writing as SASLprep does not allow: send it unprepared with "
+            f"{argument} mixes writing directions in a way that SASLprep does not allow: send it unprepared with "
             "auth=sasl.Login(...)"
         )
     return prepared
@@ -139,7 +139,7 @@ _PROHIBITED: Final = (
 def _utf8(argument: str, text: str) -> bytes:
     """Encode what the caller passed as it is. No UnicodeEncodeError, here or as a cause: it would hold the secret."""
     if not isinstance(text, str):
-        raise ConfigurationError(f"{argument} is a str, not {type(text).__name__}")
+        raise ConfigurationError(f"{argument} must be a str, not {type(text).__name__}")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ConfigurationError(f"{argument} holds a lone surrogate: decode it from UTF-8 without errors=")
     return text.encode()
@@ -148,7 +148,7 @@ def _utf8(argument: str, text: str) -> bytes:
 def _given(argument: str, text: str) -> bytes:
     encoded = _utf8(argument, text)
     if not encoded:
-        raise ConfigurationError(f"{argument} is empty: pass it, or authenticate not at all")
+        raise ConfigurationError(f"{argument} is empty: pass it, or do not authenticate")
     return encoded
 
 
@@ -262,7 +262,7 @@ class Exchange:
         """
         self._enter()
         if challenge is None:
-            raise _refused(self.name, "sent a challenge that is no base64", _TELL_OPERATOR)
+            raise _refused(self.name, "sent a challenge that is not base64", _TELL_OPERATOR)
         if self._deferred is not None:
             # Such a challenge is empty (RFC 4954 4). Whatever stands in it: the prompts of LOGIN are not read either.
             response: bytes | None = self._deferred
@@ -503,7 +503,7 @@ class _Scram(Mechanism):
         match = _SERVER_FIRST.fullmatch(message)
         if match is None:
             what = (
-                f"asks for an extension of {self.name} that is mandatory and unknown to us"
+                f"asks for a mandatory extension of {self.name} that smtplite does not know"
                 if message.startswith(b"m=")
                 else f"sent a first message that is none of {self.name}"
             )
@@ -530,7 +530,7 @@ class _Scram(Mechanism):
             said = f" with the error {error!r}" if error in _SCRAM_ERRORS else ""
             raise _refused(self.name, f"refused {self.name}{said}", "check username and password")
         if not hmac.compare_digest(b64decode(verifier), signature):
-            raise _refused(self.name, "sent a wrong signature, so that it does not know the password", _MISTRUST)
+            raise _refused(self.name, "sent a wrong signature, so it does not know the password", _MISTRUST)
 
 
 class ScramSha256(_Scram):
@@ -572,7 +572,7 @@ class External(Mechanism):
 # RFC 6750 2.1 allows fewer; what matters is that nothing ends the field (0x01) or the word.
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _HOST: Final = re.compile(r"[\x21-\x7e]+")
-_UNFIT: Final = "is empty, or holds a space, a control character or what is no ASCII"
+_UNFIT: Final = "is empty, or holds a space, a control character or a character that is not ASCII"
 
 
 def _is_token_name(_instance: TokenMechanism, attribute: attrs.Attribute[str], value: str) -> None:
@@ -591,12 +591,12 @@ def _is_token(_instance: TokenMechanism, attribute: attrs.Attribute[Any], value:
 
 def _is_host(_instance: TokenMechanism, attribute: attrs.Attribute[str | None], value: str | None) -> None:
     if value is not None and (not isinstance(value, str) or _HOST.fullmatch(value) is None):
-        raise ConfigurationError(f"{attribute.name} is a host name in ASCII, or None, not {value!r}")
+        raise ConfigurationError(f"{attribute.name} must be a host name in ASCII, or None, not {value!r}")
 
 
 def _is_port(_instance: TokenMechanism, attribute: attrs.Attribute[int | None], value: int | None) -> None:
     if value is not None and (type(value) is not int or not 1 <= value <= 65535):
-        raise ConfigurationError(f"{attribute.name} is a number from 1 to 65535, or None, not {value!r}")
+        raise ConfigurationError(f"{attribute.name} must be a number from 1 to 65535, or None, not {value!r}")
 
 
 @attrs.frozen
@@ -634,7 +634,7 @@ class TokenMechanism(Mechanism):
         if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
             fault = _UNFIT if isinstance(token, str) else f"is {type(token).__name__}, not str"
             raise AuthenticationError(
-                f'token callback gave what {fault}: return the access token bare, without "Bearer"',
+                f'token callback gave a value that {fault}: return the access token bare, without "Bearer"',
                 command=f"AUTH {self.name}",
                 phase="auth",
             )
@@ -760,8 +760,8 @@ def choose(
     ours = tuple(mechanisms)
     if not is_secure and not allow_insecure:
         raise AuthenticationError(
-            'client does not authenticate in clear: use tls="starttls" or "implicit", or pass allow_insecure_auth=True '
-            "if nobody can listen",
+            'client does not authenticate unencrypted: use tls="starttls" or "implicit", or pass '
+            "allow_insecure_auth=True if nobody can listen in",
             phase="auth",
         )
     if not offered:

@@ -221,7 +221,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         elif host is None and not {"socket_path", "connect"} & self._options.keys():
             raise self._improper("OPTIONS must define 'host'")
         if self.use_tls and self.use_ssl:
-            raise self._improper("use_tls and use_ssl exclude each other: set only one of them to True")
+            raise self._improper("use_tls and use_ssl cannot be combined: set only one of them to True")
         if self.port is None:
             self.port = 465 if self.use_ssl else 587 if self.use_tls else 25
         self._check_credentials()
@@ -248,7 +248,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         has_credentials = bool(self.username and self.password) or self._options.get("auth") is not None
         if is_clear and has_credentials and not self._options.get("allow_insecure_auth"):
             raise self._improper(
-                "a user name and a password would travel in clear: set use_tls (EMAIL_USE_TLS) or use_ssl "
+                "a user name and a password would be sent unencrypted: set use_tls (EMAIL_USE_TLS) or use_ssl "
                 "(EMAIL_USE_SSL) to True, or the option allow_insecure_auth"
             )
 
@@ -424,7 +424,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         if not self.use_tls and not self.use_ssl:
             return None
         if not self.ssl_certfile:
-            raise self._improper("ssl_keyfile (EMAIL_SSL_KEYFILE) is nothing without ssl_certfile (EMAIL_SSL_CERTFILE)")
+            raise self._improper("ssl_keyfile (EMAIL_SSL_KEYFILE) needs ssl_certfile (EMAIL_SSL_CERTFILE)")
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
@@ -464,7 +464,7 @@ def _addr_spec(address: object) -> str:
     """
     text = str(address)
     if "\r" in text or "\n" in text:
-        raise MessageError(f"address has a line end: {text[:80]!r}")
+        raise MessageError(f"address has a line break: {text[:80]!r}")
     mailboxes = AddressHeader.value_parser(text).all_mailboxes
     if len(mailboxes) != 1:
         raise MessageError(f"not one address, but {len(mailboxes)}: {text[:80]!r}")
@@ -479,4 +479,4 @@ def _concerns_all(error: SMTPError) -> bool:
 def _record(message: Any, receipt: Receipt) -> None:
     message.smtplite_receipt = receipt
     if not receipt.complete:
-        _logger.warning("message %s was not taken for everybody: %r", receipt.message_id, receipt)
+        _logger.warning("message %s was not accepted for everybody: %r", receipt.message_id, receipt)

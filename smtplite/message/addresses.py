@@ -103,7 +103,7 @@ def read_address_list(text: str, *, what: str = "text") -> tuple[Mailbox | Group
         what: names the text in errors, as in "header From".
 
     Raises:
-        MessageError: it is no list of addresses, or a mailbox is not certain; shows what stood there and what to do.
+        MessageError: it is not a list of addresses, or a mailbox is not certain; shows what stood there and what to do.
     """
     usual = _usual(text)
     return usual or tuple(_Reader(_readable(text, what), what).members())
@@ -535,7 +535,7 @@ class _Reader:
             for character in local + domain:
                 if unicodedata.category(character) in _INVISIBLE and character != " ":
                     if "\ud800" <= character <= "\udfff":
-                        self._refuse(f"the address holds octets that are no UTF-8: {character!r}")
+                        self._refuse(f"the address holds bytes that are not UTF-8: {character!r}")
                     self._refuse(f"the address contains {character!r}")
         if "=?" in local or "=?" in domain:
             for part in (local, domain):
@@ -598,7 +598,7 @@ class _Reader:
     def _refuse(self, problem: str) -> NoReturn:
         text = self.text
         start = self.start if self.at - self.start <= 80 else self.at - 60
-        raise MessageError(f"{self.what} is no list of addresses: {text[start : start + 80]!r}: {problem}")
+        raise MessageError(f"{self.what} is not a list of addresses: {text[start : start + 80]!r}: {problem}")
 
 
 def _end_of_nested(text: str, at: int) -> int:
@@ -682,7 +682,7 @@ def mailboxes_in(name: str, value: object) -> tuple[Mailbox, ...]:
             Address objects then count: each must be read back from its text as it is.
 
     Raises:
-        MessageError: it is no list of addresses; shows what stood there and what to do.
+        MessageError: it is not a list of addresses; shows what stood there and what to do.
     """
     what = f"header {name.lower()}"
     if type(value) is str:
@@ -729,7 +729,7 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
             raise MessageError(f"{what} has an Address without a domain: {mailbox.local_part[:80]!r}")
     for defect in defects:
         if isinstance(defect, _FATAL_DEFECTS):
-            raise MessageError(f"{what} is no list of addresses: {source[:80]!r}: {defect}")
+            raise MessageError(f"{what} is not a list of addresses: {source[:80]!r}: {defect}")
     read = mailboxes_of(text, what=what)
     if not _are_same(read, mailboxes):
         raise MessageError(f"{what} does not read as the Address objects that it has: {text[:80]!r}: check their parts")
@@ -739,7 +739,7 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
         except MessageError:
             read = ()
         if not _are_same(read, mailboxes):
-            raise MessageError(f"{what} has an address that is not there as such: {source[:80]!r}")
+            raise MessageError(f"{what} has an address that it does not spell out: {source[:80]!r}")
     # The names are the objects', the addresses as they stand.
     return tuple(
         mailbox if mailbox.display_name == own.display_name else attrs.evolve(mailbox, display_name=own.display_name)
@@ -869,7 +869,7 @@ def recipients_of(fields: EnvelopeFields) -> list[str]:
     """Return the recipients, from To, Cc and Bcc.
 
     Raises:
-        MessageError: there are none, or a field is no list of addresses; shows what stood there.
+        MessageError: there are none, or a field is not a list of addresses; shows what stood there.
     """
     recipients = [address for kind in ("to", "cc", "bcc") for address in _in_fields(fields, kind, "recipients")]
     if not recipients:

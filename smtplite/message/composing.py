@@ -73,7 +73,7 @@ def _data(value: object) -> bytes:
         remedy = ": encode it, as with text.encode()"
     elif isinstance(value, os.PathLike):
         remedy = ": write path.read_bytes()"
-    raise MessageError(f"data of an attachment is bytes, not {type(value).__name__}{remedy}")
+    raise MessageError(f"data of an attachment must be bytes, not {type(value).__name__}{remedy}")
 
 
 @attrs.frozen
@@ -220,7 +220,7 @@ def _person(where: str, value: object) -> Address:
         name, address = value
     else:
         raise MessageError(
-            f"{where} is 'Name <address>', an address, (name, address) or an email.headerregistry.Address, "
+            f"{where} must be 'Name <address>', an address, (name, address) or an email.headerregistry.Address, "
             f"not {_kind(value)}"
         )
     name = _line(f"{where}: the name", name).strip()
@@ -244,7 +244,7 @@ def _named(where: str, text: str) -> tuple[str, str]:
     text = text.strip()
     if not text.endswith(">"):
         if "," in text or ";" in text:
-            raise MessageError(f"{where}: {text[:80]!r} is no address; give several people as a list of one str each")
+            raise MessageError(f"{where}: {text[:80]!r} is not an address; pass several people as a list, one str each")
         return "", text
     name, bracket, address = text[:-1].rpartition("<")
     name = name.strip()
@@ -259,8 +259,8 @@ def _named(where: str, text: str) -> tuple[str, str]:
             raise MessageError(f"{where}: the name {name[:80]!r} cannot be decoded: {error}") from error
     if "<" in name or ">" in name or ("@" in name and ("," in name or ";" in name)):
         raise MessageError(
-            f"{where}: {text[:80]!r} reads as more than one person: give several as a list; "
-            "a name with such characters as (name, address)"
+            f"{where}: {text[:80]!r} reads as more than one person: pass several as a list, "
+            "and a name with such characters as (name, address)"
         )
     return name, address
 
@@ -269,10 +269,10 @@ def _people(argument: str, value: object) -> tuple[Address, ...]:
     if isinstance(value, (str, Address)):
         return (_person(argument, value),)
     if isinstance(value, (bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
-        raise MessageError(f"{argument} is a person or several, not {_kind(value)}")
+        raise MessageError(f"{argument} must be a person or several, not {_kind(value)}")
     people = tuple(value)
     if len(people) == 2 and isinstance(value, tuple) and isinstance(people[0], str) and "@" not in people[0]:
-        raise MessageError(f"{argument}: one person as a pair stands in a list: {argument}=[(name, address)]")
+        raise MessageError(f"{argument}: put a person given as a pair into a list: {argument}=[(name, address)]")
     return tuple(_person(f"{argument}[{number}]", person) for number, person in enumerate(people))
 
 
@@ -284,19 +284,17 @@ def _fields(headers: object) -> dict[str, tuple[str, Any]]:
     if headers is None:
         return {}
     if not isinstance(headers, Mapping):
-        raise MessageError(f"headers is a mapping of name to value, not {_kind(headers)}")
+        raise MessageError(f"headers must be a mapping of name to value, not {_kind(headers)}")
     fields: dict[str, tuple[str, Any]] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or _FIELD_NAME.fullmatch(name) is None:
-            raise MessageError(
-                f"headers: {str(name)[:80]!r} is no name of a field: printable ASCII, no space, no colon"
-            )
+            raise MessageError(f"headers: {str(name)[:80]!r} is not a field name: printable ASCII, no space, no colon")
         lowered = name.lower()
         where = f"headers[{name[:80]!r}]"
         if remedy := _remedy(lowered):
             raise MessageError(f"{where} cannot be given here: {remedy}")
         if lowered in fields:
-            raise MessageError(f"{where} stands there twice")
+            raise MessageError(f"{where} is given twice")
         field_value = _field_value(where, lowered, _line(where, value))
         _check_wire_form(where, name, field_value)
         fields[lowered] = name, field_value
@@ -341,15 +339,17 @@ def _remedy(name: str) -> str | None:
     if name == "mime-version" or name.startswith("content-"):
         return "text, html, attachments and inline decide it"
     if name.startswith("resent-"):
-        return "a new message was not sent before"
+        return "a new message has not been sent before"
     return None
 
 
 def _line(where: str, value: object) -> str:
     if not isinstance(value, str):
-        raise MessageError(f"{where} is a str, not {_kind(value)}")
+        raise MessageError(f"{where} must be a str, not {_kind(value)}")
     if len(value) > MAX_FIELD_CHARACTERS:
-        raise MessageError(f"{where} has {len(value)} characters, and may have {MAX_FIELD_CHARACTERS}: {value[:80]!r}")
+        raise MessageError(
+            f"{where} has {len(value)} characters; at most {MAX_FIELD_CHARACTERS} are allowed: {value[:80]!r}"
+        )
     for character in value:
         if unicodedata.category(character) in _NOT_IN_A_LINE:
             raise MessageError(f"{where} holds {character!r}, which cannot stand in a header: {value[:80]!r}")
@@ -364,7 +364,7 @@ def _date(where: str, text: str) -> str:
     try:
         return format_datetime(parsedate_to_datetime(text))
     except (ValueError, IndexError, TypeError) as error:
-        raise MessageError(f"{where}: {text[:80]!r} is no date: give email.utils.format_datetime(...)") from error
+        raise MessageError(f"{where}: {text[:80]!r} is not a date: pass email.utils.format_datetime(...)") from error
 
 
 def _new_message_id(author: Address) -> str:
@@ -376,12 +376,12 @@ def _unsubscribe_fields(links: object) -> tuple[tuple[str, str], ...]:
     if links is None:
         return ()
     if isinstance(links, (bytes, bytearray, Mapping)) or not isinstance(links, Iterable):
-        raise MessageError(f"unsubscribe is an https link, or that and a mailto link, not {_kind(links)}")
+        raise MessageError(f"unsubscribe must be an https link, or that and a mailto link, not {_kind(links)}")
     every = [_link(link) for link in ([links] if isinstance(links, str) else links)]
     if [scheme for scheme, _ in every].count("https") != 1:
         raise MessageError(
-            "unsubscribe has to hold one https link, for one click (RFC 8058); "
-            'a mailto link alone by headers={"List-Unsubscribe": ...}'
+            "unsubscribe must have one https link, for one click (RFC 8058); "
+            'for a mailto link alone use headers={"List-Unsubscribe": ...}'
         )
     return (
         ("List-Unsubscribe", ", ".join(f"<{link}>" for _, link in every)),
@@ -391,9 +391,9 @@ def _unsubscribe_fields(links: object) -> tuple[tuple[str, str], ...]:
 
 def _link(link: object) -> tuple[str, str]:
     if not isinstance(link, str):
-        raise MessageError(f"unsubscribe: a link is a str, not {_kind(link)}")
+        raise MessageError(f"unsubscribe: a link must be a str, not {_kind(link)}")
     if any(character <= " " or character > "~" or character in '<>"\\^`{|}' for character in link):
-        raise MessageError(f"unsubscribe: {link[:80]!r} holds what no URL may hold: percent-encode it")
+        raise MessageError(f"unsubscribe: {link[:80]!r} holds a character that no URL may have: percent-encode it")
     if len(link) > MAX_LINK_BYTES:
         raise MessageError(f"unsubscribe: {link[:80]!r}... has more than {MAX_LINK_BYTES} bytes")
     try:
@@ -438,7 +438,7 @@ def _write_bodies(
     What is not there makes no level.
     """
     if text is None and html is None and not attachments:
-        raise MessageError("the message is empty: give text=, html= or attachments=")
+        raise MessageError("the message is empty: pass text=, html= or attachments=")
     if text is not None:
         message.set_content(_body("text", text))
     if html is not None:
@@ -470,13 +470,13 @@ def _write_bodies(
 def _body(argument: str, value: object) -> str:
     if not isinstance(value, str):
         remedy = ": decode it" if isinstance(value, (bytes, bytearray)) else ""
-        raise MessageError(f"{argument} is a str, not {_kind(value)}{remedy}")
+        raise MessageError(f"{argument} must be a str, not {_kind(value)}{remedy}")
     if "\0" in value:
         raise MessageError(f"{argument} holds a NUL character, at {value.index(chr(0))}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise MessageError(f"{argument} holds half a character, {value[error.start]!r}, at {error.start}") from None
+        raise MessageError(f"{argument} holds a lone surrogate, {value[error.start]!r}, at {error.start}") from None
     return value
 
 
@@ -484,17 +484,19 @@ def _attachments(attachments: object) -> list[_Part]:
     if isinstance(attachments, (str, bytes, bytearray, Mapping, Attachment, os.PathLike)) or not isinstance(
         attachments, Iterable
     ):
-        raise MessageError(f"attachments is a list of Path(...), Attachment or (name, bytes), not {_kind(attachments)}")
+        raise MessageError(
+            f"attachments must be a list of Path(...), Attachment or (name, bytes), not {_kind(attachments)}"
+        )
     return [_part(f"attachments[{number}]", value) for number, value in enumerate(attachments)]
 
 
 def _pictures(inline: object, html: str | None) -> dict[str, _Part]:
     if inline is not None and not isinstance(inline, Mapping):
-        raise MessageError(f"inline is a mapping of name to picture, not {_kind(inline)}")
+        raise MessageError(f"inline must be a mapping of name to picture, not {_kind(inline)}")
     pictures: dict[str, _Part] = {}
     for name, value in (inline or {}).items():
         if not isinstance(name, str) or _PICTURE_NAME.fullmatch(name) is None:
-            raise MessageError(f"inline: the name {str(name)[:80]!r} has to be of letters, digits and ._@+-")
+            raise MessageError(f"inline: the name {str(name)[:80]!r} must consist of letters, digits and ._@+-")
         where = f"inline[{name!r}]"
         pictures[name] = picture = _part(where, value)
         if picture.main != "image":
@@ -507,7 +509,7 @@ def _pictures(inline: object, html: str | None) -> dict[str, _Part]:
     if isinstance(html, str):
         for match in _PICTURE_SHOWN.finditer(html):
             if unquote(match[1]) not in pictures:
-                raise MessageError(f"html shows {match[1][:80]!r} by cid:, and inline= has no picture of that name")
+                raise MessageError(f"html shows {match[1][:80]!r} by cid:, but inline= has no picture of that name")
     return pictures
 
 
@@ -523,7 +525,7 @@ def _part(where: str, value: object) -> _Part:
     except MessageError as error:
         raise MessageError(f"{where}: {error}") from error.__cause__
     if not isinstance(value, Attachment):
-        raise MessageError(f"{where} is a Path, an Attachment or (name, bytes), not {_kind(value)}")
+        raise MessageError(f"{where} must be a Path, an Attachment or (name, bytes), not {_kind(value)}")
     if value.content_type is None:
         main, sub, parameters = (*_guessed_type(value.name), dict[str, str]())
     else:
@@ -536,7 +538,9 @@ def _part(where: str, value: object) -> _Part:
     if inner is not None:
         return _Part(value.name, value.data, main, sub, parameters, inner)
     if value.content_type is not None:
-        raise MessageError(f"{where} is no message that can be sent as message/rfc822: give 'application/octet-stream'")
+        raise MessageError(
+            f"{where} is not a message that can be sent as message/rfc822: pass 'application/octet-stream'"
+        )
     return _Part(value.name, value.data, "application", "octet-stream")
 
 
@@ -548,14 +552,14 @@ def _contents_of(path: Path) -> bytes:
         raise MessageError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the path
         raise MessageError(f"{str(path)!r} cannot be read: {error}") from error
-    raise MessageError(f"{str(path)!r} is no regular file")  # a pipe could block for ever, a device never end
+    raise MessageError(f"{str(path)!r} is not a regular file")  # a pipe could block for ever, a device never end
 
 
 def _check_file_name(name: object) -> None:
     _line("name of an attachment", name)
     assert isinstance(name, str)
     if not name.strip() or "/" in name or "\\" in name or name in (".", ".."):
-        raise MessageError(f"name of an attachment is a file's name, without folders, not {name[:80]!r}")
+        raise MessageError(f"name of an attachment must be a file's name, without folders, not {name[:80]!r}")
 
 
 def _guessed_type(name: str) -> tuple[str, str]:
@@ -570,10 +574,10 @@ def _guessed_type(name: str) -> tuple[str, str]:
 def _parsed_type(content_type: object) -> tuple[str, str, dict[str, str]]:
     match = _CONTENT_TYPE.fullmatch(content_type) if isinstance(content_type, str) else None
     if match is None:
-        raise MessageError(f"content_type is such as 'image/png', not {str(content_type)[:80]!r}")
+        raise MessageError(f"content_type must be a MIME type such as 'image/png', not {str(content_type)[:80]!r}")
     main, sub = match[1].lower(), match[2].lower()
     if main == "multipart" or (main == "message" and sub != "rfc822"):
-        raise MessageError(f"content_type {match[1]}/{match[2]} cannot be attached: give 'application/octet-stream'")
+        raise MessageError(f"content_type {match[1]}/{match[2]} cannot be attached: pass 'application/octet-stream'")
     parameters = {name.lower(): token or quoted for name, token, quoted in _TYPE_PARAMETER.findall(match[3])}
     return main, sub, parameters
 

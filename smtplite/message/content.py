@@ -209,7 +209,7 @@ class _File:
         if isinstance(chunk, str):
             raise MessageError("the file gives text: open it in binary mode, as with open(path, 'rb')")
         if not isinstance(chunk, bytes):
-            raise MessageError(f"the file gives no octets, but {type(chunk).__name__}")
+            raise MessageError(f"the file must give bytes, not {type(chunk).__name__}")
         return chunk
 
 
@@ -230,7 +230,7 @@ class _Stream:
         try:
             async for chunk in iterator:
                 if not isinstance(chunk, (bytes, bytearray, memoryview)):
-                    raise MessageError(f"a chunk of the stream is bytes, not {type(chunk).__name__}")
+                    raise MessageError(f"a chunk of the stream must be bytes, not {type(chunk).__name__}")
                 large = _flat(chunk)
                 if len(large) < WHOLE_BYTES:
                     if not gathered:
@@ -254,7 +254,7 @@ class _Stream:
 
 
 def _async_file() -> MessageError:
-    return MessageError("the file's read() is async: pass an async iterable of its octets to from_stream")
+    return MessageError("the file's read() is async: pass an async iterable of its bytes to from_stream")
 
 
 def _take(taken: list[bool]) -> None:
@@ -288,7 +288,7 @@ class Content:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             hint = ": encode it" if isinstance(data, str) else ""
-            raise MessageError(f"content is bytes, not {type(data).__name__}{hint}")
+            raise MessageError(f"content must be bytes, not {type(data).__name__}{hint}")
         return cls(_Octets(data))
 
     @classmethod
@@ -299,7 +299,7 @@ class Content:
             MessageError: it is no path. What is wrong with the file, sending says.
         """
         if not isinstance(path, (str, os.PathLike)):
-            raise MessageError(f"a path is a str or a pathlib.Path, not {type(path).__name__}")
+            raise MessageError(f"a path must be a str or a pathlib.Path, not {type(path).__name__}")
         return cls(_Path(Path(path)))
 
     @classmethod
@@ -313,7 +313,7 @@ class Content:
             MessageError: it cannot be read from.
         """
         if not callable(getattr(file, "read", None)):
-            raise MessageError(f"a file has a method read(), which {type(file).__name__} has not")
+            raise MessageError(f"a file must have a read() method, and {type(file).__name__} has none")
         if inspect.iscoroutinefunction(file.read):
             raise _async_file()
         seekable = getattr(file, "seekable", None)
@@ -339,10 +339,11 @@ class Content:
         """
         if not isinstance(stream, AsyncIterable):
             raise MessageError(
-                f"a stream is an async iterable of bytes, not {type(stream).__name__}: see from_bytes and from_file"
+                f"a stream must be an async iterable of bytes, not {type(stream).__name__}: see from_bytes and "
+                "from_file"
             )
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
-            raise MessageError(f"size is a number of octets, not {size!r}")
+            raise MessageError(f"size must be a number of bytes, not {size!r}")
         return cls(_Stream(stream, size))
 
     @property
@@ -438,8 +439,10 @@ class ContentReader:
 
     async def _check_header(self) -> None:
         if self._is_binary and self.size is None:
-            raise MessageError("content of unknown size cannot go in chunks, as BINARYMIME does: pass size=")
-        checker = self._checker(size=self.size, size_error=f"content is not of the size= given, {self.size}")
+            raise MessageError("content of unknown size cannot be sent in chunks, as BINARYMIME needs: pass size=")
+        checker = self._checker(
+            size=self.size, size_error=f"content does not have the size= that was given, {self.size}"
+        )
         encoded = self._read(checker)
         self._begun = checker, encoded
         self._first = await anext(encoded, b"")

@@ -25,7 +25,7 @@ def _address(value: str | Address) -> str:
     if isinstance(value, Address):
         return value.addr_spec
     if not isinstance(value, str):
-        raise MessageError(f"an address is a str or an email.headerregistry.Address, not {type(value).__name__}")
+        raise MessageError(f"an address must be a str or an email.headerregistry.Address, not {type(value).__name__}")
     return value
 
 
@@ -35,7 +35,7 @@ def _optional_address(value: str | Address | None) -> str | None:
 
 def _frozen_mapping(value: Mapping[str, str | None] | None) -> dict[str, str | None]:
     if type(value) is not dict and value is not None and not isinstance(value, Mapping):
-        raise MessageError(f"parameters is a mapping of keyword to value, not {type(value).__name__}")
+        raise MessageError(f"parameters must be a mapping of keyword to value, not {type(value).__name__}")
     return dict(value or {})
 
 
@@ -61,7 +61,7 @@ def _recipients(value: AnyRecipients) -> tuple[Recipient, ...]:
     if isinstance(value, (str, Address, Recipient)):  # one address: a str is never split
         value = (value,)
     if type(value) is not list and not isinstance(value, Iterable):
-        raise MessageError(f"recipients is an address, or several, not {type(value).__name__}")
+        raise MessageError(f"recipients must be an address, or several, not {type(value).__name__}")
     return tuple(item if isinstance(item, Recipient) else Recipient(item) for item in value)
 
 
@@ -97,11 +97,11 @@ class Envelope:
 
     def __attrs_post_init__(self) -> None:
         if self.dsn not in ("require", "drop"):
-            raise MessageError(f"dsn is 'require' or 'drop', not {self.dsn!r}")
+            raise MessageError(f"dsn must be 'require' or 'drop', not {self.dsn!r}")
         if self.body not in (None, "7BIT", "8BITMIME", "BINARYMIME"):
-            raise MessageError(f"body is '7BIT', '8BITMIME', 'BINARYMIME' or None, not {self.body!r}")
+            raise MessageError(f"body must be '7BIT', '8BITMIME', 'BINARYMIME' or None, not {self.body!r}")
         if self.long_lines not in (None, "send"):
-            raise MessageError(f"long_lines is 'send' or None, not {self.long_lines!r}")
+            raise MessageError(f"long_lines must be 'send' or None, not {self.long_lines!r}")
 
 
 def _any_recipients(value: AnyRecipients | None) -> AnyRecipients | None:

@@ -201,17 +201,17 @@ def _check_defects(message: Message[Any, Any]) -> None:
     for defect in message.defects:
         if isinstance(defect, FirstHeaderLineIsContinuationDefect):
             line = str(defect.line)  # type: ignore[attr-defined]
-            raise MessageError(f"message has something in front of its first header: line 1, {line[:80]!r}")
+            raise MessageError(f"message has something before its first header: line 1, {line[:80]!r}")
         if isinstance(defect, MissingHeaderBodySeparatorDefect):
             lines = sum(1 + str(value).count("\n") for _, value in message.raw_items())
             payload = message._payload  # type: ignore[attr-defined]
             text = payload.partition("\n")[0].rstrip("\r") if isinstance(payload, str) else ""
-            hint = ": no white space may stand in front of the colon" if _SPACE_BEFORE_COLON.match(text) else ""
+            hint = ": remove the white space before the colon" if _SPACE_BEFORE_COLON.match(text) else ""
             raise MessageError(
-                f"message has a line among its headers that is none: line {lines + 1}, {text[:80]!r}{hint}"
+                f"message has a line among its headers that is not a header: line {lines + 1}, {text[:80]!r}{hint}"
             )
         if isinstance(defect, InvalidHeaderDefect):
-            raise MessageError(f"message has a line among its headers that is none: {str(defect)[:80]}")
+            raise MessageError(f"message has a line among its headers that is not a header: {str(defect)[:80]}")
 
 
 _SPACE_BEFORE_COLON: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+[ \t]+:")
@@ -366,11 +366,11 @@ def _check_unencoded(text: str, form: _Form, what: str) -> None:
     if not form.sends_long_lines and (found := _long_line(text)) is not None:
         line, length = found
         raise MessageError(
-            f"{what} has a line of {length} octets, line {line} of it, and cannot be encoded: a line has at most "
-            f"{MAX_LINE_BYTES} (long_lines='send' sends it all the same)"
+            f"{what} has a line of {length} bytes, line {line} of it, and cannot be encoded: a line has at most "
+            f"{MAX_LINE_BYTES} (long_lines='send' sends it anyway)"
         )
     if form.seven_bit and not text.isascii():
-        raise MessageError(f"{what} holds 8-bit octets, and cannot be encoded")
+        raise MessageError(f"{what} holds 8-bit data, and cannot be encoded")
 
 
 def _long_line(text: str) -> tuple[int, int] | None:
@@ -439,14 +439,14 @@ def _as_octets(text: str, header: _Header, content_type: str) -> str:
     charset = parameters_of(header.content_type() or "").get("charset")
     if charset is None:
         raise MessageError(
-            f"part {content_type} cannot be flattened: it is text that is not ASCII, in no charset: "
+            f"part {content_type} cannot be flattened: it is text that is not ASCII, without a charset: "
             "give it one, as with set_payload(text, 'utf-8')"
         )
     try:
         octets = text.encode(email_charset.Charset(charset).output_codec or charset, "surrogateescape")
     except (LookupError, UnicodeError) as error:
         raise MessageError(
-            f"part {content_type} cannot be flattened: it is no text in {charset[:40]!r}: {error}"
+            f"part {content_type} cannot be flattened: it is not text in {charset[:40]!r}: {error}"
         ) from error
     return octets.decode("ascii", "surrogateescape")
 
@@ -455,7 +455,7 @@ def _encoded_body(text: str, encoding: str, content_type: str) -> tuple[str, lis
     """Return the encoding of a body that must be encoded, and the body in it."""
     if encoding == "base64":
         if not text.isascii():
-            raise MessageError(f"part {content_type} is no base64: it holds 8-bit octets")
+            raise MessageError(f"part {content_type} is not base64: it holds 8-bit data")
         return encoding, _rows("".join("".join(step.split()) for step in _steps(text)))
     if encoding == "quoted-printable":
         chunks = [binascii.a2b_qp(step) for step in _steps_of_lines(text)]
@@ -463,7 +463,7 @@ def _encoded_body(text: str, encoding: str, content_type: str) -> tuple[str, lis
         chunks = [step.encode("ascii", "surrogateescape") for step in _steps(text)]
     else:
         raise MessageError(
-            f"part {content_type} in {encoding[:40]!r} has a line of more than {MAX_LINE_BYTES} octets, or 8-bit ones"
+            f"part {content_type} in {encoding[:40]!r} has a line of more than {MAX_LINE_BYTES} bytes, or 8-bit data"
         )
     if not content_type.startswith("text/"):
         return "base64", _base64(b"".join(chunks))
@@ -663,7 +663,7 @@ class _Header:
 def _text_field(name: str, value: str, form: _Form, *, is_parsed: bool, is_literal: bool = False) -> str:
     """Write a field of which we have the source, and compare its mailboxes before and after (rule R32)."""
     if not isinstance(name, str):
-        raise MessageError(f"a header name is a str, not {type(name).__name__}")
+        raise MessageError(f"a header name must be a str, not {type(name).__name__}")
     if value.isascii() or kind_of(name) is not Kind.ADDRESSES:
         return field(name, value, utf8=form.utf8, is_parsed=is_parsed, is_literal=is_literal)
     if form.utf8:
@@ -914,7 +914,7 @@ def _frozen_field(name: str, value: Any, form: _Form) -> str:
         raise FieldNeedsUtf8(name, f"is not ASCII, and {form.frozen} leaves it as it is")
     if not form.sends_long_lines and _long_line(folded) is not None:
         raise MessageError(
-            f"header {name} has a line of more than {MAX_LINE_BYTES} octets, and {form.frozen} leaves it as it is"
+            f"header {name} has a line of more than {MAX_LINE_BYTES} bytes, and {form.frozen} leaves it as it is"
         )
     if kind_of(name) is Kind.ADDRESSES and isinstance(value, BaseHeader):
         addresses = getattr(value, "addresses", ())

@@ -208,7 +208,7 @@ class _Lines:
         longest = max(map(_octets, self._done))
         if longest > MAX_LINE_BYTES:
             raise MessageError(
-                f"header {self._name} has {longest} octets without white space to fold it at: a line has at most "
+                f"header {self._name} has {longest} bytes without white space to fold it at: a line has at most "
                 f"{MAX_LINE_BYTES}"
             )
         return "\r\n".join(self._done) + "\r\n"
@@ -538,7 +538,9 @@ def _tokens(name: str, text: str) -> Iterator[tuple[str, str]]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise MessageError(f"header {name} cannot be read, nor sent as it is, for it is not ASCII: {text[:80]!r}")
+            raise MessageError(
+                f"header {name} can neither be read nor sent as it is, because it is not ASCII: {text[:80]!r}"
+            )
         kind = str(match.lastgroup)
         end = match.end()
         if kind == "comment":
@@ -631,7 +633,7 @@ def _require_ascii(name: str, text: str, *, utf8: bool) -> None:
     if text.isascii():
         return
     if _SURROGATE.search(text) is not None:
-        raise MessageError(f"header {name} holds octets that are neither ASCII nor UTF-8: {text[:80]!r}")
+        raise MessageError(f"header {name} holds bytes that are neither ASCII nor UTF-8: {text[:80]!r}")
     if not utf8:
         raise FieldNeedsUtf8(name, f"is not ASCII where it cannot be encoded: {text[:80]!r}")
 
@@ -711,7 +713,7 @@ def _write_parameters(lines: _Lines, name: str, text: str) -> None:
             known, value, source = parameters.pop()  # "; " in a name that ought to have been quoted
             parameters.append((known, f"{value};{segment.rstrip()}", f"{source};{segment.rstrip()}"))
         elif segment.strip(" \t"):
-            raise MessageError(f"header {name} has something that is no parameter: {segment[:80]!r}")
+            raise MessageError(f"header {name} has something that is not a parameter: {segment[:80]!r}")
     pieces = [main.strip(" \t")]
     extended = {known.lower() for known, _, _ in parameters if "*" in known}
     for known, value, source in parameters:
@@ -747,7 +749,7 @@ def _parameter_value(name: str, value: str) -> str:
         return value
     match = _QUOTED.fullmatch(value)
     if match is None:
-        raise MessageError(f"header {name} has something behind a quoted value: {value[:80]!r}")
+        raise MessageError(f"header {name} has something after a quoted value: {value[:80]!r}")
     return _QUOTED_PAIR.sub(r"\1", match[1])
 
 

@@ -396,15 +396,15 @@ class Prepared:
 
 
 def _not_seven_bit() -> MessageError:
-    return MessageError("message holds 8-bit octets, which body='7BIT' forbids: encode them, or leave body= out")
+    return MessageError("message holds 8-bit data, which body='7BIT' forbids: encode them, or leave body= out")
 
 
 def _no_eight_bit_mime() -> ExtensionRequired:
-    return extension_required("8BITMIME", "the message holds 8-bit octets, and the server does not offer 8BITMIME")
+    return extension_required("8BITMIME", "the message holds 8-bit data, and the server does not offer 8BITMIME")
 
 
 def _over_size(offered: int) -> ExtensionRequired:
-    return extension_required("SIZE", f"the message has more than the {offered} octets that the server takes")
+    return extension_required("SIZE", f"the message has more than the {offered} bytes that the server accepts")
 
 
 def _asks_for_dsn(recipient: Recipient) -> bool:
@@ -501,7 +501,9 @@ def _prepare(
     if isinstance(message, Content):
         return _prepare_content(message, sender, recipients, envelope)
     hint = ": encode it, as with text.encode()" if isinstance(message, str) else ""
-    raise MessageError(f"a message is an email.message.Message, bytes or Content, not {type(message).__name__}{hint}")
+    raise MessageError(
+        f"a message must be an email.message.Message, bytes or Content, not {type(message).__name__}{hint}"
+    )
 
 
 def _prepare_object(
@@ -514,7 +516,7 @@ def _prepare_object(
     if envelope is None:
         sender, recipients = _complete(header, sender, recipients)
     elif envelope.body == "BINARYMIME":
-        raise MessageError("body='BINARYMIME' is for octets: a message object is written as text")
+        raise MessageError("body='BINARYMIME' is for a message as bytes: a message object is written as text")
     reading = _Reading.of(envelope, sender, recipients)
     wishes = reading.wishes
     needs_smtputf8 = reading.needs_smtputf8

@@ -51,7 +51,7 @@ class Signing:
         except Exception as error:
             raise MessageError(f"message was not signed: sign= raised {error!r}") from error
         if not isinstance(signature, bytes):
-            raise MessageError(f"sign= returns header fields as bytes, not {type(signature).__name__}")
+            raise MessageError(f"sign= must return header fields as bytes, not {type(signature).__name__}")
         if signature:
             _check(signature)
         return signature
@@ -61,9 +61,11 @@ def _check(signature: bytes) -> None:
     """Refuse what would end the header section, or be no header fields at all."""
     lines = signature.split(b"\r\n")
     if lines.pop() or not all(lines) or b"\n" in b"".join(lines):
-        raise MessageError("sign= returns header fields that end with CRLF, without an empty line and a bare CR or LF")
+        raise MessageError(
+            "sign= must return header fields that end with CRLF, without an empty line, a bare CR or a bare LF"
+        )
     if lines[0][:1] in b" \t" or not all(line[:1] in b" \t" or b":" in line for line in lines):
-        raise MessageError("sign= returns header fields, each with a name and a colon")
+        raise MessageError("sign= must return header fields, each with a name and a colon")
     check_header_section(signature)
     if not check_text(signature):
-        raise MessageError("sign= returns header fields in ASCII")
+        raise MessageError("sign= must return header fields in ASCII")

@@ -153,7 +153,7 @@ def ends_within(octets: Octets, size: int) -> bool:
 
 def _header_too_long() -> MessageError:
     return MessageError(
-        f"message has a header section of more than {MAX_HEADER_SECTION_BYTES} octets: does an empty line end it?"
+        f"message has a header section of more than {MAX_HEADER_SECTION_BYTES} bytes: does an empty line end it?"
     )
 
 
@@ -192,11 +192,12 @@ def _no_field(header: bytes, first_line: int) -> MessageError:
     number = first_line + header.count(b"\n", 0, at)
     if number == first_line:
         return MessageError(
-            f"message has something in front of its headers: line {number}, {line[:80]!r}: its octets begin with a "
+            f"message has something before its headers: line {number}, {line[:80]!r}: a message begins with a "
             'header field, such as b"From: "'
         )
     return MessageError(
-        f"message has a line among its headers that is none: line {number}, {line[:80]!r}: an empty line ends them"
+        f"message has a line among its headers that is not a header: line {number}, {line[:80]!r}: an empty line ends "
+        "them"
     )
 
 
@@ -235,7 +236,7 @@ def check_text(content: bytes, *, allows_long_lines: bool = False, first_line: i
 
 def _check_octets(piece: bytes) -> bool:
     if b"\0" in piece:
-        raise MessageError("message holds a NUL octet")
+        raise MessageError("message holds a NUL byte")
     return piece.isascii()
 
 
@@ -280,10 +281,10 @@ class _LineLengths:
     def _too_long(self, text: bytes, start: int) -> MessageError:
         number = self._line + text.count(b"\n", 0, max(start, 0))
         end = text.find(b"\n", max(start, 0))
-        size = f"{len(text) - start} octets or more" if end < 0 else f"{end - start - (text[end - 1] == 13)} octets"
+        size = f"{len(text) - start} bytes or more" if end < 0 else f"{end - start - (text[end - 1] == 13)} bytes"
         return MessageError(
-            f"message has a line of more than {MAX_TEXT_LINE_BYTES} octets: line {number}, "
-            f"{size}{self._place(self._read + start)}: encode it as base64 or quoted-printable, or say "
+            f"message has a line of more than {MAX_TEXT_LINE_BYTES} bytes: line {number}, "
+            f"{size}{self._place(self._read + start)}: encode it as base64 or quoted-printable, or pass "
             "Envelope(long_lines='send')"
         )
 
@@ -491,7 +492,7 @@ class ContentChecker:
 
     def _wrong_size(self) -> MessageError:
         more = "more than " if self.size > (self._wanted or 0) else ""
-        return MessageError(f"{self._size_error}: it has {more}{min(self.size, self._wanted or 0)} octets")
+        return MessageError(f"{self._size_error}: it has {more}{min(self.size, self._wanted or 0)} bytes")
 
 
 def _signed_with_bare_cr() -> MessageError:

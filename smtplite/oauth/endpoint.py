@@ -67,7 +67,7 @@ def checked(argument: str, value: object) -> str:
         ConfigurationError: it is none; what it is stands in no error, for it may be a secret.
     """
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{argument} is a str that is not empty, not {_shown(value)}")
+        raise ConfigurationError(f"{argument} must be a non-empty str, not {_shown(value)}")
     if not value.isprintable():
         raise ConfigurationError(f"{argument} holds a line ending or another control character: take it out")
     return value
@@ -127,7 +127,7 @@ class Endpoint:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             raise ConfigurationError("timeout is a positive number of seconds, and not infinite")
         if context is not None and not isinstance(context, ssl.SSLContext):
-            raise ConfigurationError(f"tls_context is an ssl.SSLContext, not {type(context).__name__}")
+            raise ConfigurationError(f"tls_context must be an ssl.SSLContext, not {type(context).__name__}")
         if context is None and parts.scheme == "http":
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for nothing; to make the default one takes 20 ms
         return cls(url, host, is_loopback, timeout, context, remedy)

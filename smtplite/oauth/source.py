@@ -116,7 +116,7 @@ class _Fetch:
         if self._token is not None:
             return self._token.value
         error = copy.copy(self._error) or TokenError(
-            "token was not fetched, because the event loop ends: ask again", phase="auth", is_transient=True
+            "token was not fetched, because the event loop is ending: ask again", phase="auth", is_transient=True
         )
         raise error from self._cause
 

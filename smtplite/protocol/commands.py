@@ -79,7 +79,7 @@ def _parameters(value: Parameters | Mapping[str, str | None]) -> Parameters:
 def _check_length(command: str, path: bytes, parameters: bytes) -> None:
     if len(command) + len(path) + len(parameters) > MAX_COMMAND_BYTES:
         raise MessageError(
-            f"{command}{path[:80].decode('utf-8', 'replace')} has more than {MAX_COMMAND_BYTES} octets "
+            f"{command}{path[:80].decode('utf-8', 'replace')} has more than {MAX_COMMAND_BYTES} bytes "
             "with its parameters: shorten them"
         )
 
@@ -257,7 +257,7 @@ class EndOfData(Command):
 
 def _octets(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise MessageError(f"the size of a chunk is a number of octets, not {value!r}")
+        raise MessageError(f"the size of a chunk must be a number of bytes, not {value!r}")
     return value
 
 

@@ -156,12 +156,12 @@ class Parameters:
         keywords: list[str] = []
         if size is not None:
             if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-                raise MessageError(f"size is a number of octets, not {size!r}")
+                raise MessageError(f"size must be a number of bytes, not {size!r}")
             wire += b" SIZE=%d" % size
             keywords.append("SIZE")
         if body is not None:
             if body not in ("7BIT", "8BITMIME", "BINARYMIME"):
-                raise MessageError(f"body is '7BIT', '8BITMIME' or 'BINARYMIME', not {body!r}")
+                raise MessageError(f"body must be '7BIT', '8BITMIME' or 'BINARYMIME', not {body!r}")
             wire += b" BODY=" + body.encode("ascii")
             keywords.append("BINARYMIME" if body == "BINARYMIME" else "8BITMIME")
         if smtputf8:
@@ -169,13 +169,13 @@ class Parameters:
             keywords.append("SMTPUTF8")
         if ret is not None:
             if ret not in ("FULL", "HDRS"):
-                raise MessageError(f"ret is 'FULL' or 'HDRS', not {ret!r}")
+                raise MessageError(f"ret must be 'FULL' or 'HDRS', not {ret!r}")
             wire += b" RET=" + ret.encode("ascii")
             keywords.append("DSN")
         if envid is not None:
             if not isinstance(envid, str) or not 0 < len(envid) <= MAX_ENVID_CHARACTERS:
                 raise MessageError(
-                    f"envid is a str of 1 to {MAX_ENVID_CHARACTERS} characters, not {str(envid)[:120]!r}"
+                    f"envid must be a str of 1 to {MAX_ENVID_CHARACTERS} characters, not {str(envid)[:120]!r}"
                 )
             wire += b" ENVID=" + xtext(envid).encode("ascii")
             keywords.append("DSN")
@@ -204,17 +204,17 @@ class Parameters:
             # In one order, whatever the caller's: a set has none, and two orders mean the same.
             words = [word for word in _NOTIFY if word in wanted]
             if not words or (words[0] == "NEVER" and len(words) > 1) or any(word not in words for word in wanted):
-                raise MessageError(f"notify is 'NEVER' or some of 'SUCCESS', 'FAILURE', 'DELAY', not {notify!r}")
+                raise MessageError(f"notify must be 'NEVER' or some of 'SUCCESS', 'FAILURE', 'DELAY', not {notify!r}")
             wire += b" NOTIFY=" + ",".join(words).encode("ascii")
         if orcpt is not None:
             if not isinstance(orcpt, str) or not orcpt:
-                raise MessageError(f"orcpt is an address, not {orcpt!r}")
+                raise MessageError(f"orcpt must be an address, not {orcpt!r}")
             if orcpt.isascii():
                 encoded = ("rfc822;" + xtext(orcpt)).encode("ascii")
             else:
                 encoded = ("utf-8;" + _utf8_address(orcpt, ascii_only=not smtputf8)).encode("utf-8")
             if len(encoded) > _MAX_ORCPT_BYTES:
-                raise MessageError(f"orcpt {orcpt[:80]!r} has more than {_MAX_ORCPT_BYTES} octets when encoded")
+                raise MessageError(f"orcpt {orcpt[:80]!r} has more than {_MAX_ORCPT_BYTES} bytes when encoded")
             wire += b" ORCPT=" + encoded
         return cls(wire, ("DSN",) if wire else ())
 
@@ -241,7 +241,7 @@ class Parameters:
                 wire += b"=" + value.encode("ascii")
             keywords.append(_OFFERED_AS.get(name, name))
         if len({keyword.upper() for keyword in parameters}) != len(parameters):
-            raise MessageError(f"a parameter stands twice: {', '.join(parameters)}")
+            raise MessageError(f"a parameter is given twice: {', '.join(parameters)}")
         return cls(wire, tuple(dict.fromkeys(keywords)))
 
 
@@ -293,7 +293,7 @@ def negotiate(
     if body is None and is_eight_bit:
         body = "8BITMIME"
     if body == "8BITMIME" and not extensions.eight_bit_mime:
-        reason = "holds 8-bit octets" if is_eight_bit else "is to be sent as 8BITMIME"
+        reason = "holds 8-bit data" if is_eight_bit else "is to be sent as 8BITMIME"
         raise extension_required("8BITMIME", f"the message {reason}, and the server does not offer 8BITMIME")
     if body == "BINARYMIME":
         if not extensions.binarymime:
@@ -302,7 +302,7 @@ def negotiate(
         if not may_chunk:
             raise extension_required("CHUNKING", "the message is BINARYMIME, which needs CHUNKING: pass chunking=True")
     if body == "7BIT" and is_eight_bit:
-        raise MessageError("the message holds 8-bit octets, and body='7BIT' says that it holds none")
+        raise MessageError("the message holds 8-bit data, and body='7BIT' says that it holds none")
     if body == "7BIT" and not extensions.eight_bit_mime:
         body = None  # it is what every server without the extension takes it for
     if require_tls and not (is_tls and extensions.requiretls):
@@ -347,7 +347,7 @@ def _size_alone(size: int) -> Parameters:
 def _check_size(extensions: Extensions, size: int) -> None:
     offered = extensions.size
     if offered is not None and size > offered:
-        raise extension_required("SIZE", f"the message has {size} octets, and the server takes {offered} at most")
+        raise extension_required("SIZE", f"the message has {size} bytes, and the server accepts at most {offered}")
 
 
 def require_offered(extensions: Extensions, parameters: Parameters) -> None:

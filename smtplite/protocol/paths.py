@@ -71,7 +71,7 @@ class Domain:
         if isinstance(domain, Domain):
             return domain
         if not isinstance(domain, str):
-            raise MessageError(f"a domain is a str, not {type(domain).__name__}")
+            raise MessageError(f"a domain must be a str, not {type(domain).__name__}")
         return cls(_domain(domain, f"domain {domain[:80]!r}").encode("ascii"))
 
     @classmethod
@@ -113,9 +113,9 @@ class Path:
         limit = MAX_QUOTED_LOCAL_PART_BYTES if is_quoted else MAX_LOCAL_PART_BYTES
         if len(octets) > limit:
             kind = "quoted local part" if is_quoted else "local part"
-            raise MessageError(f"{kind} of {_shown(address)} has more than {limit} octets")
+            raise MessageError(f"{kind} of {_shown(address)} has more than {limit} bytes")
         if len(domain) > MAX_DOMAIN_BYTES:
-            raise MessageError(f"domain of {_shown(address)} has more than {MAX_DOMAIN_BYTES} octets")
+            raise MessageError(f"domain of {_shown(address)} has more than {MAX_DOMAIN_BYTES} bytes")
         wire = b"<" + octets + b"@" + domain.encode("ascii") + b">"
         return cls(address, wire, len(octets) != len(local))
 
@@ -133,7 +133,7 @@ class ReversePath(Path):
         if isinstance(address, ReversePath):
             return address
         if not isinstance(address, str):
-            raise MessageError(f"the sender's address is a str, not {type(address).__name__}")
+            raise MessageError(f"the sender's address must be a str, not {type(address).__name__}")
         if not address:
             return cls("", b"<>")
         return cls._of_mailbox(address)
@@ -152,7 +152,7 @@ class ForwardPath(Path):
         if isinstance(address, ForwardPath):
             return address
         if not isinstance(address, str):
-            raise MessageError(f"a recipient's address is a str, not {type(address).__name__}")
+            raise MessageError(f"a recipient's address must be a str, not {type(address).__name__}")
         if address.lower() == "postmaster":  # RFC 5321 4.1.1.3: the one recipient without a domain
             return cls(address, b"<" + address.encode("ascii") + b">")
         return cls._of_mailbox(address)
@@ -218,13 +218,13 @@ def _domain(domain: str, name: str, *, of_mailbox: bool = False) -> str:
             # Label by label: one that is ASCII stays as it is, and an underscore in it spoils no other.
             domain = ".".join([label if label.isascii() else _a_label(label) for label in _FULL_STOP.split(domain)])
         except idna.IDNAError as error:
-            raise MessageError(f"{name} is no internationalized domain name: {error}") from error
+            raise MessageError(f"{name} is not an internationalized domain name: {error}") from error
         except UnicodeError as error:  # lone surrogates, and labels beyond what the codec takes
-            raise MessageError(f"{name} is no internationalized domain name") from error
+            raise MessageError(f"{name} is not an internationalized domain name") from error
     if (MAILBOX_DOMAIN if of_mailbox else DOMAIN).fullmatch(domain) is None:
         raise MessageError(f"{name} is neither a domain name nor an address literal such as [192.0.2.1]")
     if len(domain) > MAX_DOMAIN_BYTES:
-        raise MessageError(f"{name} has more than {MAX_DOMAIN_BYTES} octets")
+        raise MessageError(f"{name} has more than {MAX_DOMAIN_BYTES} bytes")
     return domain
 
 
@@ -238,7 +238,7 @@ def _a_label(label: str) -> str:
 def _check_address_literal(literal: str, name: str) -> None:
     match = ADDRESS_LITERAL.fullmatch(literal)
     if match is None:
-        raise MessageError(f"{name} is no address literal")
+        raise MessageError(f"{name} is not an address literal")
     tag, content = match.groups()
     try:
         if tag is None:
@@ -248,7 +248,7 @@ def _check_address_literal(literal: str, name: str) -> None:
                 raise ValueError("it has a scope")
             ipaddress.IPv6Address(content)
     except ValueError as error:
-        raise MessageError(f"{name} is no address literal: {error}") from error
+        raise MessageError(f"{name} is not an address literal: {error}") from error
     if tag is not None and _is_ipv6(literal[1:-1]):  # "2001" would pass for a tag
         raise MessageError(f"{name} is an IPv6 address without its tag: write [IPv6:{literal[1:]}")
 

@@ -27,15 +27,15 @@ class Order:
 
     def __init__(self, policy: Policy, count: int, weights: Iterable[float] | None) -> None:
         if policy not in get_args(Policy):
-            raise ConfigurationError(f'policy is "failover", "round-robin" or "weighted", not {policy!r}')
+            raise ConfigurationError(f'policy must be "failover", "round-robin" or "weighted", not {policy!r}')
         if (weights is not None) != (policy == "weighted"):
             raise ConfigurationError('weights= and policy="weighted" go together: one of them is missing')
         given = [1.0] * count if weights is None else list(weights)
         if len(given) != count:
-            raise ConfigurationError(f"weights has one number for each relay: {count}, not {len(given)}")
+            raise ConfigurationError(f"weights must have one number for each relay: {count}, not {len(given)}")
         for weight in given:
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-                raise ConfigurationError(f"a weight is a positive number, not {weight!r}")
+                raise ConfigurationError(f"a weight must be a positive number, not {weight!r}")
         self._weights: list[float] = given
         self._balance = [0.0] * count
         self._balance_of_others = [0.0] * count  # for the turns of relays that are out

@@ -115,23 +115,24 @@ class Route:
     ) -> None:
         if isinstance(members, (str, bytes)) or not isinstance(members, Iterable):
             raise ConfigurationError(
-                f"members is several Clients or URLs, not {type(members).__name__}: for one URL of all of them "
+                f"members must be several Clients or URLs, not {type(members).__name__}: for one URL of all of them "
                 "there is Route.from_url"
             )
         given = [Client.from_url(member, trace=trace) if isinstance(member, str) else member for member in members]
         for member in given:
             if not isinstance(member, Member):
                 raise ConfigurationError(
-                    f"a member of a route is a Client, a URL or a smtplite.routes.Member, not {type(member).__name__}"
+                    "a member of a route must be a Client, a URL or a smtplite.routes.Member, not "
+                    f"{type(member).__name__}"
                 )
         if not given:
             raise ConfigurationError("route has no members: pass Clients or URLs")
         if trace is not None and not callable(trace):
-            raise ConfigurationError(f"trace is a function of an event, not {type(trace).__name__}")
+            raise ConfigurationError(f"trace must be a function of an event, not {type(trace).__name__}")
         if not callable(clock):
-            raise ConfigurationError(f"clock is a function that returns seconds, not {type(clock).__name__}")
+            raise ConfigurationError(f"clock must be a function that returns seconds, not {type(clock).__name__}")
         if isinstance(failures, bool) or not isinstance(failures, int) or failures < 1:
-            raise ConfigurationError(f"failures is a whole number, at least 1, not {failures!r}")
+            raise ConfigurationError(f"failures must be a whole number, at least 1, not {failures!r}")
         _check_seconds("pause", pause)
         _check_seconds("max_pause", max_pause)
         tell = Teller(trace)
@@ -327,7 +328,7 @@ class Route:
             if not routed.has_taken or not isinstance(error, Exception):
                 raise
             # Others have it already: they are told of, and of those left here nobody knows how far it came.
-            result = DeliveryUnknown(f"relay failed in a way of its own: {error!r:.80}", unknown=routed.left)
+            result = DeliveryUnknown(f"relay failed with an unexpected error: {error!r:.80}", unknown=routed.left)
             result.__cause__ = error
         self._relays.note(routed, relay, result)
 
@@ -363,11 +364,13 @@ class Route:
             SMTPError: (the loop) no relay works; what one message could not do is in its delivery.
         """
         if isinstance(messages, (str, bytes, bytearray, memoryview, Message, Outgoing)):
-            raise ConfigurationError("messages is an iterable of messages, not one message: use send, or a list of one")
+            raise ConfigurationError(
+                "messages must be an iterable of messages, not one message: use send, or a list of one"
+            )
         if not isinstance(messages, (Iterable, AsyncIterable)):
-            raise ConfigurationError(f"messages is an iterable of messages, not {type(messages).__name__}")
+            raise ConfigurationError(f"messages must be an iterable of messages, not {type(messages).__name__}")
         if on_begin is not None and not callable(on_begin):
-            raise ConfigurationError(f"on_begin is a function of a list of items, not {type(on_begin).__name__}")
+            raise ConfigurationError(f"on_begin must be a function of a list of items, not {type(on_begin).__name__}")
         plan = Plan(
             connections=connections,
             in_flight=in_flight,
@@ -393,7 +396,7 @@ async def _prepared(
 
 def _check_seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise ConfigurationError(f"{name} is a number of seconds, not {value!r:.80}")
+        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r:.80}")
     return value
 
 

@@ -29,7 +29,7 @@ def parse(url: str) -> tuple[list[str], dict[str, Any]]:
         ConfigurationError: it is not understood; shows nothing of the URL that could hold a password.
     """
     if not isinstance(url, str):
-        raise ConfigurationError(f"URL of a route is a str, not {type(url).__name__}")
+        raise ConfigurationError(f"URL of a route must be a str, not {type(url).__name__}")
     match = _FORM.fullmatch(url)
     policy = _POLICIES.get(match[1].lower()) if match is not None else None
     if match is None or policy is None:
@@ -57,7 +57,7 @@ def members_of(urls: list[str]) -> tuple[list[str], list[float | None]]:
             try:
                 weight = float(found[1])
             except ValueError:
-                raise ConfigurationError("URL option 'weight' has a value that is no number") from None
+                raise ConfigurationError("URL option 'weight' has a value that is not a number") from None
             url = _WEIGHT.sub("", url, count=1).rstrip("?&")
         members.append(url)
         weights.append(weight)
@@ -72,5 +72,5 @@ def _options(query: str) -> dict[str, Any]:
         try:
             options[name] = _OPTIONS[name](text)
         except ValueError:
-            raise ConfigurationError(f"option {name!r} of a route has a value that is no number") from None
+            raise ConfigurationError(f"option {name!r} of a route has a value that is not a number") from None
     return options

@@ -73,7 +73,7 @@ def refusals_of(fail_over_on: Refusals) -> Callable[[Reply], bool]:
 
 def _no_refusals(given: object) -> ConfigurationError:
     return ConfigurationError(
-        f'fail_over_on is reply codes from 400 to 599, "4yz", "5yz", or a function of a Reply, not {given!r:.80}'
+        f'fail_over_on must be reply codes from 400 to 599, "4yz", "5yz", or a function of a Reply, not {given!r:.80}'
     )
 
 

@@ -147,7 +147,7 @@ class Handshake:
         if reply.code in (500, 502, 504) and not session.lmtp:  # it knows no extensions (RFC 5321 3.2)
             if self.tls == "starttls" and not session.is_tls:
                 raise TLSError(
-                    f'server knows no EHLO, and so no STARTTLS: pass tls="none" to send in clear: {reply}',
+                    f'server knows no EHLO, and so no STARTTLS: pass tls="none" to send unencrypted: {reply}',
                     phase="starttls",
                 )
             hello = Helo(domain)
@@ -167,7 +167,7 @@ class Handshake:
             ConnectionLost: the connection ended meanwhile; likewise.
         """
         if "STARTTLS" not in session.extensions:
-            raise TLSError('server does not offer STARTTLS: pass tls="none" to send in clear', phase="starttls")
+            raise TLSError('server does not offer STARTTLS: pass tls="none" to send unencrypted', phase="starttls")
         try:
             event = await session.ask(StartTls(), deadline)
             if isinstance(event, TlsReady) and await session.has_unasked():

@@ -154,8 +154,8 @@ class RawSession:
             )
         if isinstance(command, _AUTHENTICATION) and not self._handshake.is_secure(self._session):
             raise AuthenticationError(
-                "raw session does not authenticate in clear: call start_tls, or pass allow_insecure_auth=True to the "
-                "client if nobody can listen",
+                "raw session does not authenticate unencrypted: call start_tls, or pass allow_insecure_auth=True to "
+                "the client if nobody can listen in",
                 phase="auth",
             )
         return await self._call(partial(self._ask, command))

@@ -156,7 +156,7 @@ class SyncClient:
         self._is_closed = True
         try:
             for stream in list(self._streams):
-                stream._leave(None, why=LocalProtocolError("client was closed before its stream was at its end"))
+                stream._leave(None, why=LocalProtocolError("client was closed before its stream ended"))
         finally:
             run(self, Client.aclose)
 
@@ -471,5 +471,5 @@ def _refuse_event_loop() -> None:
     in_trio_run = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
     if asyncio.events._get_running_loop() is not None or (in_trio_run is not None and in_trio_run()):
         raise LocalProtocolError(
-            "SyncClient would stop the event loop that runs in this thread: use smtplite.Client with await here"
+            "SyncClient would block the event loop that runs in this thread: use smtplite.Client with await here"
         )

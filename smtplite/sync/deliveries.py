@@ -194,7 +194,7 @@ class SyncDeliveries:
         if self._process != os.getpid():
             raise LocalProtocolError("stream belongs to the process that this one was forked from: begin another one")
         if self._consumer == threading.get_ident():
-            raise LocalProtocolError("messages of send_many asks for the outcomes of its own stream: read them outside")
+            raise LocalProtocolError("messages= of send_many reads the outcomes of its own stream: read them elsewhere")
         with self._turn:
             self._consumer = threading.get_ident()
             try:

@@ -216,7 +216,7 @@ class Loop:
     def forked(self) -> None:
         """End every wait, in the child: the thread that would is not here, and its calls are the parent's."""
         for call in list(self._calls):
-            call.abandon(LocalProtocolError("this process was forked while it sent: its parent goes on sending"))
+            call.abandon(LocalProtocolError("this process was forked during a send: its parent goes on sending"))
 
     def exit(self) -> None:
         """Give what is under way a moment, end connections and thread; all of it in bounded time."""
@@ -251,7 +251,7 @@ class Loop:
 # The process
 
 
-_ENDING: Final = "the interpreter is ending, and nothing can be sent any more: send before its end"
+_ENDING: Final = "the interpreter is shutting down, and nothing can be sent any more: send earlier"
 
 
 class _Process:

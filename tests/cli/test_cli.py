@@ -173,7 +173,7 @@ def test_a_message_that_cannot_be_sent(job: Callable[..., list[str]], capsys: py
     with article_server() as server:
         assert main(job(server, text=MAIL_TXT + "x\0\n")) == 1
         assert server.connections == []
-    assert capsys.readouterr().err.startswith("smtplite job: message holds a NUL octet")
+    assert capsys.readouterr().err.startswith("smtplite job: message holds a NUL byte")
 
 
 def test_no_server_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,15 +219,16 @@ async def test_a_password_in_clear_is_refused_by_an_error_that_names_the_setting
                 smtp.execute_command(b"AUTH LOGIN"),
             ):
                 with pytest.raises(
-                    compat.SMTPException, match=r"^a password is not sent in clear: .*ALLOW_INSECURE_AUTH"
+                    compat.SMTPException, match=r"^a password is not sent unencrypted: .*ALLOW_INSECURE_AUTH"
                 ):
                     await call
             assert smtp.is_connected
 
 
 def test_an_error_names_the_settings_of_aiosmtplib() -> None:
-    native = smtplite.TLSError('server does not offer STARTTLS: pass tls="none" to send in clear')
-    assert str(exceptions.translated(native)) == "server does not offer STARTTLS: pass start_tls=False to send in clear"
+    native = smtplite.TLSError('server does not offer STARTTLS: pass tls="none" to send unencrypted')
+    expected = "server does not offer STARTTLS: pass start_tls=False to send unencrypted"
+    assert str(exceptions.translated(native)) == expected
 
 
 @pytest.mark.asyncio

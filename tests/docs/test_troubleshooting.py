@@ -64,7 +64,7 @@ def test_an_entry_says_what_happened_and_what_to_do(entry: object) -> None:
     assert len(to_do.split()) >= 3
 
 
-@pytest.mark.parametrize("pattern", ["...: ...", "... is ..., not ...", "server ...: ..."])
+@pytest.mark.parametrize("pattern", ["...: ...", "... must be ..., not ...", "server ...: ..."])
 def test_a_vague_pattern_explains_no_other_text(pattern: str) -> None:
     assert texts.explained_by(pattern, pattern)
     assert not texts.explained_by(pattern.replace("...", "something"), pattern)

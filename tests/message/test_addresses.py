@@ -309,8 +309,8 @@ REFUSED: list[tuple[str, str]] = [
     ("ada\u200b@x", "contains '\\\\u200b'"),
     ("ada@\u202ex", "contains '\\\\u202e'"),
     ('"a\u2028b"@x', "contains '\\\\u2028'"),
-    ("caf\udce9@x", "no UTF-8"),
-    ("ada@caf\udce9", "no UTF-8"),
+    ("caf\udce9@x", "not UTF-8"),
+    ("ada@caf\udce9", "not UTF-8"),
     # --- groups and routes
     (": a@x;", "without the name of a group"),
     ("Friends: Best: a@x;;", "inside a group"),
@@ -504,7 +504,7 @@ def test_what_the_stdlib_writes_is_read_as_the_stdlib_reads_it(parts: list[tuple
 
 
 def second_reading(text: str) -> list[str] | None:
-    """Read a list by taking it apart, pass by pass, from the inside out; None if it is no list of addresses.
+    """Read a list by taking it apart, pass by pass, from the inside out; None if it is not a list of addresses.
 
     Slow, recursive in spirit, and without a thought in common with the reader: quotes and brackets are replaced by
     private characters first, comments then fall to a regular expression that is applied until nothing changes.
@@ -1078,7 +1078,7 @@ def test_header_objects_are_read_as_they_stand_on_the_wire() -> None:
     value.append("<ada@x>", "us-ascii")
     assert mailboxes_in("To", value) == (Mailbox("King, Adå", "ada", "x"),)
     assert addresses_in("To", Header("a@x, b@y")) == ["a@x", "b@y"]
-    with pytest.raises(MessageError, match="header to is no list"):
+    with pytest.raises(MessageError, match="header to is not a list"):
         mailboxes_in("To", Header("ada@bücher.example", "utf-8"))
 
 

@@ -358,12 +358,12 @@ def test_a_header_section_of_just_the_limit_passes_and_one_octet_more_does_not()
             if is_taken:
                 assert encoded(chunks) == raw
             else:
-                with pytest.raises(MessageError, match="header section of more than 1048576 octets"):
+                with pytest.raises(MessageError, match="header section of more than 1048576 bytes"):
                     encoded(chunks)
         if is_taken:
             assert prepare(raw, sender=ME, recipients=YOU).recipients == (YOU,)
         else:
-            with pytest.raises(MessageError, match="header section of more than 1048576 octets"):
+            with pytest.raises(MessageError, match="header section of more than 1048576 bytes"):
                 prepare(raw, sender=ME, recipients=YOU)
 
 
@@ -386,7 +386,7 @@ async def test_an_8bit_octet_in_a_stream_without_8bitmime_is_met_in_the_middle()
     mail, _, body = prepared.for_server(NOTHING, is_tls=False)
     assert mail.to_bytes() == b"MAIL FROM:<me@client.example>\r\n"
     sent: list[bytes] = []
-    with pytest.raises(ExtensionRequired, match="8-bit octets") as caught:
+    with pytest.raises(ExtensionRequired, match="8-bit data") as caught:
         await read_into(sent, body)
     assert caught.value.keyword == "8BITMIME"
     assert sent
@@ -476,7 +476,7 @@ async def test_a_stream_longer_than_its_size_is_refused_before_more_is_sent(decl
     async def send() -> None:
         await read_into(sent, (await prepared_of(content)).for_server(OFFERED, is_tls=False)[2])
 
-    with pytest.raises(MessageError, match=rf"size= given, {declared}: it has more than {declared} octets"):
+    with pytest.raises(MessageError, match=rf"size= that was given, {declared}: it has more than {declared} bytes"):
         await send()
     assert sum(map(len, sent)) <= declared
 
@@ -486,7 +486,7 @@ async def test_a_stream_shorter_than_its_size_is_refused_in_place_of_its_end() -
     raw = HEADER + b"x\r\n" * 50_000
     body = (await prepared_of(Content.from_stream(stream_of(raw), len(raw) + 1))).for_server(OFFERED, is_tls=False)[2]
     sent: list[bytes] = []
-    with pytest.raises(MessageError, match=f"it has {len(raw)} octets"):
+    with pytest.raises(MessageError, match=f"it has {len(raw)} bytes"):
         await read_into(sent, body)
     assert_pieces(sent, raw)
 
@@ -511,7 +511,7 @@ async def test_a_stream_over_the_size_offered_is_refused_where_it_gets_longer_or
     raw = HEADER + b"x\r\n" * 100_000
     body = (await prepared_of(Content.from_stream(stream_of(raw)))).for_server(offered, is_tls=False)[2]
     sent: list[bytes] = []
-    with pytest.raises(ExtensionRequired, match="more than the 200000 octets") as caught:
+    with pytest.raises(ExtensionRequired, match="more than the 200000 bytes") as caught:
         await read_into(sent, body)
     assert caught.value.keyword == "SIZE"
     assert sum(map(len, sent)) <= 200_000
@@ -521,13 +521,13 @@ async def test_a_stream_over_the_size_offered_is_refused_where_it_gets_longer_or
     await prepared.aclose()
     tiny = Extensions({"SIZE": ("10",), "8BITMIME": ()})
     body = (await prepared_of(Content.from_stream(stream_of(raw)))).for_server(tiny, is_tls=False)[2]
-    with pytest.raises(ExtensionRequired, match="more than the 10 octets"):
+    with pytest.raises(ExtensionRequired, match="more than the 10 bytes"):
         await read(body)
 
 
 @pytest.mark.parametrize("size", [-1, True, 1.0, "1"])
 def test_a_size_that_is_none_is_refused(size: Any) -> None:
-    with pytest.raises(MessageError, match="number of octets"):
+    with pytest.raises(MessageError, match="number of bytes"):
         Content.from_stream(stream_of(b""), size)
 
 
@@ -610,8 +610,8 @@ class Lost(io.BytesIO):
         (Awaitable, "from_stream"),
         (NotBlocking, "NoneType"),
         (Lost, "no position"),
-        (lambda: b"octets", "bytes has not"),
-        (lambda: None, "NoneType has not"),
+        (lambda: b"octets", "bytes has none"),
+        (lambda: None, "NoneType has none"),
     ],
 )
 @pytest.mark.anyio
@@ -907,12 +907,12 @@ def test_a_content_needs_both_sender_and_recipients() -> None:
 
 @pytest.mark.parametrize("wrong", ["From: a@x\n\n", None, 5, [b"x"], object()])
 def test_content_from_anything_else_is_a_message_error(wrong: Any) -> None:
-    with pytest.raises(MessageError, match="content is bytes, not"):
+    with pytest.raises(MessageError, match="content must be bytes, not"):
         Content.from_bytes(wrong)
     with pytest.raises(MessageError, match="make a Content with from_bytes"):
         Content(wrong)
     if not isinstance(wrong, str):
-        with pytest.raises(MessageError, match="a path is a str"):
+        with pytest.raises(MessageError, match="a path must be a str"):
             Content.from_path(wrong)
 
 

@@ -226,7 +226,7 @@ def test_a_long_token_is_never_touched(name: str, value: str, is_parsed: bool) -
 @pytest.mark.parametrize("name", ["References", "DKIM-Signature", "List-Unsubscribe", "To", "Content-Type"])
 def test_an_ascii_word_that_no_line_can_hold_is_refused_in_a_structured_field(name: str) -> None:
     for is_parsed in (True, False):
-        with pytest.raises(MessageError, match=rf"header {name} has 1\d\d\d octets without white space"):
+        with pytest.raises(MessageError, match=rf"header {name} has 1\d\d\d bytes without white space"):
             field(name, "<" + "a" * 1000 + "@x.example>", is_parsed=is_parsed)
 
 

@@ -73,14 +73,14 @@ def test_a_byte_order_mark_and_the_from_line_of_an_mbox_are_dropped(way: Any, fr
 @pytest.mark.parametrize(
     ("raw", "match"),
     [
-        (b"just text", r"in front of its headers: line 1, b'just text'"),
-        (b"just text\n\nmore: text\n", r"in front of its headers: line 1, b'just text'"),
-        (b" From: a@x\n\n", r"in front of its headers: line 1, b' From: a@x'"),
-        (b": x\n\n", r"in front of its headers: line 1, b': x'"),
-        (b"From x\nFrom y\n\n", r"in front of its headers: line 2, b'From y'"),
-        (HEADER + b"no field\r\nA: b\r\n\r\n", r"among its headers that is none: line 3, b'no field'"),
-        (b"From x\n" + HEADER + b"From y\n\n", r"among its headers that is none: line 4, b'From y'"),
-        (HEADER + "Grüße: x\n\n".encode(), r"among its headers that is none: line 3"),
+        (b"just text", r"before its headers: line 1, b'just text'"),
+        (b"just text\n\nmore: text\n", r"before its headers: line 1, b'just text'"),
+        (b" From: a@x\n\n", r"before its headers: line 1, b' From: a@x'"),
+        (b": x\n\n", r"before its headers: line 1, b': x'"),
+        (b"From x\nFrom y\n\n", r"before its headers: line 2, b'From y'"),
+        (HEADER + b"no field\r\nA: b\r\n\r\n", r"among its headers that is not a header: line 3, b'no field'"),
+        (b"From x\n" + HEADER + b"From y\n\n", r"among its headers that is not a header: line 4, b'From y'"),
+        (HEADER + "Grüße: x\n\n".encode(), r"among its headers that is not a header: line 3"),
     ],
 )
 def test_what_is_no_field_is_refused_with_its_line(way: Any, raw: bytes, match: str) -> None:
@@ -117,19 +117,19 @@ PARTS = (
 )
 def test_a_line_too_long_is_named_by_its_number_its_length_and_its_part(at: bytes, line: int, place: str) -> None:
     raw = PARTS.replace(at, at.replace(at.strip(), b"x" * 1234))
-    message = rf"a line of more than 998 octets: line {line}, 1234 octets, in {place}: encode it .*long_lines='send'"
+    message = rf"a line of more than 998 bytes: line {line}, 1234 bytes, in {place}: encode it .*long_lines='send'"
     with pytest.raises(MessageError, match=message):
         by_octets(raw)
-    with pytest.raises(MessageError, match=rf"998 octets: line {line}, 1234 octets, in the body"):
+    with pytest.raises(MessageError, match=rf"998 bytes: line {line}, 1234 bytes, in the body"):
         by_content(raw)
-    with pytest.raises(MessageError, match=rf"998 octets: line {line + 1}, 1234 octets, in {place}"):
+    with pytest.raises(MessageError, match=rf"998 bytes: line {line + 1}, 1234 bytes, in {place}"):
         by_octets(b"From me\n" + raw)
 
 
 @WAYS
 def test_a_line_too_long_in_a_header_is_named_by_its_field(way: Any) -> None:
     for line, value in ((3, b"x" * 994), (4, b"x\r\n " + b"x" * 998)):
-        with pytest.raises(MessageError, match=rf"line {line}, 999 octets, in header X-A:"):
+        with pytest.raises(MessageError, match=rf"line {line}, 999 bytes, in header X-A:"):
             way(HEADER + b"X-A: " + value + b"\r\nB: c\r\n\r\n")
 
 
@@ -142,14 +142,14 @@ def test_long_lines_are_sent_where_the_envelope_says_so(way: Any) -> None:
 
 
 def test_long_lines_are_send_or_nothing() -> None:
-    with pytest.raises(MessageError, match="long_lines is 'send' or None, not 'fold'"):
+    with pytest.raises(MessageError, match="long_lines must be 'send' or None, not 'fold'"):
         Envelope(ME, YOU, long_lines="fold")  # type: ignore[arg-type]
 
 
 def test_a_message_object_sends_the_long_lines_that_it_cannot_encode_where_the_envelope_says_so() -> None:
     raw = HEADER + b"Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\n" + b"x" * 2000 + b"\r\n--s--\r\n"
     message = email.message_from_bytes(raw)
-    with pytest.raises(MessageError, match="multipart/signed leaves as it is, has a line of 2000 octets"):
+    with pytest.raises(MessageError, match="multipart/signed leaves as it is, has a line of 2000 bytes"):
         prepare(message)
     assert raw.partition(b"\r\n\r\n")[2] == prepare(message, envelope=SEND).content.partition(b"\r\n\r\n")[2]
 
@@ -165,7 +165,7 @@ def test_r27_a_place_is_found_in_linear_time() -> None:
     begun = time.process_time()
     for middle in (b"--b\r\n", b"--x\r\n", b"--c--\r\n", b"--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"):
         raw = PARTS + middle * (900_000 // len(middle) // 4)
-        with pytest.raises(MessageError, match="line of more than 998 octets"):
+        with pytest.raises(MessageError, match="line of more than 998 bytes"):
             by_octets(raw + b"x" * 1000)
     assert time.process_time() - begun < 4
 

@@ -44,7 +44,7 @@ def test_what_is_quadratic_is_found() -> None:
 
 
 def test_a_line_that_is_too_long_is_found_before_any_field_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R27: A parser that never sees a line of more than 998 octets cannot take long over it."""
+    """R27: A parser that never sees a line of more than 998 bytes cannot take long over it."""
 
     def never(*arguments: object) -> None:
         raise AssertionError("a field was read")
@@ -52,7 +52,7 @@ def test_a_line_that_is_too_long_is_found_before_any_field_is_read(monkeypatch: 
     monkeypatch.setattr("smtplite.message.prepared._fields", never)
     monkeypatch.setattr("smtplite.message.prepared.envelope_fields", never)
     octets = b"From: " + b'"' * 100_000 + b"\r\nTo: c@d.example\r\n\r\nHi\r\n"
-    with pytest.raises(MessageError, match=r"line of more than 998 octets: line 1, 100006"):
+    with pytest.raises(MessageError, match=r"line of more than 998 bytes: line 1, 100006"):
         prepare(octets)
 
 

@@ -264,7 +264,7 @@ def offering(*keywords: str | bytes) -> Script:
     return script
 
 
-STRIPPED = 'server does not offer STARTTLS: pass tls="none" to send in clear'
+STRIPPED = 'server does not offer STARTTLS: pass tls="none" to send unencrypted'
 REFUSED = [
     pytest.param(d_1, False, "server knows no EHLO, and so no STARTTLS", id="R14-EAST_Negotiation/D_1"),
     pytest.param(o_1, False, STRIPPED, id="R14-EAST_Negotiation/O_1"),

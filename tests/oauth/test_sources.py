@@ -786,15 +786,15 @@ async def test_a_proxy_of_the_environment_sees_who_is_asked_and_no_more(
         ({"token_endpoint": "https://login.example.com:99999/token"}, "is not a URL"),
         ({"token_endpoint": "https://me:s3cret@login.example.com/token"}, "a user, a password or a fragment"),
         ({"token_endpoint": "https://login.example.com/token#a"}, "a user, a password or a fragment"),
-        ({"token_endpoint": None}, "token_endpoint is a str that is not empty, not NoneType"),
-        ({"client_id": ""}, "client_id is a str that is not empty, not an empty one"),
-        ({"client_secret": b"s3cret"}, "client_secret is a str that is not empty, not bytes"),
+        ({"token_endpoint": None}, "token_endpoint must be a non-empty str, not NoneType"),
+        ({"client_id": ""}, "client_id must be a non-empty str, not an empty one"),
+        ({"client_secret": b"s3cret"}, "client_secret must be a non-empty str, not bytes"),
         ({"client_secret": "s3cret\n"}, "client_secret holds a line ending"),
-        ({"scope": 5}, "scope is a str"),
+        ({"scope": 5}, "scope must be a non-empty str"),
         ({"timeout": 0}, "timeout is a positive number"),
         ({"timeout": float("inf")}, "timeout is a positive number"),
         ({"timeout": "30"}, "timeout is a positive number"),
-        ({"tls_context": True}, r"tls_context is an ssl\.SSLContext, not bool"),
+        ({"tls_context": True}, r"tls_context must be an ssl\.SSLContext, not bool"),
     ],
 )
 def test_an_argument_that_cannot_be_used(options: dict[str, object], match: str) -> None:
@@ -810,7 +810,7 @@ def test_on_loopback_nobody_can_listen(host: str) -> None:
 
 
 def test_on_rotated_takes_one_argument(server: AuthorizationServer) -> None:
-    with pytest.raises(ConfigurationError, match="on_rotated is an async function of one argument"):
+    with pytest.raises(ConfigurationError, match="on_rotated must be an async function of one argument"):
         refresh_token(server, on_rotated=lambda: None)
 
 
@@ -838,7 +838,7 @@ def test_a_key_in_googles_file(tmp_path: Path, server: AuthorizationServer) -> N
         (b"\xff", "key file is not a service account's"),
         (b"[]", "key file is not a service account's"),
         (b'{"type": "authorized_user"}', "key file is not a service account's"),
-        (b'{"type": "service_account"}', "client_email is a str that is not empty"),
+        (b'{"type": "service_account"}', "client_email must be a non-empty str"),
         (
             b'{"type": "service_account", "client_email": "a", "private_key": "s3cret", "token_uri": "https://a"}',
             "private_key is not an RSA private key in PEM",

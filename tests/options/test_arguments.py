@@ -133,15 +133,15 @@ def refusal(options: dict[str, Any]) -> ConfigurationError | None:
         ("[::1]:25", "write '::1', and port=25"),
         ("smtp://mx.example.com", "Client.from_url"),
         ("smtps://mx.example.com:465/", "Client.from_url"),
-        ("me@mx.example.com", "write what stands behind the @"),
+        ("me@mx.example.com", "write what comes after the @"),
         ("mx.example.com/", "letters, digits, hyphens and dots"),
         ("mx..example.com", "letters, digits, hyphens and dots"),
         (".", "letters, digits, hyphens and dots"),
         ("mx.example.com\0", "letters, digits, hyphens and dots"),
         ("a" * 64, "letters, digits, hyphens and dots"),
         ("a." * 128, "letters, digits, hyphens and dots"),
-        ("::1::", "it is no IPv6 address"),
-        ("::1%", "it is no IPv6 address"),
+        ("::1::", "it is not an IPv6 address"),
+        ("::1%", "it is not an IPv6 address"),
         ("\xfc" * 64, "Label too long"),
         ("a\ud800.example", "hostname"),
         ("\u2028.example", "hostname"),
@@ -152,7 +152,7 @@ def test_what_looks_like_a_host_says_what_to_write_instead(argument: str, host: 
     """R33."""
     with pytest.raises(ConfigurationError) as caught:
         Client(**{"hostname": "mx.example.com", argument: host})  # type: ignore[arg-type]
-    assert str(caught.value).startswith(f"{argument} is a host's name or address alone, not ")
+    assert str(caught.value).startswith(f"{argument} must be only a host name or an address, not ")
     assert says.replace("hostname", argument) in str(caught.value)
 
 
@@ -194,7 +194,7 @@ def test_a_path_that_is_no_utf_8_is_one() -> None:
 @pytest.mark.parametrize("value", ["no", "false", 0, 1, None])
 @pytest.mark.parametrize("flag", ["allow_insecure_auth", "lmtp", "pipelining", "chunking"])
 def test_a_no_that_would_count_as_true_is_refused(flag: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=f"{flag} is True or False"):
+    with pytest.raises(ConfigurationError, match=f"{flag} must be True or False"):
         Client("mx.example.com", **{flag: value})  # type: ignore[arg-type]
 
 
@@ -210,14 +210,14 @@ class AsynchronousObject:
 @pytest.mark.parametrize("argument", ["sign", "trace"])
 @pytest.mark.parametrize("function", [asynchronous, AsynchronousObject(), lambda: None, lambda _a, _b: None])
 def test_a_function_that_would_never_run_is_refused(argument: str, function: object) -> None:
-    with pytest.raises(ConfigurationError, match=f"{argument} is a function of"):
+    with pytest.raises(ConfigurationError, match=f"{argument} must be a function of"):
         Client("mx.example.com", **{argument: function})  # type: ignore[arg-type]
 
 
 def test_a_function_that_cannot_be_called_as_it_will_be_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"connect is an async function without arguments; .* 'host'"):
+    with pytest.raises(ConfigurationError, match=r"connect must be an async function without arguments; .* 'host'"):
         Client(connect=lambda host: None, tls="none")  # type: ignore[arg-type, misc]
-    with pytest.raises(ConfigurationError, match="token is a str, or an async function of one argument"):
+    with pytest.raises(ConfigurationError, match="token must be a str, or an async function of one argument"):
         sasl.XOAuth2("me", lambda: None)  # type: ignore[arg-type, misc]
 
 
@@ -338,11 +338,11 @@ async def test_what_connect_returns_and_raises(
 
 
 TOKENS: list[tuple[str, Callable[..., Any], type[BaseException], str]] = [
-    ("None", returning(None), smtplite.AuthenticationError, "token callback gave what is NoneType"),
-    ("octets", returning(b"token"), smtplite.AuthenticationError, "token callback gave what is bytes"),
-    ("nothing", returning(""), smtplite.AuthenticationError, "token callback gave what is empty"),
-    ("a space", returning("Bearer x"), smtplite.AuthenticationError, "token callback gave what"),
-    ("a surrogate", returning("\ud800"), smtplite.AuthenticationError, "token callback gave what"),
+    ("None", returning(None), smtplite.AuthenticationError, "token callback gave a value that is NoneType"),
+    ("octets", returning(b"token"), smtplite.AuthenticationError, "token callback gave a value that is bytes"),
+    ("nothing", returning(""), smtplite.AuthenticationError, "token callback gave a value that is empty"),
+    ("a space", returning("Bearer x"), smtplite.AuthenticationError, "token callback gave a value that"),
+    ("a surrogate", returning("\ud800"), smtplite.AuthenticationError, "token callback gave a value that"),
     ("no coroutine", lambda _: "token", ConfigurationError, "token callback returned str, which cannot be awaited"),
     ("its own error", returning(Own("mine")), Own, "mine"),
     ("a TypeError of its own", returning(TypeError("mine")), TypeError, "mine"),

@@ -54,9 +54,9 @@ def test_what_a_url_says(url: str, options: dict[str, object]) -> None:
     [
         ("smtp://me:s3cret@host?nonsense=1", "option 'nonsense' is not one of tls, "),
         ("smtp://me:s3cret@host?password=s3cret", "option 'password' is not one of"),
-        ("smtp://me:s3cret@host?max_connections=s3cret", "option 'max_connections' has a value that is no int"),
-        ("smtp://me:s3cret@host?pipelining=s3cret", "option 'pipelining' has a value that is no boolean"),
-        ("smtp://me:s3cret@host?tls=none&tls=none", "option 'tls' stands twice"),
+        ("smtp://me:s3cret@host?max_connections=s3cret", "option 'max_connections' has a value that is not a valid"),
+        ("smtp://me:s3cret@host?pipelining=s3cret", "option 'pipelining' has a value that is not a valid boolean"),
+        ("smtp://me:s3cret@host?tls=none&tls=none", "option 'tls' is given twice"),
         ("smtp://me:s3cret@host/path", "percent-encode a /"),
         ("smtp://me:s3/cret@host", "percent-encode a /|no valid port"),
         ("smtp://me:s3#cret@host", "percent-encode it as %23"),
@@ -66,7 +66,7 @@ def test_what_a_url_says(url: str, options: dict[str, object]) -> None:
         ("smtp://me:s3cret@", "no host"),
         ("smtp://me:s3cret@host:99999", "no valid port"),
         ("smtp://me:s3cret@host:s3cret", "no valid port"),
-        ("smtp://me:s3cret@[::1", "is no URL"),
+        ("smtp://me:s3cret@[::1", "is not a URL"),
         ("smtp://", "no host"),
         ("smtp:host", "no host"),
         ("host:25", "begins with none of smtp://, smtps://"),
@@ -88,7 +88,7 @@ def test_a_url_that_is_not_understood_shows_nothing_that_could_be_the_password(u
 
 
 def test_only_text_is_a_url() -> None:
-    with pytest.raises(ConfigurationError, match="URL is a str, not bytes"):
+    with pytest.raises(ConfigurationError, match="URL must be a str, not bytes"):
         options_of(b"smtp://host")  # type: ignore[arg-type]
 
 
@@ -118,8 +118,8 @@ def test_a_ca_is_trusted_alone_and_under_its_own_rules(tmp_path: Path) -> None:
     ("file", "text"),
     [
         ("missing.pem", "the file cannot be read: No such file"),
-        ("", "has a value that is no file"),
-        ("%00", "has a value that is no file"),
+        ("", "has a value that is not a valid file"),
+        ("%00", "has a value that is not a valid file"),
         ("empty.pem", "the file holds no CA certificate"),
     ],
 )
@@ -137,5 +137,5 @@ def test_a_ca_without_tls_and_a_ca_named_twice_are_refused(tmp_path: Path) -> No
     trustme.CA().cert_pem.write_to_path(str(ca))
     with pytest.raises(ConfigurationError, match=r"tls is \"none\": .*ca gives a tls_context"):
         Client.from_url(f"smtp://host?tls=none&ca={ca}")
-    with pytest.raises(ConfigurationError, match="'ca' stands twice"):
+    with pytest.raises(ConfigurationError, match="'ca' is given twice"):
         options_of(f"smtp://host?ca={ca}&ca={ca}")

@@ -131,7 +131,7 @@ def test_no_mail_or_rcpt_is_longer_than_a_line_may_be(command: type[Mail] | type
     room = MAX_COMMAND_BYTES - len(verb + b"<a@b> X=")
     longest = command("a@b", {"X": "x" * room}).to_bytes()
     assert len(longest) == 998 + len(b"\r\n")
-    with pytest.raises(MessageError, match="more than 998 octets") as caught:
+    with pytest.raises(MessageError, match="more than 998 bytes") as caught:
         command("a@b", {"X": "x" * (room + 1)})
     assert "<a@b>" in str(caught.value)
     path = "l" * 255 + "@" + ".".join(["d" * 63] * 4)

@@ -273,9 +273,9 @@ def test_postmaster_without_a_domain_is_for_rcpt_only(address: str, wire: bytes)
 
 @pytest.mark.parametrize("address", [None, b"user@example.com", 1, ["user@example.com"], object()])
 def test_an_address_is_a_str(address: object) -> None:
-    with pytest.raises(MessageError, match=f"is a str, not {type(address).__name__}"):
+    with pytest.raises(MessageError, match=f"must be a str, not {type(address).__name__}"):
         ReversePath.parse(address)  # type: ignore[arg-type]
-    with pytest.raises(MessageError, match=f"is a str, not {type(address).__name__}"):
+    with pytest.raises(MessageError, match=f"must be a str, not {type(address).__name__}"):
         ForwardPath.parse(address)  # type: ignore[arg-type]
 
 
@@ -416,7 +416,7 @@ def test_a_domain_is_sent_as_it_stands_or_refused(domain: str, wire: bytes | Non
 
 
 def test_a_domain_is_a_str() -> None:
-    with pytest.raises(MessageError, match="is a str, not bytes"):
+    with pytest.raises(MessageError, match="must be a str, not bytes"):
         Domain.parse(b"client.example")  # type: ignore[arg-type]
 
 
@@ -436,7 +436,7 @@ def test_a_codec_that_fails_otherwise_is_a_message_error_too(monkeypatch: pytest
         raise UnicodeEncodeError("punycode", "ü", 0, 1, "no")
 
     monkeypatch.setattr("smtplite.protocol.paths.idna.encode", fail)
-    with pytest.raises(MessageError, match=r"is no internationalized domain name$"):
+    with pytest.raises(MessageError, match=r"is not an internationalized domain name$"):
         Domain.parse("bücher.example")
 
 

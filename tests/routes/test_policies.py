@@ -67,7 +67,7 @@ def test_every_relay_is_in_every_order_once(weights: list[int], out: set[int], c
 @pytest.mark.parametrize(
     ("policy", "weights", "text"),
     [
-        ("first", None, "policy is"),
+        ("first", None, "policy must be"),
         ("weighted", None, "go together"),
         ("failover", [1, 2], "go together"),
         ("weighted", [1], "one number for each"),

@@ -364,11 +364,11 @@ async def test_what_is_wrong_is_said() -> None:
     one = Relay()
     async with route_of(one) as route:
         for wrong in (raw(), Outgoing(raw()), 5):
-            with pytest.raises(ConfigurationError, match="messages is an iterable"):
+            with pytest.raises(ConfigurationError, match="messages must be an iterable"):
                 route.send_many(wrong)  # type: ignore[arg-type]  # on purpose
-        with pytest.raises(ConfigurationError, match="drain is"):
+        with pytest.raises(ConfigurationError, match="drain must be"):
             route.send_many([], drain=-1)
-        with pytest.raises(ConfigurationError, match="on_begin is"):
+        with pytest.raises(ConfigurationError, match="on_begin must be"):
             route.send_many([], on_begin=5)  # type: ignore[arg-type]  # on purpose
         deliveries = route.send_many([])
         with pytest.raises(LocalProtocolError, match="nothing is sent yet"):

@@ -37,10 +37,10 @@ def test_symfony_writes_it_without_a_hyphen() -> None:
         ("failover()", "no members"),
         ("failover(smtp://a failover(smtp://b))", "URL of a route is"),
         ("failover(smtp://a?weight=2)", "'weight' is for weighted"),
-        ("weighted(smtp://a?weight=x)", "no number"),
+        ("weighted(smtp://a?weight=x)", "not a number"),
         ("failover(smtp://a)?retries=2", "option 'retries' of a route"),
-        ("failover(smtp://a)?pause=x", "no number"),
-        (b"failover(smtp://a)", "is a str"),
+        ("failover(smtp://a)?pause=x", "not a number"),
+        (b"failover(smtp://a)", "must be a str"),
     ],
 )
 def test_what_is_wrong_is_said(url: str, text: str) -> None:

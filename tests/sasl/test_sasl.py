@@ -121,7 +121,7 @@ def test_saslprep_prohibits(character: str) -> None:
 @pytest.mark.parametrize("text", ["\u0627\u0031", "1\u0627", "\u0627a\u0627", "a\u0627"])
 def test_saslprep_checks_the_direction(text: str) -> None:
     """RFC 4013 3, last line; RFC 3454 6."""
-    with pytest.raises(ConfigurationError, match="directions of writing"):
+    with pytest.raises(ConfigurationError, match="writing directions"):
         saslprep(text)
 
 
@@ -414,7 +414,7 @@ MALFORMED = "a first message that is none of SCRAM-SHA-256"
     ("message", "what"),
     [
         (b"", MALFORMED),
-        (b"m=ext," + RFC_7677.server_first, "an extension of SCRAM-SHA-256 that is mandatory"),
+        (b"m=ext," + RFC_7677.server_first, "a mandatory extension of SCRAM-SHA-256"),
         (RFC_7677.server_first + b",m=ext", MALFORMED),
         (RFC_7677.server_first + b",", MALFORMED),
         (RFC_7677.server_first + b",x=", MALFORMED),
@@ -592,7 +592,7 @@ def test_a_challenge_after_the_end_is_refused(mechanism: Mechanism) -> None:
 
 @every_mechanism
 def test_a_challenge_that_is_no_base64_is_refused(mechanism: Mechanism) -> None:
-    with pytest.raises(AuthenticationError, match="a challenge that is no base64"):
+    with pytest.raises(AuthenticationError, match="a challenge that is not base64"):
         mechanism.exchange().respond(None)
 
 
@@ -767,7 +767,7 @@ BAD_TOKENS = ["", "a b", "a\x01auth=Bearer evil", "a\n", "a\r\n", "ü", "\ud800"
 def test_a_token_cannot_inject(kind: type[XOAuth2 | OAuthBearer], token: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^token is empty, or holds a space"):
         kind("u", token)
-    with pytest.raises(AuthenticationError, match=r"^token callback gave what is empty, or holds a space") as caught:
+    with pytest.raises(AuthenticationError, match=r"^token callback gave a value that is empty, or holds") as caught:
         kind("u", fetch).with_token(token)
     assert caught.value.reply is None
     assert caught.value.command == f"AUTH {kind.name}"
@@ -775,9 +775,9 @@ def test_a_token_cannot_inject(kind: type[XOAuth2 | OAuthBearer], token: str) ->
 
 @pytest.mark.parametrize("token", [None, b"token", 1])
 def test_a_token_is_a_str(token: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^token is a str, or an async function of one argument"):
+    with pytest.raises(ConfigurationError, match=r"^token must be a str, or an async function of one argument"):
         XOAuth2("u", token)
-    with pytest.raises(AuthenticationError, match=r"^token callback gave what is (NoneType|bytes|int), not str"):
+    with pytest.raises(AuthenticationError, match=r"gave a value that is (NoneType|bytes|int), not str"):
         XOAuth2("u", fetch).with_token(token)
 
 
@@ -790,13 +790,13 @@ def test_a_username_cannot_inject(kind: type[XOAuth2 | OAuthBearer], username: s
 
 @pytest.mark.parametrize("options", [{"host": ""}, {"host": "a\x01b"}, {"host": "ü"}, {"host": b"h"}])
 def test_a_host_cannot_inject(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"^host is a host name"):
+    with pytest.raises(ConfigurationError, match=r"^host must be a host name"):
         OAuthBearer("u", "t", **options)
 
 
 @pytest.mark.parametrize("port", [0, 65536, "25", True, 2.5])
 def test_a_port_is_a_number(port: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^port is a number from 1 to 65535"):
+    with pytest.raises(ConfigurationError, match=r"^port must be a number from 1 to 65535"):
         OAuthBearer("u", "t", port=port)
 
 
@@ -810,7 +810,7 @@ PREPARED_KINDS: list[Callable[..., Mechanism]] = [Plain, ScramSha1, ScramSha256]
 @pytest.mark.parametrize("kind", PASSWORD_KINDS)
 @pytest.mark.parametrize(
     ("value", "what"),
-    [("", "is empty"), (b"x", "is a str, not bytes"), (None, "not NoneType"), ("a\udcff", "surrogate")],
+    [("", "is empty"), (b"x", "must be a str, not bytes"), (None, "not NoneType"), ("a\udcff", "surrogate")],
 )
 def test_username_and_password_are_checked_and_named(kind: Callable[..., Mechanism], value: Any, what: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^username .*{what}"):
@@ -832,7 +832,7 @@ def test_what_saslprep_refuses_is_refused_by_name(kind: Callable[..., Mechanism]
 def test_authzid_holds_no_nul(kind: Callable[..., Mechanism]) -> None:
     with pytest.raises(ConfigurationError, match=r"^authzid holds a NUL"):
         kind("u", "p", authzid="a\0b")
-    with pytest.raises(ConfigurationError, match=r"^authzid is a str"):
+    with pytest.raises(ConfigurationError, match=r"^authzid must be a str"):
         kind("u", "p", authzid=None)
 
 
@@ -925,8 +925,8 @@ def test_choose() -> None:
 @pytest.mark.parametrize(
     ("offered", "is_secure", "what"),
     [
-        (["PLAIN"], False, "client does not authenticate in clear"),
-        ([], False, "client does not authenticate in clear"),
+        (["PLAIN"], False, "client does not authenticate unencrypted"),
+        ([], False, "client does not authenticate unencrypted"),
         ([], True, "server offers no authentication"),
         (["GSSAPI", "NTLM"], True, "server offers 'GSSAPI NTLM', none of EXTERNAL: pass a mechanism"),
         (["X" * 20] * 500, True, "server offers 'X"),
@@ -1019,7 +1019,7 @@ def test_a_session_with_scram(in_success: bool) -> None:
 def test_a_session_cancels_at_what_is_no_base64(mechanism: Mechanism) -> None:
     written, error = authenticate(mechanism, iter([b"334 not base64!\r\n", b"501 5.5.2 cancelled\r\n"]))
     assert written[1:] == [b"*\r\n"]
-    assert "no base64" in error
+    assert "not base64" in error
 
 
 # Nothing shows a secret

@@ -170,7 +170,7 @@ def fails(octets: bytes) -> bytes:
         (lambda _: "A: b\r\n", "not str"),
         (lambda _: b"A: b", "end with CRLF"),
         (lambda _: b"A: b\n", "end with CRLF"),
-        (lambda _: b"A: b\nc: d\r\n", "bare CR or LF"),
+        (lambda _: b"A: b\nc: d\r\n", "bare CR or a bare LF"),
         (lambda _: b"A: b\rc: d\r\n", "bare CR"),
         (lambda _: b"A: b\r\n\r\n", "empty line"),
         (lambda _: b"\r\n", "empty line"),
@@ -200,7 +200,7 @@ async def test_no_signature_is_none() -> None:
 
 
 async def test_sign_is_a_function() -> None:
-    with pytest.raises(smtplite.ConfigurationError, match="sign is a function"):
+    with pytest.raises(smtplite.ConfigurationError, match="sign must be a function"):
         Client("localhost", sign=b"key")  # type: ignore[arg-type]
 
 
@@ -306,5 +306,5 @@ async def test_the_wait_for_the_limit_is_within_the_calls_own_time() -> None:
 
 
 async def test_a_rate_limit_is_an_async_context_manager() -> None:
-    with pytest.raises(smtplite.ConfigurationError, match="rate_limit is an async context manager, not int"):
+    with pytest.raises(smtplite.ConfigurationError, match="rate_limit must be an async context manager, not int"):
         Client("localhost", rate_limit=5)  # type: ignore[arg-type]

@@ -257,7 +257,7 @@ atexit.register(late)
     source = 'atexit.register(lambda: client.send(RAW % b"early"))\nclient.send(RAW % b"first")\n'
     code, stdout, stderr = program(source, before=before).end()
     assert (code, stderr) == (0, "")
-    assert stdout.count("send before its end") == 2
+    assert stdout.count("nothing can be sent any more: send earlier") == 2
     assert arrived(server) == ["<first@x>", "<early@x>"]
 
 
@@ -364,7 +364,7 @@ say(receipt.complete)
     )
     held.wait()
     child.process.send_signal(signal.SIGUSR1)
-    assert child.line() == "this process was forked while it sent: its parent goes on sending"
+    assert child.line() == "this process was forked during a send: its parent goes on sending"
     assert child.line() == "child: 7"
     held.release()
     assert child.end() == (0, "True\n", "")

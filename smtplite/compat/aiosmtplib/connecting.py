@@ -159,13 +159,13 @@ class Connected:
     def _check_settings(self) -> None:
         has_socket = self.sock is not None or self.socket_path is not None
         if self._login_password is not None and self._oauth_token_generator is not None:
-            raise ValueError("password and oauth_token_generator exclude each other")
+            raise ValueError("password and oauth_token_generator cannot be combined")
         if self._start_tls_on_connect and self.use_tls:
-            raise ValueError("start_tls and use_tls exclude each other")
+            raise ValueError("start_tls and use_tls cannot be combined")
         if self.tls_context is not None and self.client_cert is not None:
-            raise ValueError("tls_context and client_cert exclude each other")
+            raise ValueError("tls_context and client_cert cannot be combined")
         if self.sock is not None and self.socket_path is not None:
-            raise ValueError("sock and socket_path exclude each other")
+            raise ValueError("sock and socket_path cannot be combined")
         if has_socket and self.port is not None:
             raise ValueError("port has no meaning with sock or socket_path")
         if has_socket and self.use_tls and self.hostname is None:
@@ -174,7 +174,7 @@ class Connected:
             self.local_hostname = self.local_hostname.strip()
             Domain.parse(self.local_hostname)
         if self.hostname is not None and ("\r" in self.hostname or "\n" in self.hostname):
-            raise ValueError("hostname holds a line end")
+            raise ValueError("hostname holds a line break")
 
     # What it is
 
@@ -285,7 +285,7 @@ class Connected:
             sock=sock,
         )
         if self.is_connected:
-            raise SMTPException("SMTP object is connected already: call quit first")
+            raise SMTPException("SMTP object is already connected: call quit first")
         if self._session is not None:  # the server ended it
             self.close()
         if self._connecting is None:
@@ -385,12 +385,12 @@ class Connected:
             elif is_local:
                 pass  # nobody can listen
             elif self._has_credentials and not self.ALLOW_INSECURE_AUTH:
-                raise SMTPException(f"server offers no STARTTLS, and a password is not sent in clear: {_REMEDY}")
+                raise SMTPException(f"server offers no STARTTLS, and a password is not sent unencrypted: {_REMEDY}")
             else:
                 _say_once(
                     "start_tls",
-                    "start_tls=None: the server offers no STARTTLS, and so the mail goes unencrypted; pass "
-                    "start_tls=True to require TLS, or start_tls=False to say that this is meant",
+                    "start_tls=None: the server offers no STARTTLS, so the mail is sent unencrypted; pass "
+                    "start_tls=True to require TLS, or start_tls=False if that is what you want",
                 )
 
     @property
@@ -404,7 +404,7 @@ class Connected:
 
     def _refuse_in_clear(self) -> None:
         if not self._is_secure:
-            raise SMTPException(f"a password is not sent in clear: call starttls, or {_REMEDY}")
+            raise SMTPException(f"a password is not sent unencrypted: call starttls, or {_REMEDY}")
 
     def close(self) -> None:
         """Close at once, without a word; idempotent."""
@@ -445,7 +445,7 @@ class Connected:
         async with turn:
             session = self._live()  # others had it meanwhile
             if turn is not self._turn:
-                raise SMTPServerDisconnected("not connected: closed while this waited for its turn")
+                raise SMTPServerDisconnected("not connected: closed while this call waited for its turn")
             session.timeouts = _timeouts(self.timeout if timeout is Default.token else timeout)
             try:
                 return await step(session)
@@ -542,7 +542,7 @@ class Connected:
         """
         self._live()
         if self._context is not None:
-            raise SMTPException("connection is inside TLS already: start_tls=None began it, when connecting")
+            raise SMTPException("connection already uses TLS: start_tls=None began it when connecting")
         self._settle(
             validate_certs=_GIVEN_ELSEWHERE if validate_certs is None else validate_certs,
             client_cert=client_cert,
@@ -553,7 +553,7 @@ class Connected:
         await self._ehlo_or_helo_if_needed()
         context = await self._tls_context()
         if not self.supports_extension("starttls"):
-            raise SMTPException("server does not offer STARTTLS: pass start_tls=False to send in clear")
+            raise SMTPException("server does not offer STARTTLS: pass start_tls=False to send unencrypted")
         hostname = server_hostname or self.hostname or "localhost"
         reply = await self._do(lambda session: session.start_tls(context, hostname), timeout)
         self._context = context

@@ -72,7 +72,7 @@ def parse_address(address: str) -> str:
     parsed = parseaddr(address)[1] or address.strip()
     quoted = _QUOTED.match(parsed)
     if _BREAKS_OUT.search(parsed[quoted.end() :] if quoted else parsed):
-        raise ValueError(f"address {address[:80]!r} holds characters that cannot stand in one")
+        raise ValueError(f"address {address[:80]!r} holds characters that no address can have")
     return parsed
 
 
@@ -289,7 +289,7 @@ def command_of(parts: Sequence[bytes], *, in_exchange: bool) -> Command:
     """
     line = b" ".join(parts)
     if _CONTROL.search(line):
-        raise ValueError("a command holds a control character: it would be more than one")
+        raise ValueError("a command holds a control character: it would become several commands")
     if in_exchange:
         return AuthCancel() if line == b"*" else AuthResponse(b64decode(line, validate=True))
     text = line.decode("utf-8")

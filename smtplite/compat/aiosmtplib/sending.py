@@ -154,7 +154,7 @@ class SMTP(Speaking):
             raise SMTPServerDisconnected("not connected: call connect first")
         async with turn:
             if turn is not self._message_turn:
-                raise SMTPServerDisconnected("not connected: closed while this waited for its turn")
+                raise SMTPServerDisconnected("not connected: closed while this call waited for its turn")
             await self._ehlo_or_helo_if_needed()
             try:
                 receipt: Receipt = await self._do(
@@ -169,7 +169,7 @@ class SMTP(Speaking):
         errors = {address: response_of(reply) for address, reply in receipt.refused.items()}
         # What aiosmtplib has no word for: somebody was delivered, and then the connection ended.
         for address in receipt.not_sent:
-            errors[address] = SMTPResponse(SMTPStatus.invalid_response, "not sent: the connection ended before")
+            errors[address] = SMTPResponse(SMTPStatus.invalid_response, "not sent: the connection ended first")
         for address in receipt.unknown:
             errors[address] = SMTPResponse(SMTPStatus.invalid_response, "unknown: it may have been delivered, or not")
         return errors, "" if receipt.reply is None else response_text(receipt.reply)

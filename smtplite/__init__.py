@@ -1,4 +1,4 @@
-"""An asyncio SMTP client: the truth about delivery, safe without asking, and round trips counted.
+"""An asyncio SMTP client that tells the truth about delivery, is safe by default, and counts round trips.
 
 ::
 

@@ -1,7 +1,7 @@
-"""What the caller gives us to call: looked at when it is given, and at what it returns (rule R33).
+"""Functions that the caller passes: checked when they are passed, and again for what they return (rule R33).
 
-A wrong one is a ConfigurationError that names its argument, and not the TypeError of a line of ours. What it raises
-itself goes on as it is.
+A wrong one is a ConfigurationError that names its argument, not a TypeError from somewhere in smtplite. Exceptions that
+the function itself raises are passed on as they are.
 """
 
 from __future__ import annotations

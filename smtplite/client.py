@@ -1,4 +1,4 @@
-"""Client: what an application holds. `send`, and the pool of sessions behind it."""
+"""Client: the public object, with `send` and the pool of sessions that it uses."""
 
 from __future__ import annotations
 
@@ -39,40 +39,43 @@ __all__ = ["Client", "send"]
 class Client:
     """Sends messages through a server, from any number of tasks, over a pool of connections.
 
-    ``async with`` opens no connection; it closes those that were opened. A Client may be made anywhere, also at import
-    time. It is not thread-safe.
+    Connections are opened when they are needed; the end of ``async with`` closes them. A Client may be made anywhere,
+    even at import time. It is not thread-safe.
 
     Args:
-        hostname: the server; or give `socket_path` or `connect`.
-        port: None: 24 for LMTP, 25 where tls is "none", 465 where it is "implicit", else 587.
-        tls: "implicit", "starttls" or "none" (in clear). None: "implicit" on port 465; "none" for Unix sockets and for
-            LMTP to loopback; else "starttls". TLS is verified, and there is no second try in clear.
-        tls_context: with your own CA, or a client certificate; None: the system's CAs, TLS 1.2 or later.
-        tls_hostname: whom the certificate must name; None: `hostname`.
-        username: with `password`: authenticate, by the best mechanism that both sides know.
+        hostname: the server; or pass `socket_path` or `connect` instead.
+        port: None: 24 for LMTP, 25 if `tls` is "none", 465 if it is "implicit", else 587.
+        tls: "implicit", "starttls" or "none" (unencrypted). None: "implicit" on port 465; "none" for Unix sockets and
+            for LMTP to loopback; else "starttls". TLS is verified, and nothing is tried again unencrypted.
+        tls_context: for your own CA, or a client certificate; None: the system's CAs, TLS 1.2 or later.
+        tls_hostname: the name that the certificate must have; None: `hostname`.
+        username: with `password`: authenticate, with the best mechanism that both sides know.
         password: see `username`.
-        auth: a mechanism of `smtplite.sasl`, or several in order of preference, in place of both.
-        allow_insecure_auth: authenticate in clear, too. A Unix socket counts as secure, loopback does not.
-        local_hostname: who we say we are; None: this host's full name, else the address literal of our end.
+        auth: a mechanism of `smtplite.sasl`, or several in order of preference, instead of `username` and `password`.
+        allow_insecure_auth: authenticate even if the connection is unencrypted. A Unix socket counts as secure,
+            loopback does not.
+        local_hostname: our name in EHLO; None: this host's full name, else the address literal of our end.
         source_address: (IP address of this host, port) to connect from; "" and 0: any.
-        socket_path: a Unix socket.
-        connect: ``async () -> anyio.abc.ByteStream``: for proxies, and for tests. A `receive` of it that is cancelled
-            must lose nothing.
+        socket_path: the path of a Unix socket to connect to.
+        connect: ``async () -> anyio.abc.ByteStream``: opens the connection, for proxies and for tests. Its `receive`
+            must not lose data when it is cancelled.
         lmtp: speak LMTP (RFC 2033).
-        pipelining: False: one command at a time, for servers that only say they can do more.
-        chunking: True: content in chunks that are written with their envelope (RFC 3030), one round trip a message, for
-            servers that you trust; each connection has to prove first that it reads a chunk that it refuses as content.
-        max_connections: connections at the same time.
-        max_messages_per_connection: then a connection is replaced; None: never.
+        pipelining: False: send one command at a time, for servers that only claim to support more.
+        chunking: True: send content in chunks, in one write with the envelope (BDAT, RFC 3030): one round trip a
+            message. For servers that you trust; on each connection the server must first prove that it reads a chunk as
+            content even if it refuses it.
+        max_connections: how many connections may be open at the same time.
+        max_messages_per_connection: a connection is replaced after so many messages; None: never.
         idle_timeout: seconds after which an idle connection is not used again.
         max_age: seconds after which a connection is not used again; None: never.
-        timeouts: for each phase.
-        timeout: default of `send`'s own: seconds for a whole call; None: no limit beside `timeouts`.
-        rate_limit: an async context manager, such as an ``aiolimiter.AsyncLimiter``: entered and left before the first
-            octet of each message, by `send` and `send_many`.
-        sign: ``(octets) -> header fields``, to sign messages with DKIM: called with the octets as they will travel,
-            returns what to put in front of them. In a worker thread where they are many. A Content is read as a whole.
-        trace: is told what happens, by typed events without secrets.
+        timeouts: how long each phase may take.
+        timeout: the default `timeout` of `send`: seconds for a whole call; None: no limit but `timeouts`.
+        rate_limit: an async context manager, such as an ``aiolimiter.AsyncLimiter``: `send` and `send_many` enter and
+            leave it before the first byte of each message.
+        sign: ``(bytes) -> header fields``, to sign messages, for example with DKIM. It is called with the message as it
+            will be sent, and returns what to put before it; for a large message it is called in a worker thread. A
+            Content is read into memory as a whole.
+        trace: is called with typed events about what happens, without secrets.
 
     Raises:
         ConfigurationError: an option is wrong; says which.
@@ -144,15 +147,15 @@ class Client:
         """Make a Client from a URL: ``smtp://me:p%40ss@host:587?max_connections=4``.
 
         ``smtp://host`` is ``Client("host")``: STARTTLS required. ``smtps://``: implicit TLS. ``lmtp://host``.
-        ``smtp+unix:///path``, ``lmtp+unix:///path``. In clear: ``smtp://localhost:1025?tls=none``.
+        ``smtp+unix:///path``, ``lmtp+unix:///path``. Unencrypted: ``smtp://localhost:1025?tls=none``.
         ``smtp://host?ca=/etc/my-ca.pem`` trusts the CA in this file, and no other.
 
         Args:
-            url: username and password percent-encoded; query options by the names of Client's arguments.
+            url: username and password percent-encoded; query options have the names of Client's arguments.
             overrides: any of Client's arguments; they win over the URL.
 
         Raises:
-            ConfigurationError: the URL or an option is wrong; shows nothing of the URL that could hold a password.
+            ConfigurationError: the URL or an option is wrong; never shows a part of the URL that could hold a password.
         """
         return cls(**{**options_of(url), **overrides})
 
@@ -167,12 +170,12 @@ class Client:
 
     @property
     def server(self) -> str:
-        """What it connects to, for people: such as "mx.example.com:587"."""
+        """What it connects to, for display, such as "mx.example.com:587"."""
         return self._options.server
 
     @property
     def security(self) -> Security:
-        """What protects its dialogues: "verified" TLS, or a Unix socket; TLS that is only "encrypted"; or "clear"."""
+        """What protects its connections: "verified" (TLS, or a Unix socket), "encrypted" (not verified) or "clear"."""
         return self._options.security
 
     async def __aenter__(self) -> Self:
@@ -187,7 +190,7 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the idle connections, and each busy one when its message is done; nothing can be sent any more."""
+        """Close the idle connections, and each busy one when its message is done; nothing can be sent after that."""
         await self._pool.aclose()
 
     async def send(
@@ -201,27 +204,27 @@ class Client:
         timeout: float | None = None,
         ready_within: float | None = None,
     ) -> Receipt:
-        """Send one message, and say what became of it for each recipient.
+        """Send one message, and return what became of it for each recipient.
 
         Args:
-            message: a message object of `email`, or the message as octets; or either of them, `Prepared` before.
+            message: a message object of `email`, the message as bytes, or a `Content`; or a `Prepared` made of one.
             sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
-            recipients: one address, or several; None: from To, Cc and Bcc. Bcc itself is never sent.
-            envelope: in place of sender and recipients, with more to say.
+            recipients: one address, or several; None: from To, Cc and Bcc. The Bcc field itself is never sent.
+            envelope: instead of `sender` and `recipients`, to set more than addresses.
             require_all: send to nobody unless every recipient is accepted.
-            timeout: seconds for the whole call; to learn the outcome use this, not `asyncio.wait_for`.
-            ready_within: of these, the seconds until a connection is ready to send on, authenticated and all; None: as
-                long as the client's `timeouts` allow.
+            timeout: seconds for the whole call. Use this, not `asyncio.wait_for`, and you learn the outcome.
+            ready_within: how many of these seconds may pass until a connection is ready, authenticated and all; None:
+                as long as the client's `timeouts` allow.
 
         Returns:
-            The receipt. Somebody was certainly delivered; ``receipt.complete`` if everybody was.
+            The receipt. The message was certainly accepted for somebody; ``receipt.complete`` if for everybody.
 
         Raises:
             MessageError: the message cannot be sent as it is.
             ReplyError: the server said no.
-            ExtensionRequired: the message needs what the server does not offer.
+            ExtensionRequired: the message needs something that the server does not offer.
             TransportError: the network failed; certainly nothing was delivered.
-            DeliveryUnknown: the message was handed over, and no verdict came.
+            DeliveryUnknown: the whole message was handed over, and the server's verdict never came.
             ProtocolError: one side broke the protocol; certainly nothing was delivered.
         """
         options = self._options
@@ -250,7 +253,7 @@ class Client:
         reconnect: float = 30.0,
         on_begin: Callable[[list[Any]], None] | None = None,
     ) -> AbstractAsyncContextManager[Deliveries]:
-        """Send many messages over a few connections, and say what became of each, in order of completion.
+        """Send many messages over a few connections, and report what became of each, in order of completion.
 
         ::
 
@@ -258,26 +261,28 @@ class Client:
                 async for delivery in deliveries:
                     ...  # delivery.item, and delivery.receipt or delivery.error
 
-        Content and the next message's envelope share a write: a message costs one round trip, with `chunking` next to
-        none. Leaving the block early takes nothing more, waits for the outcomes of what is under way, and leaves them
-        in ``deliveries.rest``; leaving it by an exception ends all at once.
+        The content of a message and the envelope of the next one share a write, so a message costs one round trip, and
+        with `chunking` almost none. If you leave the block early, no more messages are read; those under way are
+        awaited, and their outcomes are left in ``deliveries.rest``. If you leave it by an exception, everything ends at
+        once.
 
         Args:
-            messages: what `send` takes, or `Outgoing`; any iterable, also an asynchronous one, read lazily.
-            connections: the most to use at the same time; None: all that the client may have but one, at least one.
-            in_flight: with `chunking`, messages whose verdicts are outstanding on one connection.
+            messages: what `send` accepts, or `Outgoing`; any iterable, also an asynchronous one, read lazily.
+            connections: how many to use at most; None: one fewer than the client may have, and at least one.
+            in_flight: with `chunking`, how many messages may await their verdicts on one connection.
             require_all: for each message, send to nobody unless every recipient is accepted.
-            timeout: seconds for each message, from its first octet to its verdict; None: the client's.
+            timeout: seconds for each message, from its first byte to its verdict; None: the client's.
             drain: seconds to wait for outstanding outcomes when the block is left early.
-            reconnect: seconds to go on trying when the last connection was lost and none can be opened, as while a
-                server is restarted. Before the first connection there is one try.
-            on_begin: called before each write, with the items whose first octet is in it, in the order of the stream:
-                for those who must write down first what may become unknown. It must not block for long. If it raises,
-                nothing of that write is sent, and the stream ends with what it raised.
+            reconnect: seconds to keep trying when the last connection was lost and none can be opened, for example
+                while a server restarts. The first connection is tried once.
+            on_begin: called before each write with the items whose first byte is in it, in the order of the stream.
+                For programs that have to record first what may become unknown. It must not block for long. If it
+                raises, nothing of that write is sent, and the stream ends with that exception.
 
         Raises:
             ConfigurationError: an argument is wrong.
-            SMTPError: (the loop) no connection could be opened; what one message could not do is in its delivery.
+            SMTPError: (in the loop) no connection could be opened. If one message could not be sent, its delivery says
+                so, and the others go on.
         """
         if isinstance(messages, (str, bytes, bytearray, memoryview, Message, Outgoing)):
             raise ConfigurationError(
@@ -309,18 +314,18 @@ class Client:
         return Deliveries(messages, self._pool, plan)
 
     def session(self, *, greeting_only: bool = False) -> AbstractAsyncContextManager[RawSession]:
-        """Open a connection of its own, for commands that `send` does not know; it counts as one of the pool's.
+        """Open a connection for commands that `send` does not use; it counts as one of the pool's connections.
 
         ::
 
             async with client.session() as session:
                 reply = await session.command(Vrfy("postmaster"))
 
-        It is greeted, inside TLS and authenticated as the client's others; at the end of the block it is closed, and
-        never sends a message of `send`.
+        It is greeted, inside TLS and authenticated, like the client's other connections. It is closed at the end of the
+        block, and `send` never uses it.
 
         Args:
-            greeting_only: leave all that comes after the greeting (EHLO, STARTTLS, authentication) to the caller; with
+            greeting_only: leave everything after the greeting (EHLO, STARTTLS, authentication) to the caller; with
                 ``tls="implicit"`` the greeting comes inside TLS.
 
         Raises:
@@ -330,7 +335,7 @@ class Client:
         return RawSessions(self._pool, self._opener, self._options, self._tracer, greeting_only=greeting_only)
 
     async def check(self) -> ServerInfo:
-        """Connect, say hello, begin TLS, authenticate, and say what the server offers. Sends no message.
+        """Connect, say hello, begin TLS, authenticate, and return what the server offers; send no message.
 
         Raises:
             SMTPError: what `send` would raise before its first message.
@@ -368,7 +373,7 @@ async def send(
     timeout: float | None = None,
     **options: Any,
 ) -> Receipt:
-    """Send one message over a connection of its own: the arguments of `Client.send`, and those of `Client`.
+    """Send one message over a new connection: the arguments are those of `Client.send`, and those of `Client`.
 
     ::
 

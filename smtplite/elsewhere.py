@@ -1,4 +1,4 @@
-"""What has another name elsewhere: whoever writes it learns what to write here."""
+"""Names from other libraries: whoever uses one here is told what to write instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["METHODS", "OPTIONS", "explained"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Arguments that what is like Client has in other libraries, and those of `send`: what to write instead of them.
+#: Arguments that a client, or its `send`, has in other libraries: what to write instead of them.
 OPTIONS: Final = {
     # smtplib, aiosmtplib, smtpproto
     "host": "write hostname=",
@@ -59,12 +59,12 @@ OPTIONS: Final = {
     "logger": "write trace= with a function; the logger smtplite says the same at DEBUG",
     "debug": "write trace= with a function; the logger smtplite says the same at DEBUG",
     "debuglevel": "write trace= with a function; the logger smtplite says the same at DEBUG",
-    # What smtplite.send hands on
+    # What smtplite.send passes on
     "from_addr": "write sender=",
     "to_addrs": "write recipients=",
     "mail_options": "write envelope=Envelope(...)",
     "rcpt_options": "write recipients=[Recipient(address, notify=...)]",
-    # What stands in a URL alone
+    # What exists only in a URL
     "ca": "write tls_context=ssl.create_default_context(cafile=...)",
     "url": "write Client.from_url(...)",
 }
@@ -99,7 +99,7 @@ METHODS: Final = {
 def explained(
     error: type[SMTPError], name: str, hints: Mapping[str, str]
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a function say what to write where it is called with an argument that it does not have.
+    """Make a function say what to write when it is called with an argument that it does not have.
 
     Type checkers and `inspect.signature` see the function as it is.
 

@@ -1,4 +1,4 @@
-"""Every error that smtplite raises: one tree, its data on attributes.
+"""Every error that smtplite raises: one tree, with data on attributes.
 
 ::
 
@@ -6,16 +6,16 @@
     ├── ConfigurationError (ValueError)   options of Client, URL
     ├── MessageError (ValueError)         the caller's input cannot be sent: address, header, message
     ├── ProtocolError
-    │   ├── LocalProtocolError            we were asked for something illegal now
+    │   ├── LocalProtocolError            smtplite was asked for something that is not allowed now
     │   └── RemoteProtocolError           the server broke the protocol
     ├── ReplyError                        the server said no
     │   ├── ServiceUnavailable            greeting, EHLO, 421
     │   ├── AuthenticationError
-    │   │   └── TokenError            the provider gave no access token (`smtplite.oauth`)
+    │   │   └── TokenError                the provider gave no access token (`smtplite.oauth`)
     │   ├── SenderRefused
     │   ├── RecipientsRefused
     │   └── MessageRefused                DATA, BDAT, end of data
-    ├── ExtensionRequired                 the message needs what the server does not offer; nothing was sent
+    ├── ExtensionRequired                 the message needs something that the server does not offer; nothing was sent
     ├── TransportError (OSError)
     │   ├── ConnectError
     │   ├── TLSError
@@ -23,7 +23,7 @@
     │   └── SMTPTimeout (TimeoutError)
     └── DeliveryUnknown                   the content was handed over, the verdict never came
 
-The lowest room of the house: it imports nothing of ours at run time. Every error survives pickle and copy.
+The lowest module: it imports nothing else of smtplite at run time. Every error survives pickle and copy.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = [
 
 
 class _Details(TypedDict, total=False):
-    """What every error can be given beside its message; `SMTPError` says what each is."""
+    """What every error may have besides its message; `SMTPError` says what each is."""
 
     phase: str | None
     accepted: Sequence[str]
@@ -76,18 +76,18 @@ class _CommandDetails(_Details, total=False):
 
 
 class SMTPError(Exception):
-    """The root of the tree: ``except SMTPError`` catches all that smtplite raises.
+    """The base class of all errors: ``except SMTPError`` catches everything that smtplite raises.
 
     Attributes:
         phase: where the dialogue stood: "connect", "greeting", "hello", "mail", "rcpt", "data", "content",
             "end of data" and so on; None where there was no dialogue.
         accepted: recipients, as the caller gave them, for whom the server accepted the message.
         refused: recipient -> the reply that refused it.
-        unknown: recipients for whom nobody can know.
+        unknown: recipients for whom nobody can know whether the message was accepted.
         not_sent: recipients for whom the message was certainly not accepted.
-        reply: the server's reply that decided, if one did.
+        reply: the server's reply that decided the outcome, if one did.
         transcript: the last lines of the dialogue, secrets redacted.
-        message_id: the Message-ID of the message, if it has one: sent again, it should keep it.
+        message_id: the Message-ID of the message, if it has one; keep it if you send the message again.
         hops: what each relay said, if it was sent over a `smtplite.routes.Route`.
     """
 
@@ -117,12 +117,12 @@ class SMTPError(Exception):
 
     @property
     def delivered(self) -> bool | None:
-        """None if nobody can know, else False: an error is raised only if nobody was certainly delivered."""
+        """None if nobody can know, else False: an error is raised only if nobody's delivery is certain."""
         return None if self.unknown else False
 
     @property
     def retryable(self) -> bool:
-        """True only where sending again cannot duplicate and may succeed: a 4yz, a lost connection, a timeout."""
+        """True only if sending again may succeed and cannot deliver twice: a 4yz, a lost connection, a timeout."""
         return not self.accepted and not self.unknown and self._is_transient()
 
     def _is_transient(self) -> bool:
@@ -142,7 +142,7 @@ class ProtocolError(SMTPError):
 
 
 class LocalProtocolError(ProtocolError):
-    """We were asked for something that is illegal now; nothing was sent and nothing changed."""
+    """smtplite was asked for something that is not allowed now; nothing was sent and nothing changed."""
 
 
 class RemoteProtocolError(ProtocolError):
@@ -154,7 +154,7 @@ class ReplyError(SMTPError):
 
     Attributes:
         command: the command that was refused, secrets redacted; None for the greeting.
-        reply: the server's reply; None where we refused in its place (AuthenticationError only).
+        reply: the server's reply; None if smtplite refused in its place (AuthenticationError only).
     """
 
     def __init__(self, message: str, *, command: str | None = None, **details: Unpack[_Details]) -> None:
@@ -166,11 +166,11 @@ class ReplyError(SMTPError):
 
 
 class ServiceUnavailable(ReplyError):
-    """The server accepts no mail now, or none at all: its greeting, its EHLO reply, or a 421 (RFC 5321 3.8)."""
+    """The server accepts no mail now, or never: its greeting or its EHLO reply says so, or a 421 (RFC 5321 3.8)."""
 
 
 class AuthenticationError(ReplyError):
-    """Authentication failed. ``reply`` is None where we, not the server, refused to go on.
+    """Authentication failed. ``reply`` is None if smtplite, not the server, refused to go on.
 
     Attributes:
         error_data: what the server said about a rejected OAuth token: its JSON object (RFC 7628 3.2.2), if it sent one.
@@ -180,7 +180,7 @@ class AuthenticationError(ReplyError):
 
 
 class TokenError(AuthenticationError):
-    """No access token could be had from its provider, so the server was not asked to let us in. See `smtplite.oauth`.
+    """The provider gave no access token, so authentication was not tried at the server. See `smtplite.oauth`.
 
     Attributes:
         error_data: what the provider said: its ``error``, ``error_description`` and the like, if it said anything.
@@ -238,14 +238,14 @@ class ConnectError(TransportError):
 
 
 class TLSError(TransportError):
-    """TLS is wanted and cannot be had, or failed later: a certificate, an alert of the server's, a wrong protocol."""
+    """TLS is required but not possible, or failed later: a bad certificate, an alert, a wrong protocol."""
 
     def _is_transient(self) -> bool:
         return self.reply is not None and self.reply.is_transient
 
 
 class ConnectionLost(TransportError):
-    """The connection ended before the dialogue did, or within the TLS handshake."""
+    """The connection ended before the dialogue did, or during the TLS handshake."""
 
 
 class SMTPTimeout(TransportError, TimeoutError):
@@ -255,6 +255,6 @@ class SMTPTimeout(TransportError, TimeoutError):
 class DeliveryUnknown(SMTPError):
     """The content was handed over and the verdict never came: it may have been delivered, or not.
 
-    ``__cause__`` says why. Sending again may deliver twice; a Message-ID that stays the same lets receivers see it.
+    ``__cause__`` says why. Sending again may deliver twice; with the same Message-ID, receivers can recognize that.
     RFC 5321 4.5.3.2.6, 6.1.
     """

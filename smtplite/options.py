@@ -1,4 +1,4 @@
-"""What a Client is given: its timeouts, the checks of its options, and its URL.
+"""The options of a Client: its timeouts, the checks of its options, and its URL.
 
 A URL may hold a password, so no error shows any part of it but the names of its query options.
 """
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Security", "TLSMode", "Timeouts", "check_flag", "check_number", "check_timeout", "options_of"]
 
 TLSMode: TypeAlias = Literal["implicit", "starttls", "none"]
-#: "verified": TLS, with a certificate that is verified and names the server; or a Unix socket, where nobody can listen.
-#: "encrypted": TLS whose other end nobody verified. "clear": no TLS.
+#: "verified": TLS, with a verified certificate that names the server; or a Unix socket, where nobody can listen in.
+#: "encrypted": TLS, with a server that was not verified. "clear": no TLS.
 Security: TypeAlias = Literal["verified", "encrypted", "clear"]
 
 _TRUTH: Final = {
@@ -72,17 +72,18 @@ def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> Non
 class Timeouts:
     """How long each phase may take, in seconds; `math.inf` for no limit.
 
-    People wait for the first ones, so their defaults are short. That of the verdict is the RFC's: whoever gives up on
-    it early, and sends again, delivers twice. `Timeouts.rfc5321` has all of the RFC's (RFC 5321 4.5.3.2).
+    People wait for the first ones, so their defaults are short. The default for the verdict is the RFC's: if you give
+    up on it early and send again, you may deliver twice. `Timeouts.rfc5321` has all values of the RFC (RFC 5321
+    4.5.3.2).
 
     Attributes:
-        pool: waiting for a connection that others use.
-        connect: opening the connection, and anew its TLS handshake.
-        greeting: the server's first words.
+        pool: waiting for a connection while others use all of them.
+        connect: opening the connection, and once more the same time for its TLS handshake.
+        greeting: the server's greeting.
         command: the reply to each command.
         data_init: the reply to DATA.
-        data_block: each piece of content, until the network took it.
-        end_of_data: the verdict. A short one duplicates mail: the server may be delivering already.
+        data_block: each piece of content, until it is written to the network.
+        end_of_data: the verdict. A short timeout duplicates mail: the server may already be delivering.
         quit: the reply to QUIT; nothing depends on it.
     """
 
@@ -99,8 +100,8 @@ class Timeouts:
     def rfc5321(cls) -> Timeouts:
         """Return what RFC 5321 4.5.3.2 asks for: five minutes for the greeting and for each command.
 
-        For servers that are slow by intention, and for programs that nobody waits for. What the RFC says nothing about
-        stays the default.
+        For servers that are slow on purpose, and for programs that nobody waits for. What the RFC does not mention
+        keeps its default.
         """
         return cls(greeting=300.0, command=300.0, data_init=120.0, data_block=180.0, end_of_data=600.0)
 
@@ -117,15 +118,15 @@ def _timeouts(timeouts: Timeouts | None) -> Timeouts:
 class Options:
     """The arguments of Client, by their names there, checked and completed; see Client for what each means.
 
-    One job, although long: each attribute is an argument. Those with "text" in their metadata may stand in a URL, too,
-    and it says how their value is made of what stands there; under another name, if "name" says so.
+    One job, although long: each attribute is an argument. Those with "text" in their metadata may also stand in a URL,
+    and "text" says how the value is made from what stands there; "name" gives another name in the URL, if there is one.
 
     Attributes:
         mode: when TLS begins: `tls`, or what follows from the others.
         mechanisms: with which to authenticate, the preferred one first; empty: not at all.
-        local_domain: `local_hostname`, parsed; None: to be found out.
-        address: host and port; of no meaning with `socket_path` or `connect`.
-        server: what is connected to, for people.
+        local_domain: `local_hostname`, parsed; None: not known yet.
+        address: host and port; not used with `socket_path` or `connect`.
+        server: what it connects to, for display.
 
     Raises:
         ConfigurationError: an option is wrong; says which.
@@ -199,17 +200,17 @@ class Options:
 
     @property
     def is_local(self) -> bool:
-        """True on a Unix socket, where nobody can listen."""
+        """True on a Unix socket, where nobody can listen in."""
         return self.socket_path is not None
 
     @property
     def is_secure(self) -> bool:
-        """True if nobody can listen to what is said once it matters."""
+        """True if nobody can listen in when credentials and messages are sent."""
         return self.mode != "none" or self.is_local
 
     @property
     def security(self) -> Security:
-        """What protects the dialogue once it matters."""
+        """What protects the connection when credentials and messages are sent."""
         if self.mode == "none":
             return "verified" if self.is_local else "clear"
         context = self.tls_context
@@ -252,12 +253,12 @@ def _tls_context(mode: TLSMode, context: ssl.SSLContext | None) -> ssl.SSLContex
     return context
 
 
-#: What a resolver takes; labels with an underscore are met inside of container networks.
+#: What a resolver accepts; labels with an underscore occur in container networks.
 _HOST: Final = re.compile(r"(?=.{1,254}$)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 def _host(name: str, host: str | None) -> str | None:
-    """Check a host's name or address; say what to write in place of what looks like one (rule R33)."""
+    """Check a host's name or address; say what to write instead of what only looks like one (rule R33)."""
     if host is None:
         return None
     if not isinstance(host, str):
@@ -290,7 +291,7 @@ def _host(name: str, host: str | None) -> str | None:
 
 
 def _path(path: str | None) -> str | None:
-    """Check the path of a Unix socket: nothing of it may be lost on its way to the system."""
+    """Check the path of a Unix socket: the system must get all of it."""
     if path is None:
         return None
     unix_family()
@@ -378,7 +379,7 @@ def _source(address: tuple[str, int] | None) -> tuple[str, int] | None:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Raise ConfigurationError unless the value is True or False: a "no" out of a file would count as True."""
+    """Raise ConfigurationError unless the value is True or False: a "no" from a file would count as True."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, not {_shown(value)}")
 
@@ -398,7 +399,7 @@ def _check_rate_limit(limit: object) -> AbstractAsyncContextManager[object] | No
 
 
 def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
-    """Return the timeout of a call; ConfigurationError if it is no number of seconds."""
+    """Return the timeout of a call; raise ConfigurationError if it is not a number of seconds."""
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
         raise ConfigurationError(f"{name} must be a number of seconds, or None, not {_shown(timeout)}")
     return timeout
@@ -416,7 +417,7 @@ _SCHEMES: Final[dict[str, dict[str, Any]]] = {
 
 
 def options_of(url: str) -> dict[str, Any]:
-    """Return the options of Client that the URL says.
+    """Return the options of Client that the URL gives.
 
     Raises:
         ConfigurationError: the URL, or one of its query options, is not understood.

@@ -18,16 +18,16 @@ __all__ = ["Delivery", "Hop", "Receipt", "ServerInfo"]
 
 @attrs.frozen(kw_only=True)
 class Hop:
-    """What one relay of a `smtplite.routes.Route` said of a message: its recipients in four sets, as in a Receipt.
+    """What one relay of a `smtplite.routes.Route` said about a message: its recipients in four sets, as in a Receipt.
 
     Attributes:
         relay: the relay, such as "mx.example.com:587".
-        accepted: the relay took the message for these.
+        accepted: recipients for whom the relay accepted the message.
         refused: recipient -> the reply that refused it.
-        unknown: nobody can know.
-        not_sent: certainly not taken: these may go to another relay.
-        reply: the reply that decided, if one did.
-        error: why it was taken for nobody; None: it was, for somebody.
+        unknown: recipients for whom nobody can know.
+        not_sent: recipients for whom it was certainly not accepted: they may go to another relay.
+        reply: the reply that decided the outcome, if one did.
+        error: why the relay accepted it for nobody; None: it accepted it for somebody.
     """
 
     relay: str
@@ -43,24 +43,24 @@ class Hop:
         return f"{self.relay}: {said}"
 
 
-@attrs.frozen(slots=False)  # made for each message, and without slots in three quarters of the time
+@attrs.frozen(slots=False)  # made for each message, and without slots that takes three quarters of the time
 class Receipt:
-    """What the server said of a message that it took for at least one recipient.
+    """What the server said about a message that it accepted for at least one recipient.
 
     Every recipient, as it was given, is in exactly one of the first four.
 
     Attributes:
-        accepted: the server took the message for these.
+        accepted: recipients for whom the server accepted the message.
         refused: recipient -> the reply that refused it.
-        unknown: nobody can know (LMTP, when the connection ended between the verdicts).
-        not_sent: certainly not taken.
+        unknown: recipients for whom nobody can know (LMTP, when the connection ended between the verdicts).
+        not_sent: recipients for whom it was certainly not accepted.
         reply: the last transaction's final reply.
         replies: recipient -> the last reply about it.
         message_id: the message's Message-ID, if it has one.
-        server: the server's name for itself, from its greeting to EHLO.
-        tls: the TLS version, such as "TLSv1.3"; None in clear.
+        server: the server's own name, from its reply to EHLO.
+        tls: the TLS version, such as "TLSv1.3"; None: unencrypted.
         hops: what each relay said, if it was sent over a `smtplite.routes.Route`; `reply`, `server` and `tls` are then
-            those of the last relay that took it for anyone.
+            those of the last relay that accepted it for anyone.
     """
 
     accepted: tuple[str, ...]
@@ -76,7 +76,7 @@ class Receipt:
 
     @property
     def complete(self) -> bool:
-        """True if the server took the message for every recipient."""
+        """True if the server accepted the message for every recipient."""
         return not (self.refused or self.unknown or self.not_sent)
 
     def raise_for_refused(self) -> None:
@@ -101,9 +101,9 @@ class Delivery:
     """What became of one item of `Client.send_many`: a receipt, or an error.
 
     Attributes:
-        item: what was taken from the caller's messages: an Outgoing, or a message as such.
-        receipt: somebody was certainly delivered; None: nobody was.
-        error: why nobody was certainly delivered; None: somebody was.
+        item: the item of the caller's messages: an Outgoing, or a message itself.
+        receipt: the message was certainly accepted for somebody; None: it was not.
+        error: why it is not certain that it was accepted for anybody; None: it is certain.
     """
 
     item: Outgoing | AnyMessage | Prepared
@@ -111,7 +111,7 @@ class Delivery:
     error: SMTPError | None = attrs.field(default=None, kw_only=True)
 
     def result(self) -> Receipt:
-        """Return the receipt, or raise the error: as `Client.send` would have done."""
+        """Return the receipt, or raise the error, as `Client.send` would have done."""
         if self.error is not None:
             raise self.error
         if self.receipt is None:
@@ -124,13 +124,13 @@ class ServerInfo:
     """What a server offers, as `Client.check` finds it.
 
     Attributes:
-        server: what was connected to, such as "mx.example.com:587".
-        greeting: the text of its first words.
-        extensions: its service extensions; typed properties for those that are known.
-        tls: the TLS version, such as "TLSv1.3"; None in clear.
-        cipher: the cipher suite; None in clear.
-        certificate_subject: whom its certificate names; None in clear, or where it was not verified.
-        certificate_expires: when its certificate ends, in UTC.
+        server: what the client connected to, such as "mx.example.com:587".
+        greeting: the text of its greeting.
+        extensions: its service extensions, with typed properties for those that are known.
+        tls: the TLS version, such as "TLSv1.3"; None: unencrypted.
+        cipher: the cipher suite; None: unencrypted.
+        certificate_subject: the name in its certificate; None: unencrypted, or not verified.
+        certificate_expires: when its certificate expires, in UTC.
     """
 
     server: str
@@ -143,12 +143,12 @@ class ServerInfo:
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
-        """The authentication mechanisms it offers."""
+        """The authentication mechanisms that it offers."""
         return self.extensions.auth
 
     @property
     def limits(self) -> Limits:
-        """What it limits, where it says so (RFC 9422)."""
+        """The limits that it announces (RFC 9422)."""
         return self.extensions.limits
 
 

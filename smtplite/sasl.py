@@ -14,8 +14,8 @@ The session carries the bytes; base64 and lines are the core's::
                             AuthenticationError: close the connection, for the server is not who we think it is
     on 4yz, 5yz:            the server said no; `exchange.error_data` may say why
 
-Secrets stand in no repr and in no error. What the caller passes is checked when the mechanism is made
-(ConfigurationError); what the server says is checked as it comes (AuthenticationError).
+No repr and no error shows a secret. What the caller passes is checked when the mechanism is made (ConfigurationError);
+what the server says is checked when it arrives (AuthenticationError).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ MAX_AUTH_LINE_BYTES: Final = 512
 MIN_ITERATIONS: Final = 4096
 #: More would let a server burn our CPU: this many take about half a second.
 MAX_ITERATIONS: Final = 1_000_000
-#: More take over 10 ms on a slow machine and belong into a worker thread: `Exchange.is_costly`.
+#: More take over 10 ms on a slow machine, and belong in a worker thread: `Exchange.is_costly`.
 MAX_INLINE_ITERATIONS: Final = 20_000
 
 #: A mechanism at work. The first `next` gives the initial response, or None if the server speaks first;
@@ -84,12 +84,12 @@ TokenCallback = Callable[[bool], Awaitable[str]]
 
 
 def saslprep(text: str, argument: str = "text", *, stored: bool = False) -> str:
-    """Return the text as two sides compare it: spaces and compatibility forms made one, invisible characters dropped.
+    """Return the text as both sides compare it: spaces and compatibility forms unified, invisible characters dropped.
 
     Args:
         text: a username or password.
         argument: its name, for the error; the text itself is never shown.
-        stored: refuse also what Unicode 3.2 has not assigned (a "stored string"; the others are "queries").
+        stored: also refuse characters that Unicode 3.2 does not have (a "stored string"; the others are "queries").
 
     Raises:
         ConfigurationError: the text holds what the profile prohibits.
@@ -211,8 +211,8 @@ def _expected(mechanism: str, challenge: bytes | None) -> bytes:
 class Exchange:
     """One authentication under way: made by `Mechanism.exchange`, driven by the session, used once.
 
-    After an AuthenticationError it is over: every further call raises one again. No method does I/O, awaits or needs
-    a certain thread; one call at a time.
+    After an AuthenticationError it is over: every further call raises one again. No method does I/O, awaits, or needs
+    a particular thread; make one call at a time.
 
     Attributes:
         name: the mechanism's registered name, for `Auth`.
@@ -243,10 +243,10 @@ class Exchange:
         return f"<Exchange {self.name}>"
 
     def is_costly(self, challenge: bytes | None) -> bool:
-        """Tell whether `respond` to this challenge would stall an event loop: PBKDF2 of many rounds, up to 0.5 s.
+        """Tell whether `respond` to this challenge would stall an event loop: PBKDF2 with many rounds, up to 0.5 s.
 
-        Then call it in a worker thread, ``await anyio.to_thread.run_sync(exchange.respond, challenge)``: hashlib lets
-        go of the interpreter's lock meanwhile. Cancelled there, the thread may be abandoned and the exchange with it.
+        If so, call it in a worker thread, ``await anyio.to_thread.run_sync(exchange.respond, challenge)``: hashlib
+        releases the interpreter's lock. If that is cancelled, the thread may be abandoned, and the exchange with it.
         """
         return challenge is not None and self._deferred is None and self._mechanism.is_costly(challenge)
 
@@ -254,11 +254,11 @@ class Exchange:
         """Return the response to a challenge; send it with `AuthResponse` (b"" is an empty line).
 
         Args:
-            challenge: `ChallengeReceived.challenge`: decoded octets, None if they were no base64.
+            challenge: `ChallengeReceived.challenge`: decoded bytes; None if they were not base64.
 
         Raises:
-            AuthenticationError: the challenge is not acceptable, or the mechanism was finished before it. The exchange
-                is over: send `AuthCancel`, read its reply, raise.
+            AuthenticationError: the challenge is not acceptable, or the mechanism was already finished. The exchange is
+                over: send `AuthCancel`, read its reply, raise.
         """
         self._enter()
         if challenge is None:
@@ -284,10 +284,10 @@ class Exchange:
         return response
 
     def finish(self, text: str = "") -> None:
-        """Judge the server's success; the session counts as authenticated only once this returned.
+        """Check the server's success; the session counts as authenticated only once this has returned.
 
         Args:
-            text: `Reply.text` of the 235. What a mechanism has to say at last may stand there in base64.
+            text: `Reply.text` of the 235. The last data of a mechanism may stand there, in base64.
 
         Raises:
             AuthenticationError: the mechanism was not finished: the server proved nothing. Close the connection.
@@ -555,10 +555,10 @@ class ScramSha1(_Scram):
 
 @attrs.frozen
 class External(Mechanism):
-    """EXTERNAL: who we are is known from elsewhere, as from TLS's client certificate (RFC 4422 appendix A).
+    """EXTERNAL: the server knows who we are, for example by a TLS client certificate (RFC 4422 appendix A).
 
     Attributes:
-        identity: whom to act as; "": whomever the server takes us for.
+        identity: whom to act as; "": whoever the server thinks we are.
     """
 
     name = "EXTERNAL"
@@ -601,7 +601,7 @@ def _is_port(_instance: TokenMechanism, attribute: attrs.Attribute[int | None], 
 
 @attrs.frozen
 class TokenMechanism(Mechanism):
-    """An OAuth 2.0 access token, in one of the two forms that servers take.
+    """An OAuth 2.0 access token, in one of the two forms that servers accept.
 
     A generator without I/O cannot await, so the session gets the token first, and begins with a mechanism that has it::
 
@@ -677,7 +677,7 @@ def _without(token: str, data: Any) -> Any:
 
 @attrs.frozen
 class XOAuth2(TokenMechanism):
-    """XOAUTH2: an access token as Google and Microsoft take it (developers.google.com/gmail/imap/xoauth2-protocol)."""
+    """XOAUTH2: an access token for Google and Microsoft (developers.google.com/gmail/imap/xoauth2-protocol)."""
 
     name = "XOAUTH2"
     _acknowledgement = b""
@@ -693,7 +693,7 @@ class OAuthBearer(TokenMechanism):
 
     Attributes:
         host: the server's name as we know it, for a server that asks for it.
-        port: likewise its port.
+        port: its port, likewise.
     """
 
     name = "OAUTHBEARER"
@@ -715,18 +715,18 @@ class OAuthBearer(TokenMechanism):
 
 
 def password_mechanisms(username: str, password: str, *, is_secure: bool) -> tuple[Mechanism, ...]:
-    """Return the mechanisms for a username and a password, the one to try first in front.
+    """Return the mechanisms for a username and a password, the one to try first at the beginning.
 
     Args:
         username: who we are.
         password: the secret.
-        is_secure: under TLS or on a Unix socket. In clear CRAM-MD5, which does not show the password, stands before
-            those that do.
+        is_secure: inside TLS or on a Unix socket. If it is not, CRAM-MD5, which does not show the password, comes
+            before those that do.
 
     Raises:
         ConfigurationError: username or password cannot be used; says which, never shows it.
 
-    A password with characters that Unicode 3.2 has not assigned goes without SCRAM, which cannot take it.
+    SCRAM is left out for a password with characters that Unicode 3.2 does not have: it cannot use them.
     """
     plain = Plain(username, password)
     try:
@@ -751,7 +751,7 @@ def choose(
     Args:
         mechanisms: what the client can do, in its order.
         offered: what the server can do: `Extensions.auth`, read again after STARTTLS.
-        is_secure: under TLS or on a Unix socket.
+        is_secure: inside TLS or on a Unix socket.
         allow_insecure: the caller passed ``allow_insecure_auth=True``.
 
     Raises:

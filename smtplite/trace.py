@@ -1,6 +1,6 @@
-"""Typed events of what happens, for `Client(trace=...)`: secrets are left out before an event exists.
+"""Typed events about what happens, for `Client(trace=...)`: secrets are left out before an event exists.
 
-A command is shown as `str(command)` shows it, which never holds a credential; content is shown by its size alone.
+A command is shown as `str(command)`, which never holds a credential; of content, only the size is shown.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ logger: Final = logging.getLogger("smtplite")
 
 @attrs.frozen(kw_only=True)
 class ConnectionOpened:
-    """A connection to the server is open; nothing was said yet.
+    """A connection to the server is open; nothing has been said yet.
 
     Attributes:
-        connection: numbers the connections of this process.
-        server: what was connected to, such as "mx.example.com:25".
+        connection: the number of the connection, in this process.
+        server: what the client connected to, such as "mx.example.com:25".
     """
 
     connection: int
@@ -43,12 +43,12 @@ class ConnectionOpened:
 
 @attrs.frozen(kw_only=True)
 class FlightSent:
-    """One write: all that stands in one shares a round trip.
+    """One write: everything in it shares a round trip.
 
     Attributes:
         connection: its number.
         commands: the commands, without CRLF and without secrets.
-        content_bytes: octets of message content in this write, dots not counted twice.
+        content_bytes: bytes of message content in this write, before dots are doubled.
     """
 
     connection: int
@@ -73,11 +73,11 @@ class ReplyReceived:
 
 @attrs.frozen(kw_only=True)
 class ConnectionClosed:
-    """The connection is closed, by us.
+    """The connection was closed, by the client.
 
     Attributes:
         connection: its number.
-        reason: "quit" after QUIT, else why it could not be used again.
+        reason: "quit" after QUIT; else why it could not be used again.
     """
 
     connection: int
@@ -86,15 +86,15 @@ class ConnectionClosed:
 
 @attrs.frozen(kw_only=True)
 class MessageFinished:
-    """What became of a message; the only place that says so when a `send` was cancelled.
+    """What became of a message; if a `send` was cancelled, this is the only place that says so.
 
     Attributes:
-        connection: the last connection it was sent on; None if it was sent on none.
+        connection: the last connection that it was sent on; None: it was sent on none.
         message_id: its Message-ID, if it has one.
-        accepted: recipients, as they were given, for whom the server took it.
+        accepted: recipients, as they were given, for whom the server accepted it.
         refused: recipient -> the reply that refused it.
-        unknown: recipients of whom nobody can know.
-        not_sent: recipients for whom it was certainly not taken.
+        unknown: recipients for whom nobody can know.
+        not_sent: recipients for whom it was certainly not accepted.
         error: what `send` raised; None if it returned a receipt, or was cancelled.
     """
 
@@ -123,7 +123,7 @@ class Tracer:
 
     @property
     def is_on(self) -> bool:
-        """False if nobody listens: then no event need be made."""
+        """False if nobody listens: then no event has to be made."""
         return self._hook is not None or logger.isEnabledFor(logging.DEBUG)
 
     def __call__(self, event: TraceEvent) -> None:

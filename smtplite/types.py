@@ -1,4 +1,4 @@
-"""Names for annotations: what the functions of smtplite take.
+"""Names for type annotations: what the functions of smtplite accept.
 
 ::
 
@@ -25,7 +25,7 @@ __all__ = ["AnyMessage", "AnyRecipients", "AttachmentLike", "People", "Person", 
 if TYPE_CHECKING:
     from smtplite.message.envelope import AnyMessage, AnyRecipients
 else:  # unions, so that `AnyMessage | None` works at run time too, where Message is not generic
-    #: What `Client.send` takes as a message.
+    #: What `Client.send` accepts as a message.
     AnyMessage = Message | bytes | bytearray | memoryview | Content
     #: One address, or several.
     AnyRecipients = str | Address | Recipient | Iterable[str | Address | Recipient]

@@ -1,9 +1,9 @@
-"""Sender and recipients out of header fields: a reader of mailbox lists that is ours, and linear.
+"""Sender and recipients from header fields: a reader of mailbox lists of our own, in linear time.
 
-One job, although long: the grammar of one kind of field, in one pass, with what each mistake is called and its remedy.
+One job, although long: the grammar of one kind of field, in one pass, with a name and a remedy for each mistake.
 `read_address_list` reads what RFC 5322 3.4 describes, and the old forms that still occur. It is tolerant where the
 mailbox is certain (odd spacing, comments, routes, doubled commas, dots in names), and refuses where it is not (an
-unquoted comma or at sign in a name, two at signs, text behind the bracket): mail to another mailbox than the one that
+unquoted comma or at sign in a name, two at signs, text after the bracket): mail to another mailbox than the one that
 was meant is worse than an error (rule R19).
 
 No input costs more than linear time (rule R27): every pattern is possessive and begins where the one before it ended,
@@ -49,10 +49,10 @@ class Mailbox:
     """One mailbox of an address field (RFC 5322 3.4).
 
     Attributes:
-        display_name: the name in front of it, decoded and without quotes; "" where there is none. Octets that are no
-            UTF-8 stand in it as surrogates, as `email` has them.
-        local_part: as it stands in the field; one that is quoted keeps its quotes.
-        domain: a domain, or a literal in brackets; in another script as it was written.
+        display_name: the name before it, decoded and without quotes; "" if there is none. Bytes that are not UTF-8
+            stand in it as surrogates, as in `email`.
+        local_part: as it stands in the field; if it is quoted, with its quotes.
+        domain: a domain, or a literal in brackets; as it was written, in any script.
         comments: the text of the comments in and around it, decoded, without their outer parentheses.
     """
 
@@ -68,7 +68,7 @@ class Mailbox:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What is equal of two mailboxes that are the same one: quotes without need, case and script of the domain."""
+        """A key that is equal for two spellings of one mailbox: needless quotes, case and script of the domain."""
         local_part = self.local_part
         if local_part.startswith('"'):
             local_part = _quoted_where_needed(_unquoted(local_part))
@@ -76,7 +76,7 @@ class Mailbox:
         if not domain.isascii():
             try:
                 domain = Domain.of_mailbox(domain).wire.decode("ascii")
-            except MessageError:  # no domain that mail could be sent to: then it is equal to itself alone
+            except MessageError:  # mail could not be sent to this domain: it is equal only to itself
                 return local_part, domain
         return local_part, domain.lower()
 
@@ -86,7 +86,7 @@ class Group:
     """A named group of mailboxes, which may be empty (RFC 5322 3.4).
 
     Attributes:
-        name: the text in front of the colon, decoded and without quotes.
+        name: the text before the colon, decoded and without quotes.
         mailboxes: what stands between colon and semicolon.
     """
 
@@ -98,8 +98,8 @@ def read_address_list(text: str, *, what: str = "text") -> tuple[Mailbox | Group
     """Read the value of an address field: its mailboxes and groups, in their order.
 
     Args:
-        text: the field's value, folded or not. Octets beyond ASCII may come as surrogates, as `email` has them: UTF-8
-            among them is read as such (RFC 6532), others are refused outside of names and comments.
+        text: the field's value, folded or not. Bytes beyond ASCII may come as surrogates, as in `email`: those that are
+            UTF-8 are read as such (RFC 6532); others are refused, except in names and comments.
         what: names the text in errors, as in "header From".
 
     Raises:
@@ -135,7 +135,7 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 
 
 def _readable(text: str, what: str) -> str:
-    """Return the text unfolded, with the octets in it that are UTF-8 as characters."""
+    """Return the text unfolded, with the bytes in it that are UTF-8 as characters."""
     if _CONTROL.search(text) is not None:
         unfolded = _LINE_BREAK.sub("", text)
         found = _CONTROL.search(unfolded)
@@ -187,16 +187,16 @@ _QUOTED_PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
 _UNCERTAIN_QUOTES: Final = re.compile(r'""|"(?:[^\\]++|\\["\\])*+\\[^"\\].*', re.DOTALL)
 _MUST_BE_QUOTED: Final = re.compile(r'["\\]')
 
-# Encoded words (RFC 2047 2). More lenient than the RFC, as mail programs are: they are found inside of quotes and words
-# too, with spaces in them, and of any length.
+# Encoded words (RFC 2047 2). More lenient than the RFC, as mail programs are: they may also stand inside quotes and
+# words, have spaces in them, and be of any length.
 _ENCODED_WORD: Final = re.compile(r"=\?([^?*\s]++)(?:\*[^?\s]*+)?+\?([BbQq])\?([^?]*+)\?=")
 _NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/]+")
 
-#: Codecs that turn octets into other octets, that are none of mail's, or that cost more than linear time.
+#: Codecs that turn bytes into other bytes, that do not occur in mail, or that take more than linear time.
 _NO_CHARSETS: Final = frozenset(
     {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "tactis", "mbcs"}
 )
-#: Names that are met in mail and that Python does not know, and codecs without an alias.
+#: Names that occur in mail and that Python does not know, and codecs without an alias.
 _FURTHER_CHARSETS: Final = {
     "unknown_8bit": "utf_8",  # RFC 1428: whatever it is; UTF-8 where it can be
     "iso_8859_8_i": "iso8859_8",
@@ -235,7 +235,7 @@ def _charset(name: str) -> str | None:
 def decode_words(text: str) -> str:
     """Return the text with its encoded words decoded; what cannot be decoded stays as it is (RFC 2047 6).
 
-    White space between two encoded words is no part of the text, and a character may begin in one and end in the next.
+    White space between two encoded words is not part of the text; a character may begin in one and end in the next.
     """
     if "=?" not in text:
         return text
@@ -278,7 +278,7 @@ def _decoded_octets(encoding: str, text: str) -> bytes | None:
 
 
 def _decoded(octets: list[bytes], codec: str) -> str:
-    # What is no UTF-8 stays what it is, as surrogates; other charsets have no way back.
+    # What is not UTF-8 stays as it is, as surrogates; other charsets have no way back.
     return b"".join(octets).decode(codec, "surrogateescape" if codec == "utf_8" else "replace")
 
 
@@ -293,7 +293,7 @@ _TOKEN: Final = re.compile(
 )
 _FLAT_COMMENT: Final = re.compile(r"\((?:[^()\\]++|\\.)*+\)", re.DOTALL)
 _PARENTHESIS: Final = re.compile(r"[()]|\\.", re.DOTALL)
-#: In a name, brackets hold nothing that could be taken for a mailbox.
+#: In a name, brackets must not hold anything that could be mistaken for a mailbox.
 _AMBIGUOUS: Final = re.compile(r"[,:;<>@]")
 
 # What nearly every mailbox looks like, in one match: "a.b@c", "Name <a.b@c>", '"Name, N." <a.b@c>'.
@@ -304,7 +304,7 @@ _USUAL: Final = re.compile(rf"(?:{_ADDR_SPEC}|{_NAME}[ \t]*+<{_ADDR_SPEC}>)[ \t]
 
 
 def _usual_groups(text: str) -> tuple[str | None, ...] | None:
-    """Return the parts of a text that is one mailbox, and looks like nearly every one; None: it is not."""
+    """Return the parts of a text that is one mailbox of the most usual form; None: it is not."""
     found = _USUAL.match(text)
     if found is None or found.end() != len(text) or not text.isascii() or "=?" in text:
         return None
@@ -312,7 +312,7 @@ def _usual_groups(text: str) -> tuple[str | None, ...] | None:
 
 
 def _usual(text: str) -> tuple[Mailbox, ...]:
-    """Return the mailbox of a text that is one, and looks like nearly every one; else nothing."""
+    """Return the mailbox of a text that is one, of the most usual form; else nothing."""
     found = _usual_groups(text)
     if found is None:
         return ()
@@ -322,7 +322,7 @@ def _usual(text: str) -> tuple[Mailbox, ...]:
     return (Mailbox(name or quoted or "", angle_local or "", angle_domain or ""),)
 
 
-#: One word in front of an @, or of a name: its kind, as it stands, and whether white space stands before it.
+#: One word before an @, or of a name: its kind, its text, and whether white space comes before it.
 _Word = tuple[int, str, bool]
 
 
@@ -344,7 +344,7 @@ class _Reader:
         self.at = 0
         self.is_in_group = False
         self.group_start = 0
-        #: Where the member begins that is being read, and the comments in it.
+        #: Where the member that is being read begins, and the comments in it.
         self.start = 0
         self.comments: list[str] = []
 
@@ -363,7 +363,7 @@ class _Reader:
                 self._refuse("there is a semicolon without a group: separate addresses by commas")
 
     def _next(self) -> Mailbox | Group | None:
-        """Return the next member; None in front of a semicolon, at the end, and for a member of comments alone."""
+        """Return the next member; None before a semicolon, at the end, and for a member that is only comments."""
         text = self.text
         self.start = self.at = at = _BETWEEN.match(text, self.at).end()  # type: ignore[union-attr]  # matches always
         usual = _USUAL.match(text, at) if self.fast else None
@@ -577,7 +577,7 @@ class _Reader:
         return words
 
     def _skip(self) -> None:
-        """Read white space and comments; `at` is behind them."""
+        """Read white space and comments; `at` is after them."""
         text = self.text
         while (character := text[self.at : self.at + 1]) and character in " \t(":
             if character == "(":
@@ -633,7 +633,7 @@ def _unexpected(character: str) -> str:
 
 
 def _joins(words: list[_Word]) -> bool:
-    """Return True for words that make one local part, or one domain: white space stands at dots alone."""
+    """Return True for words that make one local part, or one domain: white space stands only at dots."""
     if len(words) == 1:
         return True
     before = ""
@@ -668,7 +668,7 @@ def _phrase(words: list[_Word]) -> str:
 
 # Fields of a message
 
-#: Defects of an address field that make it no list of addresses. Others say that the form is old, that an address
+#: Defects with which an address field is not a list of addresses. Others say that the form is old, that an address
 #: needs SMTPUTF8, or that a display name cannot be read.
 _FATAL_DEFECTS: Final = (InvalidHeaderDefect, NonPrintableDefect)
 
@@ -678,8 +678,8 @@ def mailboxes_in(name: str, value: object) -> tuple[Mailbox, ...]:
 
     Args:
         name: the field's name.
-        value: its value as a message of any policy holds it: text, a Header, or an object of the default policy, whose
-            Address objects then count: each must be read back from its text as it is.
+        value: its value as a message of any policy holds it: text, a Header, or an object of the default policy. Then
+            its Address objects count, and reading its text must give the same ones.
 
     Raises:
         MessageError: it is not a list of addresses; shows what stood there and what to do.
@@ -690,7 +690,7 @@ def mailboxes_in(name: str, value: object) -> tuple[Mailbox, ...]:
     if type(value).__bases__ in ADDRESS_HEADERS:
         return _mailboxes_of_object(value, what)
     if isinstance(value, Header):
-        # What stands on the wire: its text without encoding may read as more addresses than it has.
+        # What is sent: its text without encoding may read as more addresses than it has.
         return mailboxes_of(value.encode(maxlinelen=0, linesep="\n"), what=what)
     if hasattr(value, "addresses"):
         return _mailboxes_of_object(value, what)
@@ -709,7 +709,7 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
     """Return the mailboxes of a header object of the default policy: those of its Address objects.
 
     They may come from the caller, who can put anything into their parts, or from the stdlib's parser, which repairs and
-    drops. Both are held against our own reading of the text.
+    drops. Both are compared with our own reading of the text.
     """
     try:
         if (plain := _plain_mailbox(header)) is not None:
@@ -748,10 +748,10 @@ def _mailboxes_of_object(header: Any, what: str) -> tuple[Mailbox, ...]:
 
 
 def _plain_mailbox(header: Any) -> Mailbox | None:
-    """Return the mailbox of an address field's object that is plain; None: it is not, or who knows.
+    """Return the mailbox of an address field's object that is plain; None: it is not, or may not be.
 
-    A plain one is of one Address, and its text and what the text was made of are one mailbox, that of the Address, as
-    nearly every one is written: what is read and compared beside it, for other ones, says the same of it.
+    A plain one has one Address; its text, and what the text was made of, are one mailbox, that of the Address, in the
+    most usual form. What is read and compared for other objects has the same result.
     """
     if type(header).__bases__ not in ADDRESS_HEADERS:
         return None
@@ -789,7 +789,7 @@ def _mailbox_of(address: Address) -> Mailbox:
 
 
 def _without_words(tree: Any) -> str:
-    """Return the text of the stdlib's parse tree with a letter for each encoded word, whose text may hold anything."""
+    """Return the text of the stdlib's parse tree with a letter for each encoded word, which may hold anything."""
     pieces: list[str] = []
     stack = [tree]
     while stack:
@@ -808,15 +808,15 @@ _NAMES_MAILBOXES: Final = frozenset({"from", "sender", "to", "cc", "bcc"})
 _RESENT_ONCE: Final = frozenset(
     {"resent-date", "resent-from", "resent-sender", "resent-to", "resent-cc", "resent-bcc", "resent-message-id"}
 )
-#: By the part of the name behind "resent-": the fields, each with its full name and its value.
+#: By the part of the name after "resent-": the fields, each with its full name and its value.
 EnvelopeFields: TypeAlias = "dict[str, list[tuple[str, object]]]"
 
 
 def envelope_fields(header: Iterable[tuple[str, object]]) -> EnvelopeFields:
-    """Return the fields that name sender and recipients, by the part of their name behind "resent-", if any.
+    """Return the fields that name sender and recipients, by their name without "resent-".
 
-    Of several Resent- blocks, the topmost is the one that counts (RFC 5322 3.6.6): it ends where another field stands
-    between, or where a field comes again.
+    Of several Resent- blocks, the topmost one counts (RFC 5322 3.6.6): it ends before another field, or before a field
+    that it already has.
 
     Args:
         header: all fields of a header section, name and value, in order.
@@ -851,7 +851,7 @@ def sender_of(fields: EnvelopeFields) -> str:
     """Return the sender: Sender, or else the only From address (RFC 5322 3.6.2).
 
     Raises:
-        MessageError: there is none, or not one alone; shows what stood there.
+        MessageError: there is none, or more than one; shows what stood there.
     """
     for kind in ("sender", "from"):
         candidates = _in_fields(fields, kind, "sender")
@@ -879,8 +879,8 @@ def recipients_of(fields: EnvelopeFields) -> list[str]:
 
 # Addresses as the caller passes them
 
-#: "Name <addr-spec>", strictly: nothing but a name in front of it, quoted where it holds more than words, and nothing
-#: but the address in the brackets.
+#: "Name <addr-spec>", strictly: only a name before it, quoted if it holds more than words, and only the address in the
+#: brackets.
 _NAMED: Final = re.compile(
     r'(?! )(?:[^\x00-\x1f\x7f"(),:;<>@\[\]\\]++|"(?:[^"\\\x00-\x1f\x7f]++|\\[ -~])*+")++'
     r'<((?:"(?:[^"\\]++|\\.)*+"|[^<>",:;@ \t]++)@[^<>"@ \t]++)>'
@@ -888,10 +888,10 @@ _NAMED: Final = re.compile(
 
 
 def reverse_path(address: str) -> ReversePath:
-    """Return the sender's path; of ``Name <addr-spec>`` that of the address, which it then does not name.
+    """Return the sender's path; of ``Name <addr-spec>`` that of the address, without the name.
 
     Raises:
-        MessageError: it is no address; says what to pass instead.
+        MessageError: it is not an address; says what to pass instead.
     """
     try:
         return ReversePath.parse(address)
@@ -903,7 +903,7 @@ def forward_path(address: str) -> ForwardPath:
     """Return a recipient's path; of ``Name <addr-spec>`` that of the address.
 
     Raises:
-        MessageError: it is no address; says what to pass instead.
+        MessageError: it is not an address; says what to pass instead.
     """
     try:
         return ForwardPath.parse(address)

@@ -1,7 +1,6 @@
 """compose(): text, HTML, attachments and inline pictures become a message object of `email` (RFC 2045, RFC 5322).
 
-Everything is read and checked here and now, so that what is wrong is said where it was written, and not when the
-message is sent.
+Everything is read and checked at once, so a mistake is reported where the message is written, not when it is sent.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from smtplite.protocol.paths import ReversePath
 
 __all__ = ["Attachment", "compose"]
 
-#: A name, a subject, a file's name or the value of a field: the stdlib's parser takes quadratic time (rule R27).
+#: Of a name, a subject, a file's name or the value of a field: the stdlib's parser takes quadratic time (rule R27).
 MAX_FIELD_CHARACTERS: Final = 10_000
 #: The longest link in List-Unsubscribe: with its brackets it fits into one line, which may have 998 bytes.
 MAX_LINK_BYTES: Final = 900
@@ -48,7 +47,7 @@ _FIELD_NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 # RFC 5322 3.6.4, without what is obsolete
 _ATOMS: Final = r"[!#$%&'*+/0-9=?A-Z^_`a-z{|}~-]+(?:\.[!#$%&'*+/0-9=?A-Z^_`a-z{|}~-]+)*"
 _MESSAGE_ID: Final = re.compile(rf"<{_ATOMS}@(?:{_ATOMS}|\[[\x21-\x5a\x5e-\x7e]*\])>")
-#: What stands after "cid:" as it is, without percent-encoding (RFC 2392), and in any attribute of HTML.
+#: What may follow "cid:" without percent-encoding (RFC 2392), and stand in any attribute of HTML.
 _PICTURE_NAME: Final = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
 #: A picture that HTML or CSS shows.
 _PICTURE_SHOWN: Final = re.compile(r"""(?:["'=(]\s?)cid:([^"'\s>)]+)""", re.IGNORECASE)
@@ -56,7 +55,7 @@ _PICTURE_SHOWN: Final = re.compile(r"""(?:["'=(]\s?)cid:([^"'\s>)]+)""", re.IGNO
 _ENCODED_WORD: Final = r"=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?="
 _ENCODED_NAME: Final = re.compile(rf"{_ENCODED_WORD}(?:\s+{_ENCODED_WORD})*")
 _QUOTED_TEXT: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
-#: Control characters, line and paragraph separators, and half a character.
+#: Control characters, line and paragraph separators, and surrogates.
 _NOT_IN_A_LINE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 #: Bytes that cannot travel in a part that is not encoded: NUL, CR without LF, and a line of more than 998.
 _NOT_IN_A_MESSAGE: Final = re.compile(rb"\x00|\r(?!\n)|[^\r\n]{999}")
@@ -87,7 +86,7 @@ class Attachment:
     Attributes:
         name: the file's name, as the reader sees it; without folders.
         data: its contents.
-        content_type: such as "application/pdf"; None: what the name's ending says, by `mimetypes`.
+        content_type: such as "application/pdf"; None: guessed from the name's ending, by `mimetypes`.
 
     Raises:
         MessageError: one of them cannot be sent; says which.
@@ -105,7 +104,7 @@ class Attachment:
 
 AttachmentLike: TypeAlias = os.PathLike[str] | Attachment | tuple[str, bytes]
 
-#: What people write who come from elsewhere, or from `Client.send`.
+#: What people write who know other libraries, or `Client.send`.
 _HINTS: Final = {
     "sender": "from_= is the From field; the envelope's sender is sender= of send",
     "from_addr": "write from_=",
@@ -143,7 +142,7 @@ def compose(
     unsubscribe: str | Iterable[str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> EmailMessage:
-    """Make a message of text, HTML, attachments and inline pictures.
+    """Make a message from text, HTML, attachments and inline pictures.
 
     ::
 
@@ -157,23 +156,23 @@ def compose(
         await client.send(message)
 
     A person is ``"Name <address>"``, a bare address, a pair ``(name, address)`` or an
-    `email.headerregistry.Address`, and always becomes one mailbox, whatever the name holds. Files are read at once, and
-    block meanwhile. Date and Message-ID are set. The message is yours: what is missing here, add to it.
+    `email.headerregistry.Address`, and always becomes one mailbox, whatever the name holds. Files are read at once,
+    which blocks. Date and Message-ID are set. The message is yours: you can add to it what is missing here.
 
     Args:
         from_: who writes: the From field. The envelope's sender is `sender` of `Client.send`.
         to: one person, or several.
         cc: the same, for copies that everybody sees.
-        bcc: the same, for copies that nobody sees: `Client.send` delivers them, and does not send the field.
+        bcc: the same, for copies that nobody sees: `Client.send` sends to them, but leaves the field out.
         reply_to: who gets the answers, if not `from_`.
         subject: one line of text; None: no Subject field.
-        text: the plain text. Nothing is derived: `html` alone stays alone.
+        text: the plain text. It is not made from `html`: with `html` alone the message has only HTML.
         html: the HTML. With `text`, the reader's program shows one of the two.
         attachments: each a `Path`, an `Attachment` or a pair ``(name, bytes)``. Never a str: a name from a web form
             could then read any file.
         inline: name -> picture, for ``<img src="cid:name">`` in `html`.
         unsubscribe: an https link that unsubscribes with one click (RFC 8058), or that and a mailto link (RFC 2369).
-        headers: further fields: name -> value. Date and Message-ID replace ours.
+        headers: further fields: name -> value. Date and Message-ID replace those that would be set.
 
     Returns:
         The message, ready for `Client.send`.
@@ -234,13 +233,13 @@ def _person(where: str, value: object) -> Address:
     if local.startswith('"'):
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
     mailbox = Address(name, local, domain)
-    if mailbox.addr_spec != address:  # quotes that say nothing, or that the standard library would leave out
+    if mailbox.addr_spec != address:  # needless quotes, or quotes that the standard library would leave out
         raise MessageError(f"{where}: {address[:80]!r} would be written as {mailbox.addr_spec[:80]!r}")
     return mailbox
 
 
 def _named(where: str, text: str) -> tuple[str, str]:
-    """Return name and address of "Name <address>", or of an address alone."""
+    """Return the name and the address of "Name <address>", or of an address alone."""
     text = text.strip()
     if not text.endswith(">"):
         if "," in text or ";" in text:
@@ -435,7 +434,7 @@ def _write_bodies(
 ) -> None:
     """Write the tree that mail programs expect: mixed(alternative(text, related(html, pictures)), attachments).
 
-    What is not there makes no level.
+    A level exists only if it has parts.
     """
     if text is None and html is None and not attachments:
         raise MessageError("the message is empty: pass text=, html= or attachments=")
@@ -563,7 +562,7 @@ def _check_file_name(name: object) -> None:
 
 
 def _guessed_type(name: str) -> tuple[str, str]:
-    # The name alone, without what could be taken for the scheme of a URL
+    # Only the name, without anything that could be mistaken for the scheme of a URL
     guessed, encoding = mimetypes.guess_type(name.replace(":", "_"), strict=False)
     if encoding is not None:  # what it is when unpacked is not what it is
         guessed = "application/gzip" if encoding == "gzip" else None
@@ -591,7 +590,7 @@ def _is_utf_8(data: bytes) -> bool:
 
 
 def _inner_message(data: bytes) -> EmailMessage | None:
-    """Return a message inside the message; None if these bytes could not travel as one."""
+    """Return a message inside the message; None if these bytes could not be sent as one."""
     if _NOT_IN_A_MESSAGE.search(data) is not None:
         return None
     header = re.split(rb"\r?\n\r?\n", data, maxsplit=1)[0]

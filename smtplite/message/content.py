@@ -1,8 +1,8 @@
-"""The content of a message on its way out: octets in wire form, whole or piece by piece.
+"""The content of a message on its way out: bytes in wire form, whole or piece by piece.
 
-What the caller gives as octets is checked and brought into wire form here (RFC 5321 2.3.8, 4.5.3.1.6): every line
-ending is CRLF, no line is over 998 octets, no NUL, no Bcc field, no bare CR where it could hide something. Nothing is
-added to it, and nothing of any size is ever held or worked on in one go.
+What the caller passes as bytes is checked and brought into wire form here (RFC 5321 2.3.8, 4.5.3.1.6): every line
+ending is CRLF, no line is over 998 bytes, no NUL, no Bcc field, no bare CR where it could hide something. Nothing is
+added to it, and nothing large is ever held in memory, or worked on, all at once.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["WHOLE_BYTES", "Body", "Content", "ContentBody", "ContentReader", "Oc
 #: Content up to this size goes in one write with its end of data.
 WHOLE_BYTES: Final = 65_536
 
-#: What one look into a file brings.
+#: How much is read from a file at once.
 _READ_BYTES: Final = 1_048_576
-#: Work on octets at hand for so long, then let others run: about a millisecond.
+#: Work on so many bytes that are at hand, then let others run: about a millisecond.
 _TURN_BYTES: Final = 1_048_576
 #: Small chunks of a stream are gathered up to WHOLE_BYTES, but not for longer than this.
 _GATHER_SECONDS: Final = 1.0
@@ -47,7 +47,7 @@ class Body(Protocol):
 
     @property
     def size(self) -> int | None:
-        """Its octets on the wire before dots are doubled, or None if that is not known before it was read."""
+        """Its bytes on the wire before dots are doubled; None if that is not known before it is read."""
 
     @property
     def whole(self) -> bytes | None:
@@ -55,11 +55,11 @@ class Body(Protocol):
 
     @property
     def is_binary(self) -> bool:
-        """True if it must go octet for octet: with BDAT, never with DATA (RFC 3030 3)."""
+        """True if it must be sent byte for byte: with BDAT, never with DATA (RFC 3030 3)."""
 
     @property
     def is_repeatable(self) -> bool:
-        """False if `pieces` can be called but once."""
+        """False if `pieces` can be called only once."""
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
         """Return it from its beginning, in pieces of at most PIECE_BYTES, none of them empty.
@@ -68,13 +68,13 @@ class Body(Protocol):
 
         Raises:
             SMTPError: (the generator) what was read cannot be sent: MessageError, or ExtensionRequired. Or whatever
-                the caller's own stream raises. What was sent so far must be left without its end.
+                the caller's own stream raises. The end of data must then not be sent.
         """
 
 
 @attrs.define(eq=False)
 class OctetBody:
-    """Content that is at hand as octets, checked and in wire form."""
+    """Content that is at hand as bytes, checked and in wire form."""
 
     octets: bytes = attrs.field(repr=False)
     is_binary: bool = attrs.field(default=False, kw_only=True)
@@ -82,7 +82,7 @@ class OctetBody:
 
     @property
     def size(self) -> int:
-        """Its octets."""
+        """Its bytes."""
         return len(self.octets)
 
     @property
@@ -116,7 +116,7 @@ class _Source(Protocol):
 
 
 def _flat(octets: Octets) -> Octets:
-    """Return the same octets as something that is indexed by octets."""
+    """Return the same bytes as something that is indexed by bytes."""
     if isinstance(octets, (bytes, bytearray)):
         return octets
     return octets.cast("B") if octets.c_contiguous else octets.tobytes()
@@ -137,7 +137,7 @@ class _Octets:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # A pipe that nobody writes into would keep the thread for ever.
+    # A pipe that nobody writes to would keep the thread for ever.
     return os.open(path, flags | AT_ONCE)
 
 
@@ -270,10 +270,10 @@ def _check_source(_: object, __: object, source: _Source) -> None:
 
 @attrs.frozen
 class Content:
-    """The octets of a message, header section and all, to send in place of a message object.
+    """The bytes of a message, header section included, to send instead of a message object.
 
-    They are sent as they are, but for their line endings: nothing is added, no header is read for addresses, so that
-    sender and recipients must be given. They are never held in memory as a whole, nor copied. Make one with
+    They are sent as they are, except for their line endings. Nothing is added, and no header is read for addresses, so
+    you must pass sender and recipients. The bytes are never copied or held in memory as a whole. Make one with
     `from_bytes`, `from_path`, `from_file` or `from_stream`.
     """
 
@@ -281,7 +281,7 @@ class Content:
 
     @classmethod
     def from_bytes(cls, data: Octets) -> Content:
-        """Return content that is at hand; it must not change until it was sent.
+        """Return content that is at hand; it must not change until it has been sent.
 
         Raises:
             MessageError: it is not bytes, bytearray or memoryview.
@@ -296,7 +296,7 @@ class Content:
         """Return the content of a file. It is read twice: checked before anything is sent, then sent.
 
         Raises:
-            MessageError: it is no path. What is wrong with the file, sending says.
+            MessageError: it is not a path. What is wrong with the file is reported when it is sent.
         """
         if not isinstance(path, (str, os.PathLike)):
             raise MessageError(f"a path must be a str or a pathlib.Path, not {type(path).__name__}")
@@ -304,7 +304,7 @@ class Content:
 
     @classmethod
     def from_file(cls, file: BinaryIO) -> Content:
-        """Return the content of an open binary file, from where it stands; leave it alone until it was sent.
+        """Return the content of an open binary file, from its position; do not use the file until it has been sent.
 
         It is read in a worker thread, and twice if it can be: checked before anything is sent, then sent. It is not
         closed.
@@ -330,12 +330,12 @@ class Content:
         What is wrong with it may be known only in the middle of sending: then nobody gets it.
 
         Args:
-            stream: an async iterable of bytes. An exception that it raises is raised by what sends it.
-            size: octets on the wire: what the stream comes to if its line endings are CRLF already. Lets the server
-                refuse what is too large before it is sent; if it turns out wrong, nobody gets the message.
+            stream: an async iterable of bytes. If it raises an exception, `send` raises it too.
+            size: bytes on the wire: the length of the stream, if its line endings are already CRLF. With it, the server
+                can refuse what is too large before it is sent. If it turns out to be wrong, nobody gets the message.
 
         Raises:
-            MessageError: it is no async iterable, or the size is no number of octets.
+            MessageError: it is not an async iterable, or the size is not a number of bytes.
         """
         if not isinstance(stream, AsyncIterable):
             raise MessageError(
@@ -352,19 +352,19 @@ class Content:
         return self._source.is_repeatable
 
     def reader(self, *, is_binary: bool = False, allows_long_lines: bool = False) -> ContentReader:
-        """Return what reads it for one message."""
+        """Return a reader of it, for one message."""
         return ContentReader(self._source, is_binary=is_binary, allows_long_lines=allows_long_lines)
 
 
 class ContentReader:
     """Reads content for one message: `check` it first, then take a `body` for each transaction; `aclose` it at the end.
 
-    What can be read again is read through by `check`, so that all that is wrong with it is known before anything is
-    sent, and so are its size and whether it is 8-bit. Of what can be read only once, that goes for the header section.
+    `check` reads all of what can be read again. So everything that is wrong with it, its size, and whether it is 8-bit,
+    is known before anything is sent. Of what can be read only once, `check` reads the header section.
 
     Args:
         source: where it comes from.
-        is_binary: it is sent octet for octet.
+        is_binary: it is sent byte for byte.
         allows_long_lines: a line of it may be of any length.
     """
 
@@ -377,7 +377,7 @@ class ContentReader:
         self._first = b""
         self.is_checked = False
         self.is_repeatable = source.is_repeatable
-        #: Octets on the wire; None: not known.
+        #: Bytes on the wire; None: not known.
         self.size = source.size
         #: None: not known.
         self.is_eight_bit: bool | None = None
@@ -388,7 +388,7 @@ class ContentReader:
 
     @property
     def is_whole(self) -> bool:
-        """False once some of it was taken to be sent, and cannot be read again."""
+        """False once a part of it has been read to be sent, and it cannot be read again."""
         return self.is_repeatable or self._begun is not None or not self.is_checked
 
     async def check(self) -> None:
@@ -460,8 +460,8 @@ class ContentReader:
         """Return the body for one transaction.
 
         Args:
-            eight_bit_error: what to raise at an octet above 127, if the transaction is one for 7-bit content.
-            limit: how many octets the server takes, and what to raise where they are more.
+            eight_bit_error: what to raise at a byte above 127, if the transaction is one for 7-bit content.
+            limit: how many bytes the server accepts, and what to raise if there are more.
         """
         if not self.is_checked:
             raise LocalProtocolError("content must be checked before it is sent: await check()")
@@ -483,7 +483,7 @@ class ContentReader:
         """Read it, for one transaction; see `body`."""
         first = b""
         if self.is_repeatable:
-            # Nothing of it is believed because it was checked before: files change.
+            # That it was checked before proves nothing: files change.
             checker = self._checker(size=self.size, size_error="content changed since it was checked")
             encoded = self._read(checker)
             if not self.is_eight_bit and not self._is_binary:
@@ -534,7 +534,7 @@ class ContentBody:
 
     @property
     def size(self) -> int | None:
-        """Its octets on the wire, if they are known."""
+        """Its bytes on the wire, if they are known."""
         return self._reader.size
 
     @property

@@ -1,4 +1,4 @@
-"""Envelope: who sends and who receives, and what the caller may give to be sent."""
+"""Envelope: who sends and who receives; and the forms in which a message may be passed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smtplite.message.content import Content
 __all__ = ["AnyMessage", "AnyRecipients", "Envelope", "Outgoing", "Recipient"]
 
 
-#: A message, in any of the forms that are sent. (At run time `Message` is not generic: hence the quotes.)
+#: A message, in any of the forms that can be sent. (At run time `Message` is not generic: hence the quotes.)
 AnyMessage: TypeAlias = "Message[Any, Any] | bytes | bytearray | memoryview | Content"
 #: One address, or several; each a str, an Address, or a Recipient with parameters of its own.
 AnyRecipients: TypeAlias = "str | Address | Recipient | Iterable[str | Address | Recipient]"
@@ -74,10 +74,11 @@ class Envelope:
         recipients: one address, or several; never split at commas.
         ret: what a bounce returns: "FULL" or "HDRS" (RFC 3461 4.3).
         envid: an identifier that bounces repeat (RFC 3461 4.4).
-        dsn: "require": ExtensionRequired where DSN is wanted and not offered; "drop": send without it.
+        dsn: "require": ExtensionRequired if notifications are asked for and the server does not offer DSN; "drop": send
+            without them.
         require_tls: REQUIRETLS (RFC 8689).
-        body: "7BIT" or "8BITMIME"; None: what the content needs. "BINARYMIME": content that is given as octets goes
-            octet for octet (RFC 3030), through a client with chunking=True.
+        body: "7BIT" or "8BITMIME"; None: what the content needs. "BINARYMIME": content that is passed as bytes is sent
+            byte for byte (RFC 3030), through a client with chunking=True.
         smtputf8: True or False to decide it; None: when an address or a header needs it.
         long_lines: "send": lines of more than 998 bytes are sent where they cannot be encoded, and the server may
             fold them, refuse them, or pass them on; None: they are refused.
@@ -105,7 +106,7 @@ class Envelope:
 
 
 def _any_recipients(value: AnyRecipients | None) -> AnyRecipients | None:
-    # Of several, a tuple: an iterator could be read but once, and not be pickled. What is wrong with it, sending says.
+    # Of several, a tuple: an iterator could be read only once, and not pickled. Sending reports what is wrong with it.
     if type(value) is list:
         return tuple(value)
     if value is None or isinstance(value, (str, Address, Recipient)) or not isinstance(value, Iterable):
@@ -115,14 +116,14 @@ def _any_recipients(value: AnyRecipients | None) -> AnyRecipients | None:
 
 @attrs.frozen
 class Outgoing:
-    """A message for `Client.send_many`, with what `Client.send` takes beside it.
+    """A message for `Client.send_many`, with what `Client.send` accepts besides it.
 
     Attributes:
-        message: a message object of `email`, its octets, or a Content.
+        message: a message object of `email`, the message as bytes, or a Content.
         sender: the reverse-path; None: from the headers; "": the null reverse-path.
         recipients: one address, or several; None: from the headers.
-        envelope: in place of sender and recipients.
-        tag: anything of your own, to know it again by.
+        envelope: instead of sender and recipients.
+        tag: anything of your own, to recognize it by.
     """
 
     message: AnyMessage

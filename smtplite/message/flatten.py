@@ -1,12 +1,12 @@
-"""Flattening: from a message object of `email` to its octets on the wire (RFC 5322, RFC 2045).
+"""Flattening: from a message object of `email` to its bytes on the wire (RFC 5322, RFC 2045).
 
-One job, although long: one walk over the parts of a message, with the short way for the usual ones beside it.
-What a receiver reads is what the caller built (rule R32): a field that was parsed, or that fits its line, goes octet
-for octet; what must be folded or encoded is written by `headers`; and each address field is read before and after, for
-a mailbox must not become another one on its way. A body is touched only where no server could take it as it is.
+One job, although long: one walk over the parts of a message, with a short way for the usual ones.
+What a receiver reads is what the caller built (rule R32): a field that was parsed, or that fits its line, is sent byte
+for byte; what must be folded or encoded is written by `headers`; and each address field is read before and after,
+because a mailbox must not become another one on its way. A body is changed only if no server could accept it as it is.
 
-Nothing here touches the message, or the parts in it: it may be flattened in a worker thread while others send it. Every
-single step of the work is a small one, so that a large message in a worker thread leaves the event loop its turns.
+Nothing here changes the message, or the parts in it: it may be flattened in a worker thread while others send it. Every
+single step of the work is small, so a large message in a worker thread leaves the event loop its turns.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ LARGE_BYTES: Final = 524_288
 _DROPPED: Final = frozenset({"bcc", "resent-bcc"})
 #: What one step may take of a large body: well below a millisecond.
 _STEP_CHARACTERS: Final = 131_072
-#: Parts that are counted to tell a large message; one with more is large.
+#: So many parts are counted to recognize a large message; one with more is large.
 _MAX_PARTS: Final = 1000
-#: A header that must be folded takes so many times as long as a body of the same length, or more.
+#: A header that must be folded takes at least so many times as long as a body of the same length.
 _HEADER_WEIGHT: Final = 512
 
 
@@ -72,8 +72,8 @@ def wire_bytes(message: Message[Any, Any], *, utf8: bool = False, seven_bit: boo
     r"""Flatten a message for the wire: what a receiver reads is what was built.
 
     Line endings are CRLF; dots are not doubled; Bcc and Resent-Bcc are left out. The message is not changed. Header
-    fields go as they are wherever they can; else they are folded and encoded by their grammar. Bodies go as they are,
-    but for lines of more than 998 octets, which are encoded.
+    fields stay as they are if they can; else they are folded and encoded by their grammar. Bodies stay as they are,
+    except those with lines of more than 998 bytes, which are encoded.
 
     Args:
         message: what `email` made or parsed.
@@ -81,7 +81,7 @@ def wire_bytes(message: Message[Any, Any], *, utf8: bool = False, seven_bit: boo
         seven_bit: 8-bit bodies re-encoded, for a server without 8BITMIME.
 
     Raises:
-        MessageError: the message cannot be sent so; says which field or part, and why.
+        MessageError: the message cannot be sent in this form; says which field or part, and why.
     """
     try:
         return flattened(message, utf8=utf8, seven_bit=seven_bit)
@@ -103,8 +103,8 @@ def flattened(
         message: what `email` made or parsed.
         utf8: headers may be UTF-8.
         seven_bit: 8-bit bodies re-encoded.
-        sends_long_lines: lines of more than 998 octets stay where they cannot be encoded.
-        added: fields that are put behind the message's own.
+        sends_long_lines: lines of more than 998 bytes stay if they cannot be encoded.
+        added: fields that are put after the message's own.
 
     Raises:
         FieldNeedsUtf8: it can be sent only with `utf8`.
@@ -121,7 +121,7 @@ def flattened(
         return _joined(pieces)
     except (SMTPError, MemoryError):
         raise
-    except Exception as error:  # whatever is in the message that never ought to be, and what the stdlib makes of it
+    except Exception as error:  # whatever is in the message that should not be, and whatever the stdlib makes of it
         raise MessageError(f"message cannot be flattened: {error}") from error
 
 
@@ -163,7 +163,7 @@ _SIGNED_NAMES: Final = re.compile(r"(?:^|;)\s*h\s*=([^;]*)")
 
 
 def signed_names(message: Message[Any, Any]) -> frozenset[str]:
-    """Return the names of the fields that the message's DKIM-Signatures cover, those that are not there too."""
+    """Return the names of the fields that the message's DKIM-Signatures cover, also those that are not there."""
     names: set[str] = set()
     for name, value in message.raw_items():
         if name.lower() == "dkim-signature":
@@ -179,8 +179,8 @@ class _Form:
     Attributes:
         utf8: headers may be UTF-8.
         seven_bit: bodies must be ASCII.
-        sends_long_lines: lines over 998 octets may stay where they cannot be encoded.
-        frozen: what forbids any change, for people; None: nothing does.
+        sends_long_lines: lines over 998 bytes may stay if they cannot be encoded.
+        frozen: what forbids any change, for errors; None: nothing does.
         policy: how the stdlib writes what is frozen; None: the message's own, without folding.
     """
 
@@ -197,7 +197,7 @@ def _form(utf8: bool, seven_bit: bool, sends_long_lines: bool) -> _Form:
 
 
 def _check_defects(message: Message[Any, Any]) -> None:
-    """Refuse a message that was read with a header section that is none."""
+    """Refuse a message that was parsed, and whose header section was not one."""
     for defect in message.defects:
         if isinstance(defect, FirstHeaderLineIsContinuationDefect):
             line = str(defect.line)  # type: ignore[attr-defined]
@@ -278,7 +278,7 @@ def _write_part(
     main, _, sub = content_type.partition("/")
     if payload is None or isinstance(payload, str):
         if payload and main == "multipart" and not is_message and message.defects:
-            # The parser leaves the line end of the delimiter behind it with a multipart that has no parts.
+            # In a multipart without parts, the parser leaves the line end before the next delimiter.
             payload = payload[: -2 if payload.endswith("\r\n") else -1] if payload.endswith("\n") else payload
         if not (payload is None and main == "multipart"):
             _write_leaf(pieces, payload or "", header, content_type, is_message=is_message)
@@ -314,14 +314,14 @@ def _write_blocks(pieces: list[str], blocks: list[Any], form: _Form) -> None:
         if number:
             pieces.append("\r\n")
         if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in block.defects):
-            # Lines that are no fields, as in one that is base64: an empty line would begin another block.
+            # Lines that are not fields, as in base64: an empty line would begin another block.
             text = text[2:] if text.startswith("\r\n") else text.replace("\r\n\r\n", "\r\n", 1)
             pieces.append(text)
         else:
             pieces.append(text.removesuffix("\r\n"))
 
 
-#: What is in these is written octet for octet: it is signed, or a hash is taken of it (RFC 1847).
+#: What is in these is written byte for byte: it is signed, or hashed (RFC 1847).
 _FROZEN_PARTS: Final = frozenset({"multipart/signed", "multipart/encrypted"})
 
 
@@ -356,13 +356,13 @@ def _write_multipart(pieces: list[str], message: Any, parts: list[Any], header: 
 
 
 def _write_around(pieces: list[str], text: str, form: _Form, content_type: str) -> None:
-    """Write what stands before the first part, or behind the last one; nobody reads it, and nothing can encode it."""
+    """Write what stands before the first part, or after the last one; nobody reads it, and nothing can encode it."""
     _check_unencoded(text, form, f"the text around the parts of {content_type}")
     _write_text(pieces, text)
 
 
 def _check_unencoded(text: str, form: _Form, what: str) -> None:
-    """Refuse a text that cannot be encoded where it would have to be."""
+    """Refuse a text that would have to be encoded, and cannot be."""
     if not form.sends_long_lines and (found := _long_line(text)) is not None:
         line, length = found
         raise MessageError(
@@ -374,12 +374,12 @@ def _check_unencoded(text: str, form: _Form, what: str) -> None:
 
 
 def _long_line(text: str) -> tuple[int, int] | None:
-    """Return number and octets of the first line that is too long; None if none is."""
+    """Return the number and the bytes of the first line that is too long; None if none is."""
     if not text.isascii() and not _has_octets(text):
         text = text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
     start, length = 0, len(text)
     while length - start > MAX_LINE_BYTES:
-        # Every line that ends inside this window is short enough: one look for each thousand octets.
+        # Every line that ends inside this window is short enough: one look for each thousand bytes.
         end = text.rfind("\n", start, start + MAX_LINE_BYTES + 1)
         if end < 0 and text[start + MAX_LINE_BYTES : start + MAX_LINE_BYTES + 2] == "\r\n":
             end = start + MAX_LINE_BYTES + 1
@@ -394,7 +394,7 @@ def _long_line(text: str) -> tuple[int, int] | None:
 
 
 def _new_boundary(bodies: list[list[str]]) -> str:
-    """Return a boundary as the stdlib makes them up; one that stands in no body."""
+    """Return a boundary of the form that the stdlib makes; one that no body contains."""
     while True:
         boundary = f"{'=' * 15}{random.randrange(sys.maxsize):019d}=="  # noqa: S311 (a mark, not a secret)
         if not any(boundary in piece for body in bodies for piece in body):
@@ -433,7 +433,7 @@ def _write_leaf(pieces: list[str], text: str, header: _Header, content_type: str
 
 
 def _as_octets(text: str, header: _Header, content_type: str) -> str:
-    """Return a body whose octets beyond ASCII are surrogates, as a parser has them."""
+    """Return a body whose bytes beyond ASCII are surrogates, as a parser makes them."""
     if _has_octets(text):
         return text
     charset = parameters_of(header.content_type() or "").get("charset")
@@ -476,7 +476,7 @@ def _encoded_body(text: str, encoding: str, content_type: str) -> tuple[str, lis
 
 
 def _steps_of_lines(text: str) -> Iterator[bytes]:
-    """Yield the octets of a text in steps that end with a line, where it has lines of a usual length."""
+    """Yield the bytes of a text in steps that end with a line, if its lines are of a usual length."""
     begun = 0
     while begun < len(text):
         end = text.rfind("\n", begun, begun + _STEP_CHARACTERS) + 1 or len(text)
@@ -485,7 +485,7 @@ def _steps_of_lines(text: str) -> Iterator[bytes]:
 
 
 _QP_SAFE: Final = bytes(octet for octet in (9, 10, 13, *range(32, 127)) if octet != 0x3D)
-#: Octets that make a row of base64, and characters of it (RFC 2045 6.8).
+#: Bytes that make a row of base64, and characters of it (RFC 2045 6.8).
 _ROW_BYTES: Final = 57
 _ROW_CHARACTERS: Final = 76
 
@@ -544,13 +544,13 @@ def _content_type(message: Any, fields: Iterable[tuple[str, Any]]) -> str:
 
 
 class _Header:
-    """The header section of one part, and the few changes that its body may need.
+    """The header section of one part, with the few changes that its body may need.
 
     Args:
         fields: names and values.
         form: how it is written.
         is_top: it is the message's own: Bcc is dropped.
-        is_built: its text was set, not parsed, for parsers do not make this class.
+        is_built: its text was set, not parsed: parsers do not make this class.
     """
 
     def __init__(self, fields: list[tuple[str, Any]], form: _Form, *, is_top: bool, is_built: bool) -> None:
@@ -574,7 +574,7 @@ class _Header:
         """Return the boundary that stands there.
 
         Raises:
-            MessageError: it cannot be one.
+            MessageError: it cannot be a boundary.
         """
         value = self.content_type()
         if value is None:
@@ -589,7 +589,7 @@ class _Header:
         return boundary
 
     def add_boundary(self, boundary: str) -> None:
-        """Put a boundary where there is none, or an empty one."""
+        """Add a boundary if there is none, or an empty one."""
         at = self._first("content-type")
         name, value = ("Content-Type", "multipart/mixed") if at < 0 else self._fields[at]
         source = source_of(value)
@@ -620,12 +620,12 @@ class _Header:
             self._fields[at] = self._fields[at][0], encoding
 
     def relabel_as_seven_bit(self) -> None:
-        """Say that what has 8-bit parts no longer has, where they are made 7-bit (RFC 2045 6.4)."""
+        """Say that the parts are not 8-bit any more, after they were made 7-bit (RFC 2045 6.4)."""
         if self.form.seven_bit and self.form.frozen is None and self.transfer_encoding() in ("8bit", "binary"):
             self.set_transfer_encoding("7bit", is_message=False)
 
     def write(self, pieces: list[str]) -> None:
-        """Write it, and the empty line behind it."""
+        """Write it, and the empty line after it."""
         form = self.form
         is_parsed = not self._is_built
         limit = MAX_LINE_BYTES if is_parsed else LINE_CHARACTERS
@@ -661,7 +661,7 @@ class _Header:
 
 
 def _text_field(name: str, value: str, form: _Form, *, is_parsed: bool, is_literal: bool = False) -> str:
-    """Write a field of which we have the source, and compare its mailboxes before and after (rule R32)."""
+    """Write a field whose source we have, and compare its mailboxes before and after (rule R32)."""
     if not isinstance(name, str):
         raise MessageError(f"a header name must be a str, not {type(name).__name__}")
     if value.isascii() or kind_of(name) is not Kind.ADDRESSES:
@@ -747,7 +747,7 @@ def _reading(value: Any) -> str:
 
 
 def source_of(value: Any) -> str:
-    """Return what a header value was made of, so far as it still tells."""
+    """Return what a header value was made from, as far as it still shows that."""
     if type(value) is str:
         return value
     if type(value).__bases__ in _OBJECTS and attributes_of(value).get("_parse_tree"):
@@ -789,10 +789,10 @@ _PLAIN_MAILBOX: Final = re.compile(
 
 
 def _address_field(name: str, value: Any, attributes: dict[str, Any], form: _Form) -> str:
-    """Write an address field that was set: of Address objects, or of text.
+    """Write an address field that was set: from Address objects, or from text.
 
-    Which of the two, the object does not tell. Where it has defects it was text. Otherwise the objects decide who is
-    named, and the text must say the same.
+    The object does not say which of the two. If it has defects, it was text. Otherwise the objects decide who is named,
+    and the text must say the same.
     """
     decoded = str.__str__(value)
     source = source_of_tokens(attributes["_parse_tree"])
@@ -840,7 +840,7 @@ def _address_source(address: Address) -> str:
 
 
 def _source_of_header(value: Header, kind: Kind) -> str:
-    """Return the source of a Header object; in an address field, what it encodes stays one name."""
+    """Return the source of a Header object; in an address field, a name that it encodes stays one name."""
     texts: list[str] = []
     was_ascii: bool | None = None
     for text, charset in value._chunks:  # type: ignore[attr-defined]
@@ -857,7 +857,7 @@ def _source_of_header(value: Header, kind: Kind) -> str:
 
 
 def _foreign_field(name: str, value: Any, form: _Form) -> str:
-    """Write a field whose value is none of the registry's."""
+    """Write a field whose value is not an object of the registry."""
     if isinstance(value, Header):
         kind = kind_of(name)
         source = _source_of_header(value, kind)
@@ -896,7 +896,7 @@ _UNFOLDED_COMPAT32: Final = email_policy.compat32.clone(linesep="\r\n", max_line
 
 
 def _frozen_field(name: str, value: Any, form: _Form) -> str:
-    """Write a field below a signature: as the stdlib does, for that was signed; octets as they are."""
+    """Write a field below a signature: as the stdlib does, because that was signed; bytes as they are."""
     check_field(name, value)
     if type(value) is str and (value.isascii() or _has_octets(value)):
         folded = f"{name}: " if value[:1] not in ("\r", "\n") else f"{name}:"
@@ -925,7 +925,7 @@ def _frozen_field(name: str, value: Any, form: _Form) -> str:
 
 
 def _has_octets(value: str) -> bool:
-    """Return True if all that is not ASCII are octets, which stand there as surrogates."""
+    """Return True if all characters beyond ASCII are bytes, which stand there as surrogates."""
     try:
         for step in _steps(value):
             step.encode("ascii", "surrogateescape")

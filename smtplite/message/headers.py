@@ -1,9 +1,9 @@
 """Header fields: from what the caller built, or a parser read, to the lines on the wire (RFC 5322 2.2, RFC 2047, 2231).
 
-One job, although long: how one field is written, by its kind; text, mailboxes, parameters and tokens share the folder.
-What a receiver reads is what the caller built (rule R32). So a field goes as it is wherever it can. Else it is folded,
-at white space alone, and only what is not ASCII is encoded, by the grammar of the field: text, addresses, parameters,
-or tokens that nobody may touch. What cannot be written so is refused, never shortened.
+One job, although long: how one field is written, by its kind; text, mailboxes, parameters and tokens share the folding.
+What a receiver reads is what the caller built (rule R32). So a field stays as it is if it can. Else it is folded, only
+at white space, and only what is not ASCII is encoded, by the grammar of the field: text, addresses, parameters, or
+tokens, which may not be changed. What cannot be written in this way is refused, never shortened.
 
 Everything here is a function of text, and takes linear time (rule R27).
 """
@@ -40,7 +40,7 @@ __all__ = [
 
 #: A line of a header section as it should be (RFC 5322 2.1.1).
 LINE_CHARACTERS: Final = 78
-#: A line as it must be, in octets without CRLF (RFC 5322 2.1.1).
+#: A line as it must be, in bytes without CRLF (RFC 5322 2.1.1).
 MAX_LINE_BYTES: Final = 998
 #: An encoded word (RFC 2047 2).
 MAX_ENCODED_WORD_CHARACTERS: Final = 75
@@ -50,7 +50,7 @@ class FieldNeedsUtf8(MessageError):
     """A field can be written only with SMTPUTF8 (RFC 6531): what is not ASCII in it cannot be encoded.
 
     Attributes:
-        field: names it, for people.
+        field: its name, for errors.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -59,7 +59,7 @@ class FieldNeedsUtf8(MessageError):
 
 
 class Kind(Enum):
-    """What the grammar of a field is, so far as it matters for folding and encoding."""
+    """The grammar of a field, as far as it matters for folding and encoding."""
 
     TEXT = "words, any of which can be encoded"
     ADDRESSES = "mailboxes and groups: display names and comments can be encoded"
@@ -124,7 +124,7 @@ def check_field(name: str, value: object) -> None:
     """Refuse a field that would become more than one, or none.
 
     Raises:
-        MessageError: the name is no field name, or the value holds a line break that is no folding.
+        MessageError: the name is not a field name, or the value holds a line break that is not folding.
     """
     if not is_field_name(name):
         raise MessageError(f"header name {name[:80]!r} is not printable ASCII without space and colon")
@@ -142,10 +142,10 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def utf8_of(name: str, value: str) -> str:
-    """Return a value with its octets read as UTF-8 (RFC 6532); those that are not stay surrogates, as `email` has them.
+    """Return a value with its bytes read as UTF-8 (RFC 6532); those that are not UTF-8 stay surrogates, as in `email`.
 
     Raises:
-        MessageError: it holds a surrogate that stands for no octet.
+        MessageError: it holds a surrogate that does not stand for a byte.
     """
     if value.isascii() or _SURROGATE.search(value) is None:
         return value
@@ -173,14 +173,14 @@ class _Lines:
         self._done: list[str] = []
         self._line = name + ":"
         self._is_begun = False  # whether the line holds anything that may stay there when the rest goes to the next
-        # A word, or a run, waits until it is known what is joined to it.
+        # A word, or a run, waits until we know what is joined to it.
         self._space = " "
         self._word: list[str] = []
         self._run: list[tuple[str, str]] | None = None
         self._behind: list[str] = []
 
     def add(self, space: str, word: str) -> None:
-        """Put a word, and the white space in front of it; without any it is joined to what is there."""
+        """Add a word, and the white space before it; without white space it is joined to what is there."""
         if space or not (self._word or self._run is not None):
             self._flush()
             self._space = self._space + space if not self._is_begun and self._line.endswith(":") else space
@@ -191,7 +191,7 @@ class _Lines:
             self._word.append(word)
 
     def add_run(self, space: str, run: list[tuple[str, str]]) -> None:
-        """Put a run of text that is encoded, each stretch with its charset; white space or "(" stands in front."""
+        """Add a run of text that is encoded, each stretch with its charset; white space or "(" comes before it."""
         if space or not self._word or self._run is not None:
             self._flush()
             self._space = self._space + space if not self._is_begun and self._line.endswith(":") else space
@@ -238,7 +238,7 @@ class _Lines:
     def _put(self, space: str, word: str) -> None:
         size = len(space) + len(word)
         if space and len(self._line) + size > LINE_CHARACTERS:
-            # Behind the colon alone a line is broken only where that makes it short enough.
+            # Directly after the colon a line is broken only if that makes it short enough.
             octets = _octets(space) + _octets(word)
             if self._is_begun or size <= LINE_CHARACTERS or _octets(self._line) + octets > MAX_LINE_BYTES:
                 self._break()
@@ -278,7 +278,7 @@ def _octets(text: str) -> int:
 
 _UTF8: Final = "utf-8"
 _UNKNOWN: Final = "unknown-8bit"  # RFC 1428
-#: What "Q" leaves as it is in any place, a phrase included (RFC 2047 5 (3)).
+#: What "Q" leaves as it is everywhere, also in a phrase (RFC 2047 5 (3)).
 _Q_SAFE: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 
 
@@ -301,7 +301,7 @@ _q: Final = _QTable()
 
 
 class _Encoded:
-    """Text in one of the two encodings, to be taken in pieces that hold whole characters."""
+    """Text in one of the two encodings, which gives it in pieces of whole characters."""
 
     __slots__ = ("_octets", "_text", "form", "size")
 
@@ -310,12 +310,12 @@ class _Encoded:
         self._octets = octets
         #: "q" or "b".
         self.form = form
-        #: What there is to take: characters of "q", octets of "b".
+        #: How much there is: characters of "q", bytes of "b".
         self.size = size
 
     @classmethod
     def of(cls, charset: str, text: str) -> _Encoded:
-        """Encode text by what is shorter."""
+        """Encode text in the shorter of the two encodings."""
         octets = text.encode("utf-8", "surrogateescape")
         if charset == _UNKNOWN:
             text = octets.decode("ascii", "surrogateescape")
@@ -325,7 +325,7 @@ class _Encoded:
         return cls([], octets, "b", len(octets))
 
     def take(self, at: int, room: int) -> tuple[int, str]:
-        """Return where the piece ends that begins here and fits into so many characters, and its text."""
+        """Return where the piece that begins here and fits into so many characters ends, and its text."""
         if self.form == "q":
             end, used = at, 0
             written = self._text
@@ -349,16 +349,16 @@ def _write_words(
 ) -> str:
     """Write text, with whatever cannot stay as it is in encoded words; return the white space left at its end.
 
-    White space between two encoded words is dropped by who decodes them (RFC 2047 6.2). So what stood there goes into
-    them, and so does all but one character of the white space beside them.
+    Whoever decodes two encoded words drops the white space between them (RFC 2047 6.2). So the white space that stood
+    there goes into them, and so does all but one character of the white space beside them.
 
     Args:
         lines: where to.
         text: unfolded.
-        space: white space in front, that is not the text's.
+        space: white space before it that does not belong to the text.
         utf8: UTF-8 may stay.
         keeps_words: what looks like an encoded word is one.
-        is_phrase: a word that is no atom is encoded too, and what is not one space.
+        is_phrase: also encode words that are not atoms, and white space that is not one space.
     """
     atom = _ATOM_UTF8 if utf8 else _ATOM
 
@@ -399,7 +399,7 @@ def _write_words(
         else:
             if run:
                 run += [(charset, gap + word)]
-            elif is_run:  # behind an encoded word of the caller's
+            elif is_run:  # after an encoded word of the caller's
                 run_space = " "
                 run = [(charset, gap + word)]
             elif is_first:
@@ -428,7 +428,7 @@ def encoded_words(text: str) -> str:
 
 
 def _joined(run: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Join stretches of one charset; white space goes with what stands in front of it."""
+    """Join stretches of one charset; white space goes with what stands before it."""
     joined: list[tuple[str, list[str]]] = []
     for charset, text in run:
         if joined and (joined[-1][0] == charset or not text.strip(" \t")):
@@ -446,10 +446,10 @@ def field(name: str, value: str, *, utf8: bool = False, is_parsed: bool = False,
 
     Args:
         name: of the field.
-        value: folded or not; octets beyond ASCII as surrogates.
+        value: folded or not; bytes beyond ASCII as surrogates.
         utf8: it may hold UTF-8 (RFC 6532), for a transaction with SMTPUTF8.
-        is_parsed: it was read from octets: lines of up to 998 octets stay, and encoded words are encoded words.
-        is_literal: what looks like an encoded word is none, even if all of it is ASCII.
+        is_parsed: it was read from bytes: lines of up to 998 bytes stay, and encoded words are encoded words.
+        is_literal: what looks like an encoded word is not one, even if all of it is ASCII.
 
     Raises:
         FieldNeedsUtf8: it can be written only with SMTPUTF8.
@@ -483,7 +483,7 @@ _LINE_BREAK: Final = re.compile(r"\r?\n")
 
 
 def _as_it_is(name: str, text: str, *, utf8: bool, is_parsed: bool, is_literal: bool) -> str | None:
-    """Return a field that need not be changed; None if it must be."""
+    """Return a field that does not have to be changed; None if it does."""
     is_ascii = text.isascii()
     if not is_ascii and (not utf8 or _SURROGATE.search(text) is not None):
         return None
@@ -503,7 +503,7 @@ def _as_it_is(name: str, text: str, *, utf8: bool, is_parsed: bool, is_literal: 
     return "\r\n".join([name + colon + first, *others]) + "\r\n"
 
 
-# White space that stands in no quoted string; a text whose quotes do not pair is folded anywhere.
+# White space that is not in a quoted string; a text whose quotes do not pair is folded anywhere.
 _PAIRED: Final = re.compile(r'(?:[^"\\]|\\.|"(?:[^"\\]|\\.)*+")*+', re.DOTALL)
 _QUOTED_WORDS: Final = re.compile(r'([ \t]*+)((?:[^ \t"\\]|\\.|"(?:[^"\\]|\\.)*+")++)', re.DOTALL)
 
@@ -558,7 +558,7 @@ def _tokens(name: str, text: str) -> Iterator[tuple[str, str]]:
 def _write_structured(
     lines: _Lines, name: str, text: str, kind: Kind, *, utf8: bool, is_parsed: bool, is_literal: bool
 ) -> None:
-    """Write a field that is not ASCII, and encode in it what its grammar lets us encode."""
+    """Write a field that is not ASCII, and encode what its grammar allows to encode."""
     space = ""
     pending: list[tuple[str, str, str]] = []  # of one phrase or addr-spec: white space, kind, text
     for form, part in [*_tokens(name, text), ("end", "")]:
@@ -605,7 +605,7 @@ def _write_tokens(lines: _Lines, name: str, pending: list[tuple[str, str, str]],
 def _write_phrase(
     lines: _Lines, pending: list[tuple[str, str, str]], *, utf8: bool, keeps_words: bool, is_literal: bool
 ) -> bool:
-    """Write the name of a mailbox or of a group; return True if an encoded word may stand at its end."""
+    """Write the name of a mailbox or of a group; return True if it may end with an encoded word."""
     source = "".join(space + part for space, _, part in pending)
     if source.isascii() and not (is_literal and "=?" in source):
         for space, _, part in pending:
@@ -620,7 +620,7 @@ def _write_phrase(
 
 
 def _write_addr_spec(lines: _Lines, name: str, pending: list[tuple[str, str, str]], *, utf8: bool) -> None:
-    """Write an address that stands in no angle brackets."""
+    """Write an address that is not in angle brackets."""
     if utf8 or all(part.isascii() or "@" not in part for _, _, part in pending):
         _write_tokens(lines, name, pending, utf8=utf8)
         return
@@ -647,7 +647,7 @@ def _angle(name: str, part: str) -> str:
 
 
 def _addr_spec(name: str, text: str) -> str:
-    """Return an addr-spec as it is sent without SMTPUTF8: the domain with A-labels; a local part is never changed."""
+    """Return an addr-spec as it is sent without SMTPUTF8: the domain with A-labels, the local part never changed."""
     local, at, domain = text.rpartition("@")
     _require_ascii(name, local, utf8=False)
     if domain.isascii():
@@ -660,7 +660,7 @@ def _addr_spec(name: str, text: str) -> str:
 
 
 def _write_comment(lines: _Lines, space: str, part: str, *, utf8: bool, is_parsed: bool) -> None:
-    """Write a comment, the comments in it too."""
+    """Write a comment, and the comments in it."""
     if part.isascii() or (utf8 and _SURROGATE.search(part) is None):
         lines.add(space, part)
         return
@@ -680,7 +680,7 @@ def _write_comment(lines: _Lines, space: str, part: str, *, utf8: bool, is_parse
 
 
 def phrase_source(text: str) -> str:
-    """Return a display name as it is written where all of it is ASCII: atoms, or a quoted string."""
+    """Return a display name as it is written if all of it is ASCII: atoms, or a quoted string."""
     words = text.split(" ")
     if all(_ATOM_UTF8.fullmatch(word) for word in words):
         return text
@@ -701,7 +701,7 @@ _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"[ \t]*+', re.DOTALL)
 
 
 def _write_parameters(lines: _Lines, name: str, text: str) -> None:
-    """Write a field of parameters that is not ASCII: RFC 2231 for those of them that are not."""
+    """Write a field of parameters that is not ASCII; the parameters that are not are written by RFC 2231."""
     main, *segments = _segments(name, text)
     _require_ascii(name, main, utf8=False)
     parameters: list[tuple[str, str, str]] = []  # name, text, as it stood
@@ -759,7 +759,7 @@ _PERCENT: Final = "%'"
 
 
 def _rfc2231(name: str, known: str, value: str, extended: set[str]) -> list[str]:
-    """Return a parameter in the extended form, in as many pieces as lines of 78 take."""
+    """Return a parameter in the extended form, in pieces that fit into lines of 78."""
     if f"{known.lower()}*" in extended or f"{known.lower()}*0*" in extended:
         raise MessageError(f"header {name} has the parameter {known} twice, and once not in ASCII: leave that one out")
     whole = f"{known}*=utf-8''{quote(value, safe=_RFC2231_SAFE)}"
@@ -810,7 +810,7 @@ def parameters_of(value: str) -> dict[str, str]:
 
 
 def without_parameter(value: str, name: str) -> str:
-    """Return a MIME field without one of its parameters, whatever stands there of it; without an empty one, too."""
+    """Return a MIME field without one of its parameters, in whatever form it is there; also without an empty one."""
     at = value.find(";")
     kept = [value if at < 0 else value[:at]]
     while at >= 0:

@@ -1,7 +1,7 @@
-"""Header objects of `email`: what their values were made of, without the look-ups that take long the first time.
+"""Header objects of `email`: what their values were made from, without look-ups that take long the first time.
 
-Each header object has a class of its own, made by the registry: looking anything up in it is slow at first, and the
-first time is all there is. So what is known of the registry's classes is read from where they keep it.
+Each header object has a class of its own, made by the registry. The first look-up in a class is slow, and here there is
+never a second one. So what we know of the registry's classes is read from where they keep it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ADDRESS_HEADERS: Final[frozenset[tuple[type, ...]]] = frozenset(
 #: The attributes of a header object, by name.
 attributes_of: Final[Callable[[Any], dict[str, Any]]] = BaseHeader.__dict__["__dict__"].__get__
 
-#: The tokens of a parse tree that read as what is in them does, and as nothing else.
+#: The tokens of a parse tree whose text is the text of what is in them.
 _PLAIN_TOKENS: Final = frozenset(
     cls
     for cls in vars(_header_value_parser).values()
@@ -49,14 +49,14 @@ _QUOTED_TOKEN: Final = _header_value_parser.BareQuotedString
 
 
 def source_of_tokens(tree: Any) -> str:
-    """Return what a parse tree was made of: its text, with encoded words as they stood."""
+    """Return what a parse tree was made from: its text, with encoded words as they stood."""
     texts: list[str] = []
     _read(tree, texts)
     return "".join(texts)
 
 
 def _read(tokens: Any, texts: list[str]) -> None:
-    """Add what these tokens of a parse tree were made of."""
+    """Add what these tokens of a parse tree were made from."""
     for token in tokens:
         kind = type(token)
         while kind in _PLAIN_TOKENS:
@@ -92,7 +92,7 @@ def _encoded_word_source(token: Any) -> str:
     return match[0]
 
 
-# As the stdlib finds its end: an escape may stand at once behind the "?" of the encoding.
+# As the stdlib finds its end: an escape may follow the "?" of the encoding directly.
 _ENCODED_WORD: Final = re.compile(r"=\?[^?]*\?[^?]?\?(?:=[0-9a-fA-F]{2})?.*?\?=", re.DOTALL)
 
 

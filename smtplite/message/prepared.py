@@ -1,8 +1,8 @@
-"""Prepared: a message and its envelope, read and checked before the first octet is written, and fitted to a server.
+"""Prepared: a message and its envelope, read and checked before the first byte is written, and fitted to a server.
 
 One job, although long: each form of a message, and each usual case with a short way of its own, ends in one `Prepared`.
 From the caller's message to its envelope and its wire form: `prepare` reads and checks everything before the first
-octet of a transaction is written (rule R20), and `Prepared.for_server` fits it to what one server offers.
+byte of a transaction is written (rule R20), and `Prepared.for_server` fits it to what one server offers.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ __all__ = ["Prepared", "envelope_of", "is_large", "prepare"]
 
 #: A header section that may hold so many addresses that reading them takes milliseconds.
 _LONG_HEADER_BYTES: Final = 4096
-#: Octets that are checked in one go before anything is awaited: about 2 ms. Longer ones are checked in steps.
+#: Bytes that are checked at once, before anything is awaited: about 2 ms. More are checked in steps.
 _AT_ONCE_BYTES: Final = 1_048_576
 
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
@@ -81,23 +81,23 @@ _Addressee = tuple[ForwardPath, Recipient | None, Parameters]
 class Prepared:
     """A message and its envelope, read and checked, ready for any server.
 
-    ``await Prepared.of(message)`` is for those who send one message through several clients: it keeps its Message-ID,
-    and is flattened once. `Client.send` takes it in place of a message. At the end await `aclose`.
+    ``await Prepared.of(message)`` is for programs that send one message through several clients: it keeps its
+    Message-ID, and is flattened once. `Client.send` accepts it instead of a message. At the end await `aclose`.
 
-    (For those who send: await `check` before anything is sent. Then `for_server` fits it to a server, as often as one
-    is tried.)
+    (For code that sends it: await `check` before anything is sent. Then call `for_server` for each server that is
+    tried.)
 
     Attributes:
-        message: the caller's message object; None if it came as octets.
+        message: the caller's message object; None if it came as bytes.
         content: the wire form, if it is at hand; of a message object, the 8-bit one. Else b"", and `reader` has it.
         added: header fields that the message object lacked.
         sender: the reverse-path.
         recipients: the recipients as they were given.
         forward_paths: each different recipient once, with the parameters that do not depend on the server.
         positions: for each of `recipients`, its index in `forward_paths`.
-        is_eight_bit: whether `content` holds an octet above 127.
+        is_eight_bit: whether `content` holds a byte above 127.
         reader: reads the content, if it is not at hand; None: it is.
-        signing: puts a signature in front; None: there is none.
+        signing: puts a signature before it; None: there is none.
         is_shared: somebody else closes it.
     """
 
@@ -115,7 +115,7 @@ class Prepared:
     reader: ContentReader | None = attrs.field(default=None, repr=False)
     signing: Signing | None = attrs.field(default=None, repr=False)
     is_shared: bool = attrs.field(default=False, repr=False)
-    _narrowed: list[bytes] = attrs.field(factory=list, init=False, repr=False)  # the 7-bit form, once it was made
+    _narrowed: list[bytes] = attrs.field(factory=list, init=False, repr=False)  # the 7-bit form, once it is made
 
     @classmethod
     async def of(
@@ -129,10 +129,10 @@ class Prepared:
         """Read and check a message that is to be sent through more than one client; in a thread, if it is large.
 
         Args:
-            message: a message object of `email`, the message as octets, or a Content.
+            message: a message object of `email`, the message as bytes, or a Content.
             sender: the reverse-path; None: from the headers.
             recipients: None: from the headers.
-            envelope: in place of both.
+            envelope: instead of both.
 
         Raises:
             MessageError: it cannot be sent; says what to change. Or what a stream of the caller's raises.
@@ -147,7 +147,7 @@ class Prepared:
         return prepared
 
     def only(self, recipients: Collection[str]) -> Prepared:
-        """Return it for some of its recipients, as they were given. It shares the content; close this one."""
+        """Return it for some of its recipients, as they were given. The new one shares the content; close this one."""
         kept = set(recipients)
         found = [(to, at) for to, at in zip(self.recipients, self.positions, strict=True) if to in kept]
         index = {at: new for new, at in enumerate(sorted({at for _, at in found}))}
@@ -166,7 +166,7 @@ class Prepared:
         return another
 
     def signed_by(self, sign: Sign | None) -> Prepared:
-        """Return it for one client, which signs it or does not. It shares the content."""
+        """Return it for one client, which signs it or does not. The new one shares the content."""
         another = attrs.evolve(self, signing=None if sign is None else Signing(sign), is_shared=True)
         if sign is None:
             another._narrowed = self._narrowed
@@ -174,11 +174,11 @@ class Prepared:
 
     @property
     def is_whole(self) -> bool:
-        """False once some of its content was taken to be sent, and cannot be read again."""
+        """False once a part of its content has been read to be sent, and it cannot be read again."""
         return self.reader is None or self.reader.is_whole
 
     async def read(self) -> bytes:
-        """Return all of its content in wire form: for those who bring it to a server by other means than SMTP.
+        """Return all of its content in wire form: for programs that send it by other means than SMTP.
 
         Raises:
             MessageError: it can be read only once, and was. Or what a stream of the caller's raises.
@@ -216,11 +216,11 @@ class Prepared:
 
     @property
     def is_repeatable(self) -> bool:
-        """False if the content can be read but once: then it is never sent again."""
+        """False if the content can be read only once: then it is never sent again."""
         return self.reader is None or self.reader.is_repeatable
 
     async def check(self) -> None:
-        """Read and check what was too much to be done at once, in steps; nothing, for most messages.
+        """Read and check, in steps, what was too much to be done at once; for most messages that is nothing.
 
         Raises:
             MessageError: it cannot be sent. Or what the caller's own stream raises.
@@ -253,13 +253,13 @@ class Prepared:
             await self.reader.aclose()
 
     def flattens_anew(self, extensions: Extensions) -> bool:
-        """Return True if `for_server` has much to do for this server: call `narrow` before, in a worker thread."""
+        """Return True if `for_server` has much to do for this server: call `narrow` first, in a worker thread."""
         return len(self.content) >= LARGE_BYTES and not self._narrowed and self._must_be_narrowed(extensions)
 
     def narrow(self) -> bytes:
         """Return the content in its 7-bit form, which is made once (RFC 6152 3).
 
-        Where that cannot be, for what is signed stays as it is, it is the 8-bit one.
+        If that is impossible, because what is signed must stay as it is, it is the 8-bit form.
         """
         if not self._narrowed:
             assert self.message is not None
@@ -323,7 +323,7 @@ class Prepared:
             ends_line = self.reader.ends_line
             is_eight_bit = self.reader.is_eight_bit or False
             if kind is None and self.reader.is_eight_bit is None and extensions.eight_bit_mime:
-                kind = "8BITMIME"  # who knows what comes
+                kind = "8BITMIME"  # nobody knows yet what comes
         size = body.size
         adds_line_end = size is not None and not ends_line and not body.is_binary
         if size is not None and adds_line_end:
@@ -373,7 +373,7 @@ class Prepared:
 
     @property
     def is_plain(self) -> bool:
-        """True if nothing is to be negotiated but its size."""
+        """True if only its size has to be negotiated."""
         return (
             self._wishes is _NO_WISHES
             and self._needs_smtputf8 is None
@@ -418,9 +418,9 @@ def _dsn(recipient: Recipient, *, smtputf8: bool) -> Parameters:
 def is_large(message: object) -> bool:
     """Return True if `prepare` may take so long with this message that it is better called in a worker thread.
 
-    That is to say, milliseconds: because a message object is large, or because there is a long list of recipients to
-    read. An estimate, which itself takes microseconds. The size of octets does not count, for they are not read in one
-    go (see `Prepared.check`).
+    "Long" is milliseconds: because a message object is large, or because there is a long list of recipients to read.
+    An estimate, which itself takes microseconds. The size of a message as bytes does not count: it is read in steps
+    (see `Prepared.check`).
     """
     if isinstance(message, Message):
         return flatten.is_large(message)
@@ -439,14 +439,14 @@ def prepare(
 ) -> Prepared:
     """Read and check a message and its envelope, before anything is sent.
 
-    Where `is_large` is true of the message, call it in a worker thread. Then await the result's `check`.
+    If `is_large` is true for the message, call it in a worker thread. Then await the result's `check`.
 
     Args:
-        message: a message object of `email`, the message as octets, or a Content; or what was prepared before.
+        message: a message object of `email`, the message as bytes, or a Content; or a Prepared.
         sender: the reverse-path; None: from the headers.
         recipients: None: from the headers.
-        envelope: in place of both.
-        sign: gives the header fields that are put in front of it.
+        envelope: instead of both.
+        sign: returns the header fields that are put before it.
 
     Raises:
         MessageError: it cannot be sent; says what to change.
@@ -469,12 +469,12 @@ def envelope_of(
     """Return the envelope of a message that is sent later: what is None is read from its headers, as `send` does.
 
     Args:
-        message: a message object of `email`, or octets.
+        message: a message object of `email`, or bytes.
         sender: the reverse-path.
         recipients: one address, or several.
 
     Raises:
-        MessageError: it does not stand there.
+        MessageError: the headers do not say it.
     """
     if sender is None or recipients is None:
         if isinstance(message, Message):
@@ -582,7 +582,7 @@ def _prepare_octets(
     header = header[dropped:]
     is_signed = check_header_section(header, is_binary=is_binary, first_line=first_line)
     if envelope is None:
-        if len(header) > MAX_TEXT_LINE_BYTES:  # before anything is read of it: no field has a line that is too long
+        if len(header) > MAX_TEXT_LINE_BYTES:  # before anything of it is read: no field has a line that is too long
             check_text(header, first_line=first_line)
         envelope = envelope_of(header, sender, recipients)
     reading = _Reading.of(envelope)
@@ -628,7 +628,7 @@ def _complete(
     sender: str | Address | None,
     recipients: AnyRecipients | None,
 ) -> tuple[str | Address, AnyRecipients]:
-    """Take from the header fields what the caller did not say."""
+    """Read from the header fields what the caller did not pass."""
     if sender is None or recipients is None:
         fields = envelope_fields(header)
         if sender is None:
@@ -647,7 +647,7 @@ def _date(second: int) -> str:
 _NOTHING_ASKED: Final[frozenset[bytes]] = frozenset()
 
 
-#: Whoever sends in bulk is always the same.
+#: Bulk mail has the same sender in every message.
 _plain_sender: Final = lru_cache(maxsize=256)(reverse_path)
 
 
@@ -772,11 +772,11 @@ _SPACE_BEFORE_COLON: Final = re.compile(rb"^([\x21-\x39\x3b-\x7e]+)[ \t]+:", re.
 
 
 def _fields(header: bytes) -> Iterable[tuple[str, object]]:
-    """Return the fields of a header section; of one with lines that are none, what a parser makes of it."""
+    """Return the fields of a header section; if some of its lines are not fields, what a parser makes of it."""
     fields = fields_of(header)
     if fields is not None:
         return fields
-    # White space in front of a colon is an old form (RFC 5322 4.5), at which the stdlib ends the header section.
+    # White space before a colon is an old form (RFC 5322 4.5), at which the stdlib ends the header section.
     return _header_parser.parsebytes(_SPACE_BEFORE_COLON.sub(rb"\1:", header)).raw_items()
 
 

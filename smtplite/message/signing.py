@@ -1,7 +1,7 @@
-"""Signing: the caller's hook that puts a signature in front of a message, such as DKIM's (RFC 6376).
+"""Signing: the caller's hook that puts a signature, such as DKIM's, before a message (RFC 6376).
 
-A signature covers the octets as they travel. So it is made last, for each wire form: a message that is made 7-bit for
-one server has another signature there than elsewhere.
+A signature covers the bytes as they are sent. So it is made last, and for each wire form: a message that is made 7-bit
+for one server has another signature there than elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from smtplite.message.wire import check_header_section, check_text
 
 __all__ = ["Sign", "Signing"]
 
-#: Takes a message's octets, line endings CRLF; returns header fields to put in front, each with its CRLF.
+#: Called with a message's bytes, line endings CRLF; returns header fields to put before it, each with its CRLF.
 Sign = Callable[[bytes], bytes]
 
 
@@ -27,11 +27,11 @@ class Signing:
     def __init__(self, sign: Sign) -> None:
         self._sign = sign
         self._signatures: dict[bool, bytes] = {}
-        #: The octets of a Content, which are gathered to be signed; None: not a Content, or not yet gathered.
+        #: The bytes of a Content, which are gathered to be signed; None: not a Content, or not yet gathered.
         self.gathered: bytes | None = None
 
     def signed(self, content: bytes, *, is_narrowed: bool = False) -> bytes:
-        """Return the content with its signature in front.
+        """Return the content with its signature before it.
 
         Args:
             content: in wire form.
@@ -58,7 +58,7 @@ class Signing:
 
 
 def _check(signature: bytes) -> None:
-    """Refuse what would end the header section, or be no header fields at all."""
+    """Refuse what would end the header section, or is not header fields at all."""
     lines = signature.split(b"\r\n")
     if lines.pop() or not all(lines) or b"\n" in b"".join(lines):
         raise MessageError(

@@ -1,4 +1,4 @@
-"""Worker threads: for what would hold up the event loop. Nobody waits for one that takes long."""
+"""Worker threads, for work that would hold up the event loop. A slow one keeps nobody waiting."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import anyio.to_thread
 
 __all__ = ["in_thread"]
 
-#: Worker threads of one event loop that are at work for a moment. Our own, because those of anyio may all be waiting
+#: How many threads of one event loop work at the same time. They are our own, because those of anyio may all be waiting
 #: for us to send.
 _THREADS: Final = 8
-#: Whoever takes longer does not count any more: a message that is slow to read must not make others wait (rule R27).
+#: A thread that takes longer does not count any more: a slow message must not hold up others (rule R27).
 _MOMENT_SECONDS: Final = 0.25
 #: But there is an end to it: a thread costs memory.
 _MAX_THREADS: Final = 64
@@ -49,7 +49,7 @@ class _Threads:
             self._freed.set()
 
     def _seconds_to_wait(self) -> float:
-        """Return 0 if there is room for one more; else after how many seconds there is, if nobody is done by then."""
+        """Return 0 if there is room for one more; else in how many seconds there will be, if nobody is done by then."""
         count = len(self._began)
         if count < _THREADS:
             return 0
@@ -82,9 +82,9 @@ async def in_thread(function: Callable[[*_Ts], _T], *arguments: *_Ts, abandon_on
     """Call a function in a worker thread.
 
     Args:
-        function: what to call. It cannot be stopped; should it take longer than a moment, it keeps nobody waiting.
-        arguments: its.
-        abandon_on_cancel: True: whoever is cancelled does not wait for it; for what leaves no trace.
+        function: what to call. It cannot be stopped; if it takes longer than a moment, it keeps nobody waiting.
+        arguments: its arguments.
+        abandon_on_cancel: True: a caller that is cancelled does not wait for it; for functions without side effects.
     """
     try:
         threads = _threads.get()

@@ -1,4 +1,4 @@
-"""The wire form: octets checked and brought to CRLF line endings."""
+"""The wire form: bytes, checked and with CRLF line endings."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ __all__ = [
 
 Octets = bytes | bytearray | memoryview
 
-#: Larger content goes in pieces of this size: what the CPU's caches hold, and what one encoding step may take.
+#: Larger content is handled in pieces of this size: it fits the CPU's caches, and one encoding step stays short.
 PIECE_BYTES: Final = 131_072
 #: A line of the content, without its CRLF (RFC 5321 4.5.3.1.6, RFC 5322 2.1.1).
 MAX_TEXT_LINE_BYTES: Final = 998
-#: The header section of content that comes as octets: it is read, and held, before anything is sent.
+#: The header section of content that comes as bytes: it is read, and held, before anything is sent.
 MAX_HEADER_SECTION_BYTES: Final = 1_048_576
 _END_OF_HEADER: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _BARE_CR: Final = re.compile(rb"\r(?!\n)")
@@ -45,7 +45,7 @@ _DKIM_FIELD: Final = re.compile(rb"^dkim-signature[ \t]*:", re.IGNORECASE | re.M
 
 
 def cut(octets: Octets) -> Iterator[bytes]:
-    """Yield the octets in pieces, none of which ends between CR and LF."""
+    """Yield the bytes in pieces, none of which ends between CR and LF."""
     if isinstance(octets, bytes) and len(octets) <= PIECE_BYTES:
         if octets:
             yield octets
@@ -60,7 +60,7 @@ def cut(octets: Octets) -> Iterator[bytes]:
         begun = end
 
 
-# Fields, each with the lines it goes on (RFC 5322 2.2; white space in front of the colon: 4.5).
+# Fields, each with its continuation lines (RFC 5322 2.2; white space before the colon: 4.5).
 _FIELDS: Final = re.compile(
     rb"(?:[\x21-\x39\x3b-\x7e]++[ \t]*+:[^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+)*+(?:\r?\n)?+"
 )
@@ -70,7 +70,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def dropped_size(octets: Octets) -> int:
-    """Return how many octets in front of a message do not belong to it: a byte order mark, the ``From `` of an mbox."""
+    """Return how many bytes before a message do not belong to it: a byte order mark, the ``From `` of an mbox."""
     begun = bytes(octets[:8])
     size = 3 if begun.startswith(_BYTE_ORDER_MARK) else 0
     if begun[size : size + 5] == b"From ":
@@ -82,7 +82,7 @@ def dropped_size(octets: Octets) -> int:
 
 
 def header_section(octets: Octets) -> bytes:
-    """Return the header section of a message, the empty line behind it included.
+    """Return the header section of a message, including the empty line after it.
 
     Raises:
         MessageError: it does not end within MAX_HEADER_SECTION_BYTES.
@@ -97,7 +97,7 @@ def header_section(octets: Octets) -> bytes:
 
 
 def _usual_end(octets: bytes) -> int:
-    """Return where the header section ends, if that is with CRLF CRLF; -1: who knows. Faster than the pattern."""
+    """Return where the header section ends, if it ends with CRLF CRLF; -1: not known. Faster than the pattern."""
     end = octets.find(b"\r\n\r\n", 0, MAX_HEADER_SECTION_BYTES)
     if end < 0 or octets.startswith((b"\n", b"\r\n")):
         return -1
@@ -105,9 +105,9 @@ def _usual_end(octets: bytes) -> int:
     return end + 4 if is_first else -1
 
 
-#: Larger content is read the general way, which takes less for each octet, and more for each message.
+#: Larger content is read in the general way, which takes less for each byte, and more for each message.
 _MAX_PLAIN_BYTES: Final = 65_536
-# Fields without white space in front of the colon, none of them Bcc or of a Resent- block; the empty line; the body.
+# Fields without white space before the colon, none of them Bcc or of a Resent- block; the empty line; the body.
 # Each line ends with CRLF, and is short enough. [^\r] is read several times as fast as [^\r\n].
 _PLAIN: Final = re.compile(
     rb"((?:(?![BbRr](?:[Cc][Cc]|[Ee][Ss][Ee][Nn][Tt]-))"
@@ -116,10 +116,10 @@ _PLAIN: Final = re.compile(
 
 
 def plain_header(octets: bytes) -> bytes | None:
-    """Return the header section of a message that is plain; None: it is not, or who knows.
+    """Return the header section of a message that is plain; None: it is not, or may not be.
 
-    What is plain is its own wire form, holds ASCII alone, and has nothing in it that would be dropped, mended or
-    refused: the functions below say nothing else of it, and take several times as long.
+    A plain message is its own wire form, is all ASCII, and has nothing in it that would be dropped, mended or refused:
+    the functions below would have the same result, and take several times as long.
     """
     if len(octets) > _MAX_PLAIN_BYTES or not octets.isascii() or b"\0" in octets:
         return None
@@ -130,10 +130,10 @@ def plain_header(octets: bytes) -> bytes | None:
 
 
 def fields_of(header: bytes) -> list[tuple[str, str]] | None:
-    """Return the fields of a header section, name and value; None: some line of it is none, or who knows.
+    """Return the fields of a header section, name and value; None: some line of it is not a field, or may not be.
 
-    The values are what the stdlib's parser makes of them with its `compat32` policy, octets as surrogates; but white
-    space in front of a colon is read (RFC 5322 4.5), at which that parser ends the header section.
+    The values are what the stdlib's parser makes of them with its `compat32` policy, bytes as surrogates; but white
+    space before a colon is read (RFC 5322 4.5), at which that parser ends the header section.
     """
     if header.count(b"\r") != header.count(b"\r\n"):  # a line end, too, there
         return None
@@ -147,7 +147,7 @@ def fields_of(header: bytes) -> list[tuple[str, str]] | None:
 
 
 def ends_within(octets: Octets, size: int) -> bool:
-    """Return True if the header section of a message ends within so many octets."""
+    """Return True if the header section of a message ends within so many bytes."""
     return len(octets) <= size or _END_OF_HEADER.search(octets, 0, size) is not None
 
 
@@ -163,18 +163,18 @@ def check_header_section(
     """Check the header section of content that is sent as it is; return True if it has a DKIM-Signature.
 
     Args:
-        header: up to the empty line and with it.
-        is_binary: it is sent octet for octet.
+        header: up to and including the empty line.
+        is_binary: it is sent byte for byte.
         allows_long_lines: a line may be of any length.
         first_line: the number of its first line, for errors.
 
     Raises:
-        MessageError: it has a line that is no field, a bare CR, or a Bcc field; if `is_binary`, also for what would be
-            mended elsewhere.
+        MessageError: it has a line that is not a field, a bare CR, or a Bcc field; if `is_binary`, also for what would
+            otherwise be mended.
     """
     if header.count(b"\r") != header.count(b"\r\n"):
         raise MessageError("message has a bare CR in its header section: it could hide a header from some servers")
-    lowered = header.lower()  # the patterns take several times as long as looking for their words
+    lowered = header.lower()  # the patterns take several times as long as a search for their words
     if b"bcc" in lowered and _BCC_FIELD.search(header):
         raise MessageError("message has a Bcc field: remove it, and name its recipients in recipients=")
     if _FIELDS.fullmatch(header) is None:
@@ -213,7 +213,7 @@ def wire_form(content: bytes, *, is_signed: bool) -> bytes:
 
 
 def check_text(content: bytes, *, allows_long_lines: bool = False, first_line: int = 1) -> bool:
-    """Refuse what no server may get as text, whatever it offers; return True if all of it is ASCII.
+    """Refuse what may not be sent to any server as text, whatever it offers; return True if all of it is ASCII.
 
     Args:
         content: all of it, line endings CRLF.
@@ -243,7 +243,7 @@ def _check_octets(piece: bytes) -> bool:
 def _has_long_line(text: bytes) -> bool:
     start, length = 0, len(text)
     while length - start > MAX_TEXT_LINE_BYTES:
-        # Every line that ends inside this window is short enough: one look for each thousand octets.
+        # Every line that ends inside this window is short enough: one look for each thousand bytes.
         start = text.rfind(b"\n", start, start + MAX_TEXT_LINE_BYTES + 2) + 1
         if not start:
             return True
@@ -254,7 +254,7 @@ class _LineLengths:
     """Refuses a line that is too long, wherever the text is cut; but not between CR and LF.
 
     Args:
-        place: tells what stands at an offset of the text, for people.
+        place: returns what stands at an offset of the text, for the error.
         first_line: the number of its first line.
     """
 
@@ -262,13 +262,13 @@ class _LineLengths:
         self._place = place
         self._line = first_line
         self._read = 0
-        self._unfinished = 0  # octets of the line that has not ended yet
+        self._unfinished = 0  # bytes of the line that has not ended yet
 
     def check(self, text: bytes) -> None:
         start = -self._unfinished
         length = len(text)
         while length - start > MAX_TEXT_LINE_BYTES:
-            # Every line that ends inside this window is short enough: one look for each thousand octets.
+            # Every line that ends inside this window is short enough: one look for each thousand bytes.
             end = text.rfind(b"\n", max(start, 0), start + MAX_TEXT_LINE_BYTES + 2)
             if end < 0:
                 raise self._too_long(text, start)
@@ -289,9 +289,9 @@ class _LineLengths:
         )
 
 
-#: Where a line stands is an answer for people: it is not looked for among more lines than this that begin with "--".
+#: Where a line stands is said only in an error: no more lines than this that begin with "--" are looked at for it.
 _MAX_DELIMITERS: Final = 1000
-#: A part's header section is looked at so far.
+#: So much of a part's header section is looked at.
 _PART_HEADER_BYTES: Final = 4096
 _FIELD_START: Final = re.compile(rb"^([^\s:]+)[ \t]*:", re.MULTILINE)
 _TYPE_FIELD: Final = re.compile(rb"^content-type[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
@@ -299,7 +299,7 @@ _DELIMITER: Final = re.compile(rb"^--([^\r\n]+)", re.MULTILINE)
 
 
 def _place(content: bytes, at: int) -> str:
-    """Return what stands at this offset of a message, for people: a header field, or a part."""
+    """Return what stands at this offset of a message, for the error: a header field, or a part."""
     header = header_section(content)
     if at < len(header):
         name = b""
@@ -340,7 +340,7 @@ def _type_of(header: bytes) -> tuple[str, bytes]:
 
 
 def eight_bit_field(header: bytes) -> str | None:
-    """Return which field of a header section needs SMTPUTF8, for people; None: none does."""
+    """Return which field of a header section needs SMTPUTF8, for the error; None: none does."""
     if header.isascii():
         return None
     name = b""
@@ -353,15 +353,15 @@ def eight_bit_field(header: bytes) -> str | None:
 
 
 class ContentChecker:
-    """Octets of a message in, their wire form out, checked as they pass: the same however they are cut into chunks.
+    """Bytes of a message in, their wire form out, checked as they pass; the same, however they are cut into chunks.
 
     Nothing comes out before the header section is complete.
 
     Args:
-        is_binary: octet for octet; the header section alone is checked.
+        is_binary: byte for byte; only the header section is checked.
         allows_long_lines: a line may be of any length.
-        size: what the wire form must come to; None: anything.
-        size_error: what to say where it does not.
+        size: how large the wire form must be; None: any size.
+        size_error: what the error says if it is not.
     """
 
     def __init__(
@@ -385,7 +385,7 @@ class ContentChecker:
         self._limit: tuple[int, Callable[[], SMTPError]] | None = None
         #: The header section, with its empty line, as it was read; None until it is complete.
         self.header: bytes | None = None
-        #: Octets that came out.
+        #: How many bytes came out.
         self.size = 0
         #: True if none of them was above 127.
         self.is_ascii = True
@@ -395,19 +395,19 @@ class ContentChecker:
         self.ends_line = True
 
     def forbid_eight_bit(self, error: Callable[[], SMTPError]) -> None:
-        """Raise this error at the first octet above 127; at once, if there was one."""
+        """Raise this error at the first byte above 127; at once, if there was one."""
         self._eight_bit_error = error
         if not self.is_ascii:
             raise error()
 
     def forbid_more(self, limit: int, error: Callable[[], SMTPError]) -> None:
-        """Raise this error where more than so many octets would come out; at once, if they have."""
+        """Raise this error when more than so many bytes would come out; at once, if they have."""
         self._limit = limit, error
         if self.size > limit:
             raise error()
 
     def encode(self, chunk: bytes) -> bytes:
-        """Return the wire form of a chunk, so far as it is complete.
+        """Return the wire form of a chunk, as far as it is complete.
 
         Raises:
             MessageError: it cannot be sent.
@@ -427,7 +427,7 @@ class ContentChecker:
         """Return what is left, once there is no more.
 
         Raises:
-            MessageError: what there was cannot be sent.
+            MessageError: it cannot be sent.
         """
         data = b"" if self.header is not None else self._pass(self._end_header(len(self._begun)))
         if self._ends_with_cr and self._is_signed:

@@ -125,7 +125,7 @@ class Endpoint:
                 "token_endpoint is http://, which would show the secret to everybody on the way: pass https://"
             )
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-            raise ConfigurationError("timeout is a positive number of seconds, and not infinite")
+            raise ConfigurationError("timeout must be a positive number of seconds, and not infinite")
         if context is not None and not isinstance(context, ssl.SSLContext):
             raise ConfigurationError(f"tls_context must be an ssl.SSLContext, not {type(context).__name__}")
         if context is None and parts.scheme == "http":

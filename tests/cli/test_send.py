@@ -101,7 +101,7 @@ def test_long_lines_are_sent_only_where_that_is_asked_for(start: Start, run: Run
     file.write_bytes(octets)
     ran = run("send", "--server", server.url, file)
     assert ran.code == 3
-    assert "line of more than 998 octets: line 4, 5000 octets, in part text/plain" in ran.err
+    assert "line of more than 998 bytes: line 4, 5000 bytes, in part text/plain" in ran.err
     assert server.connections == []
     sent = "server refused the message: 554 5.6.0 line over 998 bytes"  # a server may
     ran = run("send", "--server", server.url, "--long-lines", "send", file)
@@ -189,7 +189,7 @@ def test_the_url_may_say_how_many_connections_and_the_option_goes_before_it(
 def test_an_option_of_the_url_that_is_wrong(query: str, run: Run, write: Write) -> None:
     ran = run("send", "--server", f"smtp://localhost?{query}", write(1))
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"smtplite send: {query.partition('=')[0]} is a ")
+    assert ran.err.startswith(f"smtplite send: {query.partition('=')[0]} must be a ")
 
 
 def test_chunking_is_an_option(start: Start, run: Run, write: Write, outbox: Path) -> None:

@@ -155,7 +155,7 @@ def test_without_a_terminal_nobody_is_asked_and_stdin_is_left_alone(server: Thre
         ([], "no server: say which"),
         (["ftp://localhost"], "URL begins with none of smtp://"),
         (["smtp://localhost?colour=red"], "URL option 'colour' is not one of"),
-        (["smtp://localhost?max_connections=0"], "max_connections is a whole number"),
+        (["smtp://localhost?max_connections=0"], "max_connections must be a whole number"),
         (["smtp://localhost", "--password-file", "x"], "whose password? Name the user"),
         (["smtp://localhost", "--mechanism", "plain"], "whose password? Name the user"),
         (["smtp://localhost", "--ca", "/nowhere/ca.pem"], "cannot read /nowhere/ca.pem: No such file or directory"),

@@ -496,25 +496,25 @@ async def test_a_trace_hook_that_fails_is_logged_and_changes_nothing(caplog: pyt
         (lambda: Client(), "no server"),
         (lambda: Client("h", socket_path="/s", connect=SMTPServer().connect), "two servers"),
         (lambda: Client(connect=SMTPServer().connect), "tls='starttls' has no name to verify"),
-        (lambda: Client("h", tls_context="x"), "tls_context is an ssl.SSLContext"),  # type: ignore[arg-type]
+        (lambda: Client("h", tls_context="x"), "tls_context must be an ssl.SSLContext"),  # type: ignore[arg-type]
         (lambda: Client("h", tls="none", tls_context=ssl.create_default_context()), "tls_context is given"),
-        (lambda: Client("h", tls="maybe"), "tls is "),  # type: ignore[arg-type]
+        (lambda: Client("h", tls="maybe"), "tls must be "),  # type: ignore[arg-type]
         (lambda: Client("h", username="me"), "username and password go together"),
         (lambda: Client("h", password="x"), "username and password go together"),
         (lambda: Client("h", username="me", password="x", auth=sasl.External()), "pass either auth="),
-        (lambda: Client("h", auth=[]), "auth is a mechanism"),
-        (lambda: Client("h", auth=["PLAIN"]), "auth is a mechanism"),  # type: ignore[list-item]
+        (lambda: Client("h", auth=[]), "auth must be a mechanism"),
+        (lambda: Client("h", auth=["PLAIN"]), "auth must be a mechanism"),  # type: ignore[list-item]
         (lambda: Client("h", username="me", password="x\0"), "password"),
-        (lambda: Client("h", 70000, tls="none"), "port is a whole number, 0 to 65535"),
-        (lambda: Client("h", "25", tls="none"), "port is a whole number"),  # type: ignore[arg-type]
+        (lambda: Client("h", 70000, tls="none"), "port must be a whole number, 0 to 65535"),
+        (lambda: Client("h", "25", tls="none"), "port must be a whole number"),  # type: ignore[arg-type]
         (lambda: Client("h", tls="none", local_hostname="a b"), "local_hostname: "),
         (lambda: Client("h", tls="none", local_hostname="a\r\nRSET"), "local_hostname: "),
-        (lambda: Client("h", tls="none", max_connections=0), "max_connections is a whole number, at least 1"),
+        (lambda: Client("h", tls="none", max_connections=0), "max_connections must be a whole number, at least 1"),
         (lambda: Client("h", tls="none", max_messages_per_connection=0), "max_messages_per_connection"),
         (lambda: Client("h", tls="none", idle_timeout=-1), "idle_timeout"),
         (lambda: Client("h", tls="none", max_age=-1), "max_age"),
-        (lambda: Client("h", tls="none", timeout=-1), "timeout is a number of seconds"),
-        (lambda: Timeouts(command=0), "timeout command is a positive number"),
+        (lambda: Client("h", tls="none", timeout=-1), "timeout must be a number of seconds"),
+        (lambda: Timeouts(command=0), "timeout command must be a positive number"),
     ],
 )
 async def test_a_wrong_option_says_which(make: Callable[[], Client], text: str) -> None:

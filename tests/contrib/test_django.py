@@ -166,7 +166,7 @@ def test_a_mailer_is_configured_by_its_options(server: ThreadedServer) -> None:
     [
         ({}, "must define 'host'"),
         ({"host": "mail.example", "use_tls": True, "use_ssl": True}, "cannot be combined"),
-        ({"host": "mail.example", "username": "me", "password": "secret"}, "in clear"),
+        ({"host": "mail.example", "username": "me", "password": "secret"}, "unencrypted"),
         ({"host": "mail.example", "colour": "blue"}, "colour"),
     ],
 )

@@ -791,9 +791,9 @@ async def test_a_proxy_of_the_environment_sees_who_is_asked_and_no_more(
         ({"client_secret": b"s3cret"}, "client_secret must be a non-empty str, not bytes"),
         ({"client_secret": "s3cret\n"}, "client_secret holds a line ending"),
         ({"scope": 5}, "scope must be a non-empty str"),
-        ({"timeout": 0}, "timeout is a positive number"),
-        ({"timeout": float("inf")}, "timeout is a positive number"),
-        ({"timeout": "30"}, "timeout is a positive number"),
+        ({"timeout": 0}, "timeout must be a positive number"),
+        ({"timeout": float("inf")}, "timeout must be a positive number"),
+        ({"timeout": "30"}, "timeout must be a positive number"),
         ({"tls_context": True}, r"tls_context must be an ssl\.SSLContext, not bool"),
     ],
 )

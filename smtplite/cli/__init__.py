@@ -20,11 +20,11 @@ __all__ = ["full_parser", "main", "program"]
 _COMMANDS: Final = {
     "check": "show what a server offers, step by step, and what fails",
     "send": "send messages from files, one or 100,000",
-    "serve": "catch mail: a server for development",
+    "serve": "catch mail with a server for development",
     "worker": "send what is queued in PostgreSQL or NATS JetStream",
     "demo": "send a message to a built-in server, and show the dialogue",
     "job": "send the message of a job file, and print the replies",
-    "completion": "complete commands and options in your shell",
+    "completion": "print what your shell needs to complete commands",
 }
 
 #: What a shell reports for a program that SIGPIPE or SIGINT ended.
@@ -61,14 +61,14 @@ def _parser(arguments: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 0 done, 2 wrong usage; each command's help lists the others."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a server says may hold characters that the terminal cannot show
+        if hasattr(stream, "reconfigure"):  # a server's text may hold characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _main(sys.argv[1:] if arguments is None else arguments)
         finally:
             sys.stdout.flush()  # now, not when the interpreter exits: nobody could catch what it raises then
-    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
         _discard_output()
         return _BROKEN_PIPE
 
@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """Run the command line, and end the process with its exit code.
 
-    A message that is hard to read is read in a thread. Nobody can stop a thread, and the interpreter would wait for it:
-    so Ctrl-C would be heard, and nothing would end.
+    A message that is hard to read is read in a thread. A thread cannot be stopped, and the interpreter would wait for
+    it: after Ctrl-C the program would not end.
     """
     code = main()
     for thread in threading.enumerate():
@@ -95,7 +95,7 @@ def _main(arguments: Sequence[str]) -> int:
     options, unknown = parser.parse_known_args(arguments)
     if unknown and not any(text.startswith("-") and text != "-" for text in unknown) and "files" in options:
         options.files += unknown  # argparse takes one run of them: `send URL --rate 1/s FILE` has two
-    elif unknown:  # said by the command's own parser, which knows its usage
+    elif unknown:  # reported by the command's own parser, which knows its usage
         _refuse(commands[options.command], unknown)
     try:
         return int(options.run(options))

@@ -32,13 +32,13 @@ _STEP_SECONDS: Final = 30.0
 _CLOSING: Final = 421
 
 _EPILOG: Final = """\
-exit code: 0 all is well; 2 wrong usage; else the first step that failed:
+exit code: 0 all is well; 2 wrong usage; otherwise the first step that failed:
   10 connect   11 TLS, STARTTLS   12 greeting   13 EHLO
   14 AUTH      15 MAIL            16 RCPT       17 any other
 
-The server is URL, --server URL, or in SMTPLITE_URL. smtp:// requires STARTTLS,
-smtps:// is TLS from the start, lmtp:// is LMTP. Unencrypted:
-smtp://host:25?tls=none
+The server is URL, or --server URL, or the value of SMTPLITE_URL. smtp://
+requires STARTTLS, smtps:// is TLS from the start, lmtp:// is LMTP.
+Unencrypted: smtp://host:25?tls=none
 
 example: smtplite check smtp://ada@mail.example.com --rcpt grace@example.net"""
 
@@ -49,14 +49,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         "check",
         help=summary,
         usage="smtplite check [options] [URL]",
-        description="Connect, begin TLS, authenticate, and ask whether recipients would be accepted: each step with "
-        "its time and round trips. It ends with RSET; no message is ever sent.",
+        description="Connect, begin TLS, authenticate, and ask whether recipients would be accepted; show each step "
+        "with its time and round trips. It ends with RSET; no message is ever sent.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("url", nargs="?", metavar="URL", help="such as smtp://mail.example.com:587")
+    parser.add_argument("url", nargs="?", metavar="URL", help="the server, such as smtp://mail.example.com:587")
     parser.add_argument(
-        "--rcpt", action="append", default=[], metavar="ADDRESS", help="would it be accepted? may be repeated"
+        "--rcpt", action="append", default=[], metavar="ADDRESS", help="ask for this recipient; may be repeated"
     )
     parser.add_argument("--from", dest="sender", metavar="ADDRESS", help="sender for --rcpt (default: the user, or <>)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -119,7 +119,7 @@ def _envelope(sender: str | None, recipients: Sequence[str], arguments: dict[str
     if sender is None and not recipients:
         return None
     if sender is None:
-        # Many servers let a user send under their own address alone.
+        # Many servers let a user send only under their own address.
         user = arguments["auth"].username if "auth" in arguments else arguments.get("username") or ""
         sender = user if "@" in user else ""
     try:

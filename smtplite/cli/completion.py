@@ -1,4 +1,4 @@
-"""``smtplite completion SHELL``: print what makes a shell complete our commands and options, by shtab."""
+"""``smtplite completion SHELL``: print a script with which a shell completes our commands and options, by shtab."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         "completion",
         help=summary,
         usage="smtplite completion SHELL",
-        description="Print what makes a shell complete smtplite's commands, options and file names. Write it where "
-        "your shell looks for it, and open a new shell.",
+        description="Print a script with which your shell completes smtplite's commands, options and file names. Write "
+        "it where your shell looks for it, and open a new shell.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _mark_files(parser: argparse.ArgumentParser, file: object, folder: object) -> None:
-    """Say of each argument that is a file or a folder that it is one."""
+    """Mark each argument that is a file or a folder as one."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

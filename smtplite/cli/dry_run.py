@@ -1,4 +1,4 @@
-"""``smtplite send --dry-run``: what would be sent, read and checked as for sending, and no connection."""
+"""``smtplite send --dry-run``: show what would be sent, read and checked as for sending, without a connection."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def dry_run(options: argparse.Namespace, known: Mapping[str, Record]) -> i
 
 
 async def _look_at(job: Job, options: argparse.Namespace) -> dict[str, Any] | None:
-    """Return what is known of a message; None: nobody is left to get it."""
+    """Return what is known of a message; None: no recipient is left."""
     from smtplite.errors import MessageError
     from smtplite.message.prepared import prepare
 

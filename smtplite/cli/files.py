@@ -1,7 +1,7 @@
-"""Files that are named to the commands: regular files only, read with a limit.
+"""Files that are passed to the commands: regular files only, read up to a limit.
 
-A FIFO waits for its writer and a device has no end: a command that was given one by mistake would hang, or fill the
-memory. A symbolic link is followed; what it leads to is what is looked at.
+A FIFO waits for its writer, and a device has no end: a command that was given one by mistake would hang, or fill the
+memory. A symbolic link is followed, and what it leads to is checked.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """Return what is in a file.
 
     Raises:
-        FileError: it cannot be read, is no regular file, or holds more than `max_bytes`.
+        FileError: it cannot be read, is not a regular file, or holds more than `max_bytes`.
     """
-    check_file(path, max_bytes)  # before it is opened, for opening a device may do something
+    check_file(path, max_bytes)  # before it is opened, because opening a device may do something
     try:
         # What has taken its place since then cannot make us wait.
         descriptor = os.open(path, os.O_RDONLY | AT_ONCE | BYTE_FOR_BYTE)

@@ -46,7 +46,7 @@ class Job:
         """Read a job file.
 
         Raises:
-            ValueError: it is too short, or a line of its head is not what it should be; says which.
+            ValueError: it is too short, or one of its first lines is not what it should be; says which.
         """
         lines = text.split(b"\n", len(_HEAD))
         if len(lines) <= len(_HEAD):
@@ -65,7 +65,7 @@ class Job:
         if not server:
             raise ValueError("line 1 (server) is empty")
         if server.count(":") == 1:
-            raise ValueError(f"line 1 (server) is a host name only, not {server!r}: give the port with --port")
+            raise ValueError(f"line 1 (server) must be only a host name, not {server!r}: give the port with --port")
         for number, check in ((2, lambda: Domain.parse(domain)), (3, lambda: ReversePath.parse(sender))):
             try:
                 check()
@@ -86,8 +86,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         "job",
         help=summary,
         usage="smtplite job [options] FILE",
-        description="Send the message of a job file. Its lines: the server; the domain for EHLO; the reverse-path; "
-        "the forward-paths, separated by commas; then the message, header fields, an empty line, text.",
+        description="Send the message of a job file. Its lines are: the server; the domain for EHLO; the reverse-path; "
+        "the forward-paths, separated by commas; then the message: header fields, an empty line, text.",
         epilog="example: smtplite job mail.txt --port 2525",
         formatter_class=HelpFormatter,
     )
@@ -131,7 +131,7 @@ async def _send(job: Job, port: int, tls: TLSMode, auth: tuple[Mechanism, ...] |
     trace = _Printer(output, hellos_before_tls=1 if tls == "starttls" else 0)
     try:
         async with Client(job.server, port, tls=tls, auth=auth, local_hostname=job.domain, trace=trace) as client:
-            # As the article's program does: a line that is too long is the server's to judge.
+            # As the article's program does: whether a line is too long is for the server to decide.
             envelope = Envelope(job.sender, job.recipients, long_lines="send")
             receipt = await client.send(job.content, envelope=envelope)
     except SMTPError as error:

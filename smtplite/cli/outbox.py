@@ -31,7 +31,7 @@ class Job:
         file: its path, or "-".
         content: what is in it; None: not read yet.
         recipients: None: those of its header section.
-        without: of these, those to whom it is not sent again.
+        without: those of them to whom it is not sent again.
     """
 
     file: str
@@ -71,7 +71,7 @@ def jobs_of(options: argparse.Namespace, known: Mapping[str, Record]) -> tuple[l
                 recipients=options.to if left is None else left,
                 without=record.recipients_done(resend_unknown=again) if left is None else frozenset(),
             )
-        if file == _STDIN:  # now, while Ctrl-C ends whatever waits
+        if file == _STDIN:  # now, while Ctrl-C still ends everything that waits
             job = attrs.evolve(job, content=_read_stdin())
         jobs.append(job)
     return jobs, unknown
@@ -115,13 +115,13 @@ def _raise_unreadable(error: OSError) -> None:
 
 
 def outgoing_of(job: Job, content: bytes, *, sender: str | None, long_lines: Literal["send"] | None) -> Outgoing | None:
-    """Return what is sent, with the envelope that --long-lines asks for; None: nobody is left to get it.
+    """Return what is sent, with the envelope that --long-lines asks for; None: no recipient is left.
 
     Args:
         job: the message.
         content: what is in it.
         sender: None: that of its header section.
-        long_lines: "send": lines that are too long, too.
+        long_lines: "send": also lines that are too long.
     """
     from smtplite.errors import MessageError
     from smtplite.message.envelope import Outgoing
@@ -136,14 +136,14 @@ def outgoing_of(job: Job, content: bytes, *, sender: str | None, long_lines: Lit
         try:
             envelope = envelope_of(content, sender, job.recipients)
         except MessageError:
-            pass  # sending says it again, for this message alone
+            pass  # sending reports it again, for this message only
         else:
             return Outgoing(content, envelope=attrs.evolve(envelope, long_lines=long_lines), tag=job)
     return Outgoing(content, sender=sender, recipients=job.recipients, tag=job)
 
 
 def _recipients_without(job: Job, content: bytes, sender: str | None) -> list[str] | None:
-    """Return the recipients that are left of a message; None: it cannot be read, which sending says again."""
+    """Return the recipients that are left of a message; None: it cannot be read, which sending reports again."""
     from smtplite.errors import MessageError
     from smtplite.message.prepared import envelope_of
 

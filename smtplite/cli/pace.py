@@ -1,4 +1,4 @@
-"""``smtplite send --rate``: so many messages in so much time, evenly spread."""
+"""``smtplite send --rate``: a number of messages in a period, evenly spread."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def rate(text: str) -> float:
 
 
 class Pace:
-    """A rate limit for `smtplite.Client`: whoever enters waits for their turn, and the turns have the same distance.
+    """A rate limit for `smtplite.Client`: each message waits for its turn, and the turns are evenly spaced.
 
-    A pause is not made up for: there are no bursts, which servers with a limit answer with a 421.
+    After a pause there is no burst to make up for it: servers with a limit answer a burst with a 421.
 
     Args:
         per_second: turns in a second.

@@ -1,6 +1,6 @@
 """The parts of a message, whoever wrote it: header fields, text, HTML, and attachments with their bytes.
 
-Everything is bounded: what a message repeats a million times is read as often as a person could use it.
+Everything has a limit: what a message repeats a million times is read only as often as a person could use it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _PARAMETERS: Final = re.compile(rb"^content-[a-z-]{1,30}[ \t]*:[^\n]*(?:\n[ \t][
 _HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
 _LINE_END: Final = re.compile(rb"\r?\n|\r")
 _FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:[ \t]*")
-#: Codecs of Python that are no charsets of mail: some take quadratic time, some warn.
+#: Codecs of Python that are not charsets of mail: some take quadratic time, some warn.
 _NO_CHARSETS: Final = {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"}
-#: Controls, and what changes the direction of the text around it: a name such as "gpj.exe" must not read as another.
+#: Controls, and what changes the direction of the text around it: a name such as "gpj.exe" must not look like another.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _ASCII_UNSAFE: Final = re.compile(r'[<>:"|?*%]')
-#: What Windows takes for a device, whatever its extension.
+#: What Windows treats as a device, whatever its extension.
 _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$)", re.IGNORECASE)
 
 
@@ -50,8 +50,8 @@ class Attachment:
 
     Attributes:
         name: safe as the name of a file, whatever the message calls it.
-        content_type: as the message says, such as "image/png".
-        content_id: by which the HTML may name it, without angle brackets; empty: it has none.
+        content_type: what the message says, such as "image/png".
+        content_id: the name that the HTML may use for it, without angle brackets; empty: it has none.
         data: decoded.
     """
 
@@ -129,7 +129,7 @@ def header_text(value: bytes) -> str:
 def _decoded_words(text: str) -> str:
     try:
         parts = decode_header(text)
-    except (email.errors.MessageError, ValueError):  # base64 that is none
+    except (email.errors.MessageError, ValueError):  # not really base64
         return text
     return "".join(part if isinstance(part, str) else _decoded(part, charset or "utf-8") for part, charset in parts)
 
@@ -250,7 +250,7 @@ def _name_of(part: email.message.Message) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return a name that is only a name: no folder, no device, nothing unseen; empty if nothing is left of it."""
+    """Return a name that is only a name: no folder, no device, nothing invisible; empty if nothing is left of it."""
     last = re.split(r"[/\\]", visible(name))[-1]
     plain = _ASCII_UNSAFE.sub("_", last).strip(" .")
     if len(plain) > MAX_NAME_CHARS:

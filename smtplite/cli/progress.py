@@ -1,4 +1,4 @@
-"""How far ``smtplite send`` is: a bar on a terminal, if rich is installed; else a line now and then."""
+"""The progress of ``smtplite send``: a bar on a terminal, if rich is installed; otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tally:
         clock: returns seconds; only differences count.
         done: messages whose outcome is known.
         outcomes: "accepted", "refused", "unknown", "not_sent" -> recipients.
-        without_recipients: messages that cannot be sent at all; who their recipients are was not even asked.
+        without_recipients: messages that cannot be sent at all; their recipients were not even looked for.
     """
 
     total: int
@@ -86,7 +86,7 @@ class Tally:
         }
 
     def _outcomes(self) -> list[str]:
-        shown = [("delivered", "accepted"), ("refused", "refused"), ("unknown", "unknown")]
+        shown = [("accepted", "accepted"), ("refused", "refused"), ("unknown", "unknown")]
         if self.outcomes["not_sent"]:
             shown.append(("not sent", "not_sent"))
         counted = [f"{name} {self.outcomes[outcome]:,}" for name, outcome in shown]

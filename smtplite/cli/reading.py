@@ -1,6 +1,6 @@
 """What a person reads of a message on a terminal: its main fields, its text, and a line for each attachment.
 
-A terminal is in a hurry: of a message that is very long, only the beginning is read.
+Of a message that is very long, only the beginning is read: nobody wants to wait for a terminal.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["Attachment", "Reading", "read", "text_of_html"]
 
 #: The fields that people look at, in this order.
 _SHOWN: Final = ("From", "Reply-To", "To", "Cc", "Subject", "Date")
-#: Of a message, what is looked at.
+#: So much of a message is read.
 MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_LINES: Final = 150_000
-#: Of HTML, what is made text: the stdlib's parser takes quadratic time for some of it.
+#: So much HTML is turned into text: the stdlib's parser takes quadratic time for some of it.
 MAX_HTML_CHARS: Final = 100_000
 
 
@@ -50,7 +50,7 @@ class Reading:
         fields: header fields with their decoded text.
         text: what it says; if there is only HTML, the text of that.
         html: its HTML, if it has any.
-        is_text_of_html: whether `text` was made of HTML.
+        is_text_of_html: whether `text` was made from HTML.
         attachments: in the order of the message.
         problems: what could not be read.
     """
@@ -102,7 +102,7 @@ def read(content: bytes, *, only_header: bool = False) -> Reading:
 
 
 def _fields(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return those that people look at, each once, in their order."""
+    """Return the fields that people look at, each once, in this order."""
     first: dict[str, str] = {}
     for name, text in headers:
         first.setdefault(name.lower(), text)
@@ -170,7 +170,7 @@ class _Stripper(HTMLParser):
 
 
 def text_of_html(html: str) -> str:
-    """Return what a page says, roughly: for a terminal, where the page cannot be shown."""
+    """Return roughly what a page says, for a terminal, where the page cannot be shown."""
     stripper = _Stripper()
     try:
         stripper.feed(html[:MAX_HTML_CHARS])

@@ -1,4 +1,4 @@
-"""What ``smtplite check`` prints: the steps as they end, then all that was found, as text or as JSON."""
+"""What ``smtplite check`` prints: each step as it ends, then everything that was found, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["EXIT_CODES", "Report", "StepPrinter"]
 #: The version of what --json prints: it changes when a name goes away or changes its meaning.
 SCHEMA: Final = 1
 
-#: Step -> exit code when it is the first that failed; steps that are not named here share _OTHER.
+#: Step -> exit code if it is the first that failed; steps that are not named here share _OTHER.
 EXIT_CODES: Final = {
     "connect": 10,
     "TLS": 11,
@@ -40,12 +40,12 @@ _SHOWN_NAMES: Final = 3
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """All that was found.
+    """Everything that was found.
 
     Attributes:
         timeline: finished.
         failed: the first step that failed; None if none did.
-        problem: what failed, for people.
+        problem: what failed, in words.
     """
 
     timeline: Timeline
@@ -54,7 +54,7 @@ class Report:
 
     @classmethod
     def of(cls, timeline: Timeline, error: SMTPError | None, *, recipients: int) -> Report:
-        """Find the first failure: a refused HELLO or AUTH that another one made good is none."""
+        """Find the first failure; a refused EHLO or AUTH after which another one succeeded does not count."""
         for step in timeline.steps:
             if step.ok:
                 continue

@@ -1,14 +1,14 @@
-"""The results file of ``smtplite send``: one JSON object a line, written when it is known, and never changed.
+"""The results file of ``smtplite send``: one JSON object a line, written as soon as it is known, and never changed.
 
-``{"file": ..., "recipient": ..., "outcome": "begun"}`` comes before the first octet of a message is written;
-`recipient` is null where its recipients are those of its header section. Then, for each recipient,
+``{"file": ..., "recipient": ..., "outcome": "begun"}`` is written before the first byte of a message is sent;
+`recipient` is null if its recipients are those of its header section. Then, for each recipient,
 ``{"file": ..., "recipient": ..., "outcome": ..., "reply": ..., "error": ..., "more": ...}``. The outcome is "accepted",
-"refused", "unknown" or "not_sent"; `recipient` is null where the message could not be read well enough to tell whom it
-is for; `more` is how many lines of the same message follow.
+"refused", "unknown" or "not_sent"; `recipient` is null if the message could not be read well enough to tell whom it is
+for; `more` is how many lines of the same message follow.
 
-So the file is the truth at every moment (rule R31), whatever ends its writer: what is not in it was not begun, and what
-was begun and has no outcome is unknown. The next writer writes that down, before anything else. Only one process at a
-time has the file.
+So the file is true at every moment (rule R31), whatever ends its writer: what is not in it was not begun, and what was
+begun and has no outcome is unknown. The next writer records that before anything else. Only one process at a time has
+the file.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ _BEGUN: Final = "begun"
 _BEGINNING: Final = b'{"file": "'
 #: Longer than any line of ours: an address and a reply have their limits.
 _MAX_LINE_BYTES: Final = 1_048_576
-_LEFT_OPEN: Final = (
-    "an earlier run was ended after it had begun this message and before it had written down the outcome"
-)
+_LEFT_OPEN: Final = "an earlier run ended after it had begun this message and before it had written down the outcome"
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +81,7 @@ def results_of(file: str, receipt: Receipt | None, error: SMTPError | None, expl
 
 
 def begun_lines(file: str, recipients: Iterable[str] | None) -> bytes:
-    """Return what is written before the first octet of a message is.
+    """Return what is written before the first byte of a message is sent.
 
     Args:
         file: where the message stands.
@@ -105,11 +103,11 @@ def _outcome_lines(results: Iterable[Result]) -> bytes:
 
 
 class Record:
-    """What a results file says of one message, line by line.
+    """What a results file says about one message, line by line.
 
     Attributes:
-        results: recipient -> what is known. None, if it is a key, is everybody who has no key: recipients that nobody
-            has written down, of a message that was begun, or that could not be read.
+        results: recipient -> what is known. The key None, if there is one, stands for all recipients without a key of
+            their own: those of a message that was begun, or could not be read, and that were not written down.
     """
 
     def __init__(self) -> None:
@@ -117,11 +115,11 @@ class Record:
         self._begun: set[str | None] = set()
 
     def add_begun(self, recipient: str | None) -> None:
-        """Take in a line that comes before the first octet."""
+        """Read a line that was written before the first byte."""
         self._begun.add(recipient)
 
     def add(self, result: Result, more: int) -> None:
-        """Take in an outcome.
+        """Read an outcome.
 
         Args:
             result: the line.
@@ -130,10 +128,10 @@ class Record:
         recipient = result.recipient
         self._begun.discard(recipient)
         everybody_else = self.results.get(None)
-        if everybody_else is not None and everybody_else.outcome == "not_sent":  # nobody could tell whom it was for
+        if everybody_else is not None and everybody_else.outcome == "not_sent":  # its recipients were not known
             del self.results[None]
         known = self.results.get(recipient) or self.results.get(None)
-        # What may have arrived by an earlier run is not undone by a later one that did not send it.
+        # A message that may have arrived in an earlier run stays so, although a later run did not send it.
         if known is None or known.outcome != "unknown" or result.outcome in ("accepted", "unknown"):
             self.results[recipient] = result
         elif recipient not in self.results:
@@ -143,7 +141,7 @@ class Record:
             self.results.pop(None, None)
 
     def close(self, file: str) -> list[Result]:
-        """Make what was begun and has no outcome unknown; return the lines that say so."""
+        """Turn what was begun and has no outcome into unknown; return the lines that say so."""
         found = [
             Result(file=file, recipient=recipient, outcome="unknown", error=_LEFT_OPEN)
             for recipient in sorted(self._begun, key=lambda recipient: recipient or "")
@@ -155,14 +153,14 @@ class Record:
 
     @property
     def has_unknown(self) -> bool:
-        """True if for some recipient nobody can know."""
+        """True if some recipient's outcome is unknown."""
         return any(result.outcome == "unknown" for result in self.results.values())
 
     def recipients_left(self, *, resend_unknown: bool) -> list[str] | None:
-        """Return those to send it to again; None: everybody, but for `recipients_done`.
+        """Return those to send it to again; None: everybody except `recipients_done`.
 
         Args:
-            resend_unknown: to those who may have it, too.
+            resend_unknown: also to those who may have it.
         """
         everybody_else = self.results.get(None)
         if everybody_else is not None and (everybody_else.outcome != "unknown" or resend_unknown):
@@ -186,11 +184,11 @@ class Results:
     Args:
         path: appended to, so that no record is ever lost.
         read_only: only read it.
-        must_exist: it is not made.
+        must_exist: do not create it.
         known: what earlier files said.
 
     Raises:
-        UserError: it cannot be opened, another process has it, or it is no results file.
+        UserError: it cannot be opened, another process has it, or it is not a results file.
     """
 
     def __init__(
@@ -233,7 +231,7 @@ class Results:
         """Write down what is about to be sent, all of it with one write.
 
         Raises:
-            UserError: that failed, as on a full disk. Nothing of it is in the file, and nothing of it may be sent.
+            UserError: that failed, for example on a full disk. Nothing of it is in the file, so nothing may be sent.
         """
         self._append(lines)
 
@@ -241,7 +239,7 @@ class Results:
         """Write down what became of one message.
 
         Raises:
-            UserError: that failed, as on a full disk. Nothing of it is in the file; what was begun counts as unknown.
+            UserError: that failed, for example on a full disk. Nothing of it is in the file; what was begun is unknown.
         """
         self._append(_outcome_lines(results))
 
@@ -263,7 +261,7 @@ class Results:
         """Remove the beginning of what could not be written whole; that takes no room, so a full disk allows it."""
         try:
             os.ftruncate(self._descriptor, self._size)
-        except OSError:  # the next line begins anew, and whoever reads this one sees that it has no end
+        except OSError:  # the next line begins on a new line, and whoever reads this one sees that it has no end
             self._size += written
             self._is_torn = True
 
@@ -295,10 +293,10 @@ class Results:
             lock(self._descriptor)
         except (BlockingIOError, PermissionError):
             raise UserError(
-                f"{self._path} is in use by another smtplite send: wait for its end, or take another file"
+                f"{self._path} is in use by another smtplite send: wait for its end, or use another file"
             ) from None
         except OSError as error:
-            raise UserError(f"cannot lock {self._path}, so that no other process uses it: {text_of(error)}") from None
+            raise UserError(f"cannot lock {self._path} against other processes: {text_of(error)}") from None
 
     def _read(self) -> None:
         with open(self._descriptor, "rb", closefd=False) as file:
@@ -312,10 +310,10 @@ class Results:
 
 
 def _take_in(known: dict[str, Record], line: bytes) -> None:
-    """Take in one line.
+    """Read one line.
 
     Raises:
-        ValueError, KeyError, TypeError, RecursionError: it is none of ours.
+        ValueError, KeyError, TypeError, RecursionError: it is not one of ours.
     """
     try:
         found = json.loads(line)

@@ -49,8 +49,8 @@ _DRAIN_SECONDS: Final = 30.0
 _SHOWN_PROBLEMS: Final = 20
 
 _EPILOG: Final = """\
-exit code: 0 all were delivered; 1 it could not go on (connection, TLS, AUTH);
-  2 wrong usage; 3 some were refused or not sent; 4 for some nobody can know;
+exit code: 0 all were accepted; 1 it could not go on (connection, TLS, AUTH);
+  2 wrong usage; 3 some were refused or not sent; 4 some are unknown;
   130 Ctrl-C (it waits for what is under way; press it again to stop at once)
 
 example:
@@ -63,35 +63,35 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         "send",
         help=summary,
         usage="smtplite send [options] [URL] FILE|FOLDER|- ...",
-        description="Send messages from files as they are. Sender and recipients are those of each header section, "
-        "unless --from and --to say others.",
+        description="Send messages from files as they are. Sender and recipients are read from the headers of each "
+        "message, unless --from and --to name others.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help=f"a message; a folder: each *{SUFFIX} in it; -: stdin")
-    parser.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender of all of them; '' is <>")
-    parser.add_argument("--to", action="append", metavar="ADDRESS", help="a recipient of all of them; may be repeated")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="a JSON line for each recipient is added to it")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=f"a message; a folder: its *{SUFFIX} files; -: stdin")
+    parser.add_argument("--from", dest="sender", metavar="ADDRESS", help="the sender of all messages; '' is <>")
+    parser.add_argument("--to", action="append", metavar="ADDRESS", help="a recipient of all messages; may be repeated")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="add a JSON line for each recipient to this file")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results of an earlier run: send only the rest")
     parser.add_argument("--resend-unknown", action="store_true", help="with --resume: also to those who may have it")
-    parser.add_argument("--connections", type=count, metavar="N", help=f"at most (default: {_CONNECTIONS})")
+    parser.add_argument("--connections", type=count, metavar="N", help=f"at most so many (default: {_CONNECTIONS})")
     parser.add_argument(
         "--in-flight",
         type=count,
         default=_IN_FLIGHT,
         metavar="N",
-        help=f"under way on each, with --chunking (default: {_IN_FLIGHT})",
+        help=f"with --chunking: under way on each (default: {_IN_FLIGHT})",
     )
-    parser.add_argument("--rate", type=rate, metavar="N/s", help="messages at most, such as 10/s, 600/min or 1000/h")
-    parser.add_argument("--chunking", action="store_true", help="BDAT: faster, with servers that you trust")
+    parser.add_argument("--rate", type=rate, metavar="N/s", help="at most so many messages: 10/s, 600/min or 1000/h")
+    parser.add_argument("--chunking", action="store_true", help="use BDAT: faster, for servers that you trust")
     parser.add_argument(
         "--long-lines",
         choices=("send",),
-        help="send: lines of more than 998 bytes too, which servers may fold or refuse",
+        help="send: also send lines of more than 998 bytes, which servers may fold or refuse",
     )
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and connect to nobody")
-    parser.add_argument("--json", action="store_true", help="a JSON line for each recipient, then a summary")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be sent, without a connection")
+    parser.add_argument("--json", action="store_true", help="print a JSON line for each recipient, then a summary")
     add_server_options(parser, takes_several=True)
     parser.set_defaults(run=_run)
 
@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
         # With --json, stdout is for programs
         say = partial(print, file=sys.stderr if options.json else sys.stdout)
         if unknown:
-            say(f"{plural(unknown, 'message')} may have arrived: left alone (--resend-unknown sends them again)")
+            say(f"{plural(unknown, 'message')} may have arrived: not sent again, unless you pass --resend-unknown")
         if not jobs:
             say("nothing is left to send")
             return _SOME_UNKNOWN if unknown else 0
@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _earlier(resume: Path, results: Path | None, stack: ExitStack) -> tuple[Results, dict[str, Record]]:
-    """Read the results of earlier runs; return the file to write to as well. Nobody else has them until we end."""
+    """Read the results of earlier runs; return also the file to write to. Nobody else has them until we end."""
     if results is None or _is_same(resume, results):
         earlier = stack.enter_context(Results(resume, must_exist=True))
         return earlier, earlier.known
@@ -155,7 +155,7 @@ def _relays(url: str | None, options: argparse.Namespace) -> Client | Route:
             arguments["rate_limit"] = pace
         if options.connections is not None:
             arguments["max_connections"] = options.connections
-        connections.append(arguments.setdefault("max_connections", _CONNECTIONS))  # the URL may say it, too
+        connections.append(arguments.setdefault("max_connections", _CONNECTIONS))  # the URL may also say it
         if options.chunking:
             arguments["chunking"] = True
         clients.append(_client(arguments, options.ca))
@@ -224,7 +224,7 @@ class _Work:
         return self._finish()
 
     async def _send(self) -> None:
-        """Send, and write down all outcomes. What is raised is kept: the task group would put it into a group."""
+        """Send, and write down all outcomes. Errors are kept: the task group would put them into a group."""
         options = self._options
         deliveries: Deliveries | RouteDeliveries | None = None
         try:
@@ -247,9 +247,9 @@ class _Work:
             self._error = self._error or error
 
     async def _take(self, deliveries: Deliveries | RouteDeliveries) -> None:
-        """Write down the outcomes, until there are no more, we were asked to stop, or something is in the way.
+        """Write down the outcomes, until there are no more, we are asked to stop, or something fails.
 
-        The block of `send_many` is left as by `break` in all these cases: what is under way still gets its verdict.
+        In all these cases the block of `send_many` is left as by `break`: what is under way still gets its verdict.
         """
         import anyio
 
@@ -272,7 +272,7 @@ class _Work:
         cast("Results", self._results).begin(lines)
 
     def _outgoing(self) -> Iterator[Outgoing]:
-        """Yield the messages, each read when its turn comes; none once we were asked to stop."""
+        """Yield the messages, each read when its turn comes; no more once we are asked to stop."""
         for job in self._jobs:
             if self._signal is not None:
                 return
@@ -287,7 +287,7 @@ class _Work:
                 yield outgoing
 
     def _record(self, delivery: Delivery) -> None:
-        outgoing = cast("Outgoing", delivery.item)  # as all that _outgoing yields
+        outgoing = cast("Outgoing", delivery.item)  # like everything that _outgoing yields
         error = delivery.error
         explanation = None if error is None else explain(error)
         self._decided(results_of(cast("Job", outgoing.tag).file, delivery.receipt, error, explanation))
@@ -296,7 +296,7 @@ class _Work:
         if self._results is not None:
             try:
                 self._results.write(results)
-            except UserError as error:  # counted and shown all the same
+            except UserError as error:  # counted and shown anyway
                 self._error = self._error or error
         self._tally.add(results)
         if self._options.json:
@@ -319,7 +319,7 @@ class _Work:
             return
         self._signal = number
         sending.deadline = anyio.current_time() + _DRAIN_SECONDS
-        if self._taking is not None:  # a message that is still being read would be waited for
+        if self._taking is not None:  # else we would wait for a message that is still being read
             self._taking.cancel()
         self._progress.say("stopping: waiting for what is under way; Ctrl-C again stops at once")
 

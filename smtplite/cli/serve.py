@@ -61,8 +61,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--host", default=_HOST, metavar="ADDRESS", help=f"to listen on (default: {_HOST})")
-    parser.add_argument("--port", type=port, default=_PORT, metavar="N", help=f"default: {_PORT}; 0: any that is free")
+    parser.add_argument("--host", default=_HOST, metavar="ADDRESS", help=f"listen on this address (default: {_HOST})")
+    parser.add_argument(
+        "--port", type=port, default=_PORT, metavar="N", help=f"listen on this port (default: {_PORT}; 0: a free one)"
+    )
     parser.add_argument("--lmtp", action="store_true", help="speak LMTP")
     parser.add_argument(
         "--print",
@@ -70,9 +72,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         metavar="WHAT",
         help="text, raw or summary (default: text; with --store or --web: summary)",
     )
-    parser.add_argument("--strict", action="store_true", help="refuse what breaks the protocol, and not only say so")
-    parser.add_argument("--bare-lf", action="store_true", help="take lines that end in a bare LF")
-    parser.add_argument("--store", type=Path, metavar="FOLDER", help="each message as NUMBER.eml")
+    parser.add_argument("--strict", action="store_true", help="refuse what breaks the protocol, not only report it")
+    parser.add_argument("--bare-lf", action="store_true", help="accept lines that end in a bare LF")
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help="write each message to NUMBER.eml in this folder")
     web.add_to(parser)
     group = parser.add_argument_group("TLS and authentication")
     group.add_argument(
@@ -80,24 +82,28 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         choices=("none", "starttls", "implicit"),
         default="none",
         metavar="WHEN",
-        help="starttls or implicit, and required (default: none)",
+        help="require starttls, or implicit TLS (default: none)",
     )
-    group.add_argument("--ca-file", type=Path, metavar="FILE", help="where to write the throw-away CA (PEM)")
-    group.add_argument("--cert", type=Path, metavar="FILE", help="your own certificate (PEM) instead, with --key")
-    group.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
+    group.add_argument("--ca-file", type=Path, metavar="FILE", help="write the temporary CA to this file (PEM)")
+    group.add_argument("--cert", type=Path, metavar="FILE", help="use this certificate (PEM) instead; needs --key")
+    group.add_argument("--key", type=Path, metavar="FILE", help="the private key of --cert (PEM)")
     group.add_argument("--auth", metavar="USER", help="accept mail only from this user")
     group = parser.add_argument_group("faults")
     group.add_argument(
-        "--refuse", action="append", default=[], metavar="ADDRESS[=REPLY]", help="this recipient, or * for everybody"
+        "--refuse", action="append", default=[], metavar="ADDRESS[=REPLY]", help="refuse this recipient; *: everybody"
     )
     group.add_argument(
-        "--fail-after-dot", nargs="?", const=_TRY_AGAIN, metavar="REPLY", help=f"every message (default: {_TRY_AGAIN})"
+        "--fail-after-dot",
+        nargs="?",
+        const=_TRY_AGAIN,
+        metavar="REPLY",
+        help=f"refuse every message at its end (default: {_TRY_AGAIN})",
     )
     group.add_argument(
         "--drop",
         choices=tuple(_DROPS),
         metavar="AT",
-        help=f"close instead of replying: {', '.join(_DROPS)} (of a message that it accepted)",
+        help=f"close the connection instead of replying, at: {', '.join(_DROPS)} (after accepting the message)",
     )
     group.add_argument("--times", type=count, metavar="N", help="how often each fault happens (default: always)")
     parser.set_defaults(run=_run)
@@ -131,7 +137,7 @@ async def _serve(server: SMTPServer, catcher: _Catcher, ca_file: Path | None, pa
         await tasks.start(on_stop, catcher.stop)
         catcher.say(f"listening: {server.url} (stop it with Ctrl-C)")
         if ca_file is not None:
-            catcher.say(f"clients trust it with: {ca_file}")
+            catcher.say(f"clients must trust this CA: {ca_file}")
         if page is not None:
             await page.start(tasks, server.url)
             for line in page.lines():
@@ -176,7 +182,7 @@ def _server(options: argparse.Namespace, users: dict[str, str], catcher: _Catche
             require_tls=not is_clear,
             users=users,
             require_auth=bool(users),
-            auth_in_clear=is_clear,  # nobody can do otherwise with a server that has no TLS
+            auth_in_clear=is_clear,  # without TLS there is no other way
         )
     except ImportError as error:
         raise UserError(f"{error}; or --cert and --key") from None
@@ -210,7 +216,7 @@ def _own_context(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError:  # before OSError, of which it is one
-        raise UserError(f"{certificate} and {key} are no certificate and its key, in PEM") from None
+        raise UserError(f"{certificate} and {key} are not a certificate and its key, in PEM") from None
     except OSError as error:
         raise UserError(f"cannot read {certificate} or {key}: {error.strerror or error}") from None
     return context
@@ -218,7 +224,7 @@ def _own_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 @contextmanager
 def _ca_file(options: argparse.Namespace) -> Iterator[Path]:
-    """Write the throw-away CA where clients can find it, and remove it in the end."""
+    """Write the temporary CA where clients can find it, and remove it at the end."""
     from smtplite.testing.tls import authority
 
     with ExitStack() as stack:
@@ -256,7 +262,7 @@ class _Catcher:
         self._stop: Callable[[], None] = lambda: None
 
     def watch(self, server: SMTPServer, stop: Callable[[], None]) -> None:
-        """Forget what this server keeps of open connections; `stop` is called when there is no use in going on."""
+        """Forget what this server keeps of open connections; `stop` is called when it makes no sense to go on."""
         self._server = server
         self._stop = stop
 

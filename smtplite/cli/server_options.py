@@ -1,7 +1,7 @@
-"""Which server, and who we are there: the options that `check` and `send` share.
+"""The options that `check` and `send` share: which server, which user, which CA.
 
 A password is never on the command line, where every user of the machine can read it: neither as an option of its own
-nor within a URL.
+nor in a URL.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ _ADVICE: Final = {
     "pass sender=": "use --from",
     "pass recipients=": "use --to",
     "in recipients=": "with --to",
-    'pass tls="starttls"': "write smtp:// in place of smtps://, for STARTTLS",
-    'pass tls="implicit"': "write smtps:// in place of smtp://",
+    'pass tls="starttls"': "write smtp:// instead of smtps://, for STARTTLS",
+    'pass tls="implicit"': "write smtps:// instead of smtp://",
     "pass tls_context= that trusts its CA (on the command line: --ca)": "name the file of its CA with --ca",
     "or pass that one as tls_hostname=": "or add ?tls_hostname=NAME to the URL",
     "the block of send_many was left before its turn came": "the command was stopped before its turn came",
@@ -76,7 +76,7 @@ def explain(error: Exception) -> str:
 
 
 def advice_on(reply: Reply | None) -> str:
-    """Return what to do about a reply, to be added to an error that has it; empty: nothing is known.
+    """Return what to do about a reply, to be added to the error; empty: nothing is known.
 
     530 is "authentication required" (RFC 4954 section 6), and also "must issue a STARTTLS command first" (RFC 3207).
     """
@@ -92,29 +92,35 @@ def add_server_options(parser: argparse.ArgumentParser, *, takes_several: bool =
         parser: of the command.
         takes_several: --server may be given again, and is a list.
     """
-    group = parser.add_argument_group("the server, who we are there, and whom we trust")
-    again, action = ("; again: a relay more", "append") if takes_several else ("", "store")
-    help_text = f"such as smtp://ada@mail.example.com; else ${_URL}{again}"
+    group = parser.add_argument_group("server, authentication and trust")
+    again, action = ("; repeat it for more relays", "append") if takes_several else ("", "store")
+    help_text = f"such as smtp://ada@mail.example.com (default: ${_URL}){again}"
     group.add_argument("--server", action=action, metavar="URL", help=help_text)
-    group.add_argument("--user", metavar="NAME", help="authenticate; or name the user in the URL")
+    group.add_argument("--user", metavar="NAME", help="authenticate as this user; it may also be in the URL")
     group.add_argument(
-        "--password-file", type=Path, metavar="FILE", help=f"its first line; else {PASSWORD_VARIABLE}, else asked for"
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help=f"the password (default: {PASSWORD_VARIABLE}, or ask)",
     )
     group.add_argument(
-        "--mechanism", choices=_MECHANISMS, metavar="NAME", help="only this one, such as plain; xoauth2 takes a token"
+        "--mechanism",
+        choices=_MECHANISMS,
+        metavar="NAME",
+        help="only this one, such as plain; xoauth2 takes a token",
     )
     group.add_argument("--ca", type=Path, metavar="FILE", help="trust only this CA (PEM), not the system's")
 
 
 def client_options(url: str | None, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of Client that the command line, the environment and the user's answers say.
+    """Return the arguments of Client that follow from the command line, the environment and the user's answers.
 
     Args:
         url: the server, as an argument of its own; None: --server, else the environment.
         options: of the command line.
 
     Raises:
-        UserError: something is missing or wrong, or a password stands on the command line.
+        UserError: something is missing or wrong, or a password is on the command line.
     """
     from smtplite.errors import ConfigurationError
     from smtplite.options import options_of
@@ -190,14 +196,14 @@ def _ask(user: str) -> str:
         try:
             return getpass.getpass(f"Password of {user}: ")
         except (getpass.GetPassWarning, EOFError):
-            raise UserError(f"no password for {user}, and no terminal to ask at: set {PASSWORD_VARIABLE}") from None
+            raise UserError(f"no password for {user}, and no terminal to ask on: set {PASSWORD_VARIABLE}") from None
 
 
 def tls_context(ca: Path | None, kind: type[_Context]) -> _Context:
-    """Return a context that verifies as Client's own does, with a CA of the user's.
+    """Return a context that verifies as Client's own does, with the user's CA.
 
     Args:
-        ca: a file in PEM, the only one to be trusted; None: the system's.
+        ca: a file in PEM, the only CA that is trusted; None: the system's.
         kind: of context.
 
     Raises:

@@ -23,14 +23,14 @@ MAX_NOTES: Final = 10
 
 #: What a refusal says -> what to do about it.
 _HINTS: Final = (
-    ("bare LF in content", "--bare-lf takes it"),
-    ("530 5.7.0 authentication required", "the client sent no credentials, and --auth wants them"),
+    ("bare LF in content", "with --bare-lf it is accepted"),
+    ("530 5.7.0 authentication required", "the client sent no credentials, and --auth requires them"),
     ("535 ", "the client's user or password is not that of --auth"),
-    ("must issue a STARTTLS command first", "the client did not begin TLS, and --tls starttls wants it"),
+    ("must issue a STARTTLS command first", "the client did not begin TLS, and --tls starttls requires it"),
     ("TLS failed: tlsv1 alert unknown ca", "the client does not trust the certificate: give it the CA file"),
     ("TLS failed: sslv3 alert certificate unknown", "the client does not trust the certificate: give it the CA file"),
     ("TLS failed: the client ended", "maybe it does not trust the certificate: give it the CA file"),
-    ("TLS failed: wrong version number", "the client did not begin with TLS, and --tls implicit wants it"),
+    ("TLS failed: wrong version number", "the client did not begin with TLS, and --tls implicit requires it"),
     ("TLS failed: http request", "that was a web browser"),
 )
 
@@ -67,7 +67,7 @@ def show_message(
 
 
 def show_refusal(message: RefusedMessage, *, style: str = "text", strict: bool = False, paint: Paint) -> Iterator[str]:
-    """Yield the lines of a message that was refused, or of a session that came to none.
+    """Yield the lines of a message that was refused, or of a session without a message.
 
     Args:
         message: what was refused.
@@ -85,7 +85,7 @@ def show_refusal(message: RefusedMessage, *, style: str = "text", strict: bool =
     others = [refusal for refusal in message.refusals if refusal.recipient is not None and refusal != decisive]
     hint = next((hint for text, hint in _HINTS if text in decisive.reply), None)
     if hint is None and strict and decisive.reply.startswith("5") and message.violations:
-        hint = "without --strict it may be taken"
+        hint = "without --strict it may be accepted"
     if style == "text" and message.content:
         yield from _as_text(reading, paint)
     elif style == "raw" and message.content:

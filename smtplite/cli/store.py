@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_KEEP", "Caught", "Change", "Line", "Store"]
 
-#: Messages that are remembered if nobody says how many.
+#: How many messages are kept by default.
 DEFAULT_KEEP: Final = 5000
-#: Of the content of messages that are in memory alone. The newest is kept, however large it is.
+#: Of the content of messages that are only in memory. The newest is kept, however large it is.
 MAX_MEMORY_BYTES: Final = 256 * 1024 * 1024
 #: Of a subject, or of who is in From or To.
 MAX_SHOWN_CHARS: Final = 300
@@ -46,7 +46,7 @@ class Caught:
     Attributes:
         number: of the message, never used again in this store.
         time: when it came.
-        sender: the reverse-path; empty: the null reverse-path; None: it came to no MAIL.
+        sender: the reverse-path; empty: the null reverse-path; None: there was no MAIL.
         recipients: the forward-paths that were accepted.
         parameters: of MAIL.
         recipient_parameters: of each RCPT, in the order of `recipients`.
@@ -86,7 +86,7 @@ class Caught:
 
 @attrs.frozen(kw_only=True)
 class Change:
-    """What a store has more, and less, than before.
+    """What was added to a store, and what was removed.
 
     Attributes:
         revision: of the store after it; each is one above the last.
@@ -103,8 +103,8 @@ class Store:
     """The newest messages, the oldest first.
 
     Args:
-        keep: how many; None: 5,000, and the folder keeps the others as well.
-        folder: where each is a file, byte for byte, beside one JSON line for each envelope; None: in memory.
+        keep: how many; None: 5,000, and the folder also keeps the others.
+        folder: each message is a file there, byte for byte, and each envelope a line of JSON; None: in memory.
 
     Attributes:
         revision: counts the changes.
@@ -200,7 +200,7 @@ class Store:
         return caught
 
     def remove(self, numbers: Iterable[int]) -> tuple[int, ...]:
-        """Delete messages, their files too; return which were here.
+        """Delete messages and their files; return which were here.
 
         Raises:
             OSError: a file cannot be deleted; then the others may be gone.
@@ -338,7 +338,7 @@ class Store:
 
 
 def _shown(content: bytes) -> dict[str, str]:
-    """Return what is read of the header section alone."""
+    """Return what is read of the header section only."""
     names = {"subject": "subject", "from": "author", "to": "addressees"}
     shown: dict[str, str] = {}
     for name, value in fields_of(content[:_START_BYTES]):
@@ -349,7 +349,7 @@ def _shown(content: bytes) -> dict[str, str]:
 
 
 def _lines(dialogue: Sequence[tuple[Literal["C", "S"], bytes]]) -> Iterator[Line]:
-    """Yield a dialogue as text, and leave out its middle if it is long."""
+    """Yield a dialogue as text, without its middle if it is long."""
     lines = [
         (who, said.rstrip(b"\r\n").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace"))
         for who, said in dialogue

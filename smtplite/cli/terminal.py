@@ -29,7 +29,7 @@ __all__ = [
     "seconds",
 ]
 
-#: argparse exits with this, too.
+#: argparse also exits with this.
 WRONG_USAGE: Final = 2
 
 #: Control characters, and those that change the direction of what comes after them.
@@ -53,7 +53,7 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return a line without what could steer a terminal: a server, or a message, may hold anything."""
+    """Return a line without anything that could control a terminal: a server or a message may contain anything."""
     return text.translate(_CONTROLS)
 
 
@@ -70,7 +70,7 @@ _COLOURS: Final = {"bold": "1", "faint": "2", "good": "32", "bad": "31", "warn":
 
 
 class Paint:
-    """Colours text where a terminal shows it, and leaves it alone elsewhere.
+    """Colours text if a terminal shows it, and leaves it alone otherwise.
 
     ``NO_COLOR`` (https://no-color.org) switches colours off, ``FORCE_COLOR`` on.
 
@@ -88,7 +88,7 @@ class Paint:
             self.is_on = stream.isatty() and show_colours()
 
     def __call__(self, text: str, colour: Colour) -> str:
-        """Return the text in a colour; whoever calls has made it `printable`."""
+        """Return the text in a colour; the caller has made it `printable`."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.is_on and text else text
 
 
@@ -96,7 +96,7 @@ class Output:
     """Prints lines from within hooks, where an exception would be logged, or end something else.
 
     Attributes:
-        problem: the error that printing ran into, as when nobody reads any more; after it nothing more is printed.
+        problem: the error that printing ran into, for example when nobody reads any more; then nothing more is printed.
     """
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ def seconds(text: str) -> float:
 
 
 async def on_stop(call: Callable[[int], None], *, task_status: TaskStatus[None]) -> None:
-    """Call a function with each SIGINT (Ctrl-C) and SIGTERM, in place of their usual effect, until cancelled."""
+    """Call a function with each SIGINT (Ctrl-C) and SIGTERM, instead of their usual effect, until cancelled."""
     with open_stop_signals() as signals:
         task_status.started()
         async for number in signals:

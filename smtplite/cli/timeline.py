@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Step", "TLSFacts", "Timeline", "WatchedContext"]
 
-#: Phase of an error -> the step that failed, where it had not begun: because the server does not offer it.
+#: Phase of an error -> the step that failed before it had begun, because the server does not offer it.
 _STEP_OF_PHASE: Final = {"connect": "connect", "tls": "TLS", "starttls": "STARTTLS", "auth": "AUTH", "mail": "MAIL"}
 
 _SECONDS_PER_DAY: Final = 86_400
@@ -35,11 +35,11 @@ class Step:
         name: "connect", "TLS", "greeting", or a verb.
         began: by the clock of the timeline.
         round_trips: how often we had to wait for the server.
-        subject: whom or what it is about, such as an address, or a mechanism.
+        subject: what it is about, such as an address, or a mechanism.
         seconds: how long it took.
         ok: whether it succeeded; None while it is under way.
         reply: what the server said.
-        detail: where there is no reply.
+        detail: used if there is no reply.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Timeline:
         from smtplite.protocol.extensions import Extensions
 
         step = self._open
-        if step is None:  # unasked: the error that follows says the rest
+        if step is None:  # unasked: the error that follows says more
             return
         if step.name == "greeting":
             self.greeting = reply

@@ -32,7 +32,8 @@ CONFIG is a TOML file:
   transactional = 1
   bulk = 4
 
-exit codes: 0 stopped, and all that was under way is written down; 2 the file or the engine is not as it should be
+exit code: 0 stopped, and the outcome of everything that was under way is recorded;
+  2 something is wrong with the file or the engine
 """
 
 

@@ -259,7 +259,7 @@ USERS = {"tls": "starttls", "users": {"me": "right"}, "mechanisms": ["PLAIN"]}
     [
         ({}, [], secure, 11, "STARTTLS", "does not offer STARTTLS: add ?tls=none to the URL"),
         ({"tls": "starttls"}, [("STARTTLS", "454 4.7.0 not now")], secure, 11, "STARTTLS", "454 4.7.0 not now"),
-        ({}, [], implicit, 11, "TLS", "220 mail.example.com ESMTP ready': write smtp:// in place of smtps://"),
+        ({}, [], implicit, 11, "TLS", "220 mail.example.com ESMTP ready': write smtp:// instead of smtps://"),
         ({}, [("GREETING", "554 5.3.2 no mail here")], clear, 12, "greeting", "554 5.3.2 no mail here"),
         ({}, [("GREETING", b"")], clear, 12, "greeting", "server closed the connection"),
         ({}, [("EHLO", "550 5.7.1 not you")], clear, 13, "EHLO", "server refused EHLO: 550 5.7.1 not you"),

@@ -243,7 +243,7 @@ def test_where_files_cannot_be_locked_it_is_said(path: Path, monkeypatch: pytest
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(UserError, match=r"cannot lock .*, so that no other process uses it: Operation not supported"):
+    with pytest.raises(UserError, match=r"cannot lock .* against other processes: Operation not supported"):
         Results(path)
 
 

@@ -128,7 +128,7 @@ class Case:
         assert ran.code == (4 if unknown else 0)
         if unknown:
             noun = "message" if len(messages) == 1 else "messages"
-            assert ran.out.startswith(f"{len(messages)} {noun} may have arrived: left alone (--resend-unknown ")
+            assert ran.out.startswith(f"{len(messages)} {noun} may have arrived: not sent again, unless you pass --r")
         assert self.judge() == unknown
         accepted = self.accepted
         assert {recipient: accepted[recipient] for recipient in unknown} == {
@@ -221,7 +221,7 @@ def test_what_was_accepted_while_the_disk_was_full_is_still_shown(case: Case, fi
     room = len(b'{"file": "", "recipient": null, "outcome": "begun"}\n') + len(str(case.outbox / "0000.eml"))
     ran = finish(case.send("--results", str(case.log), preexec_fn=limit_files(room)))
     assert ran.code == 1
-    assert ran.out.startswith("1 message, 1 recipient: delivered 1, refused 0, unknown 0; ")
+    assert ran.out.startswith("1 message, 1 recipient: accepted 1, refused 0, unknown 0; ")
     assert case.judge() == {"r0a@example.net"}
 
 
@@ -238,7 +238,7 @@ def test_a_second_process_on_the_same_file_is_refused(option: str, case: Case, f
     ran = case.run("send", "--server", case.server.url, option, case.log, case.outbox)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        f"smtplite send: {case.log} is in use by another smtplite send: wait for its end, or take another file\n"
+        f"smtplite send: {case.log} is in use by another smtplite send: wait for its end, or use another file\n"
     )
     other = case.log.with_name("other")
     ran = case.run("send", "--server", case.server.url, "--resume", case.log, "--results", other, case.outbox)

@@ -87,7 +87,7 @@ def test_the_octets_of_a_file_arrive_as_they_are(start: Start, run: Run, tmp_pat
     file.write_bytes(octets)
     ran = run("send", "--server", server.url, file)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.startswith("1 message, 1 recipient: delivered 1, refused 0, unknown 0; ")
+    assert ran.out.startswith("1 message, 1 recipient: accepted 1, refused 0, unknown 0; ")
     [arrived] = server.messages
     assert arrived.content == octets
     assert (arrived.sender, arrived.recipients) == ("ada@example.org", ("grace@example.net",))
@@ -153,7 +153,7 @@ def test_a_dash_is_stdin(start: Start, spawn: Spawn, write: Write, tmp_path: Pat
         program = spawn("send", "--server", server.url, "--results", log, "-", stdin=message)
         out, err = program.communicate(timeout=PATIENCE_SECONDS)
     assert (program.returncode, err) == (0, "")
-    assert out.startswith("1 message, 1 recipient: delivered 1")
+    assert out.startswith("1 message, 1 recipient: accepted 1")
     assert outcomes(log) == {("-", "r1@example.net"): "accepted"}
     assert server.messages[0].content == write(1).read_bytes()
 
@@ -164,7 +164,7 @@ def test_hundreds_go_over_a_few_connections(start: Start, run: Run, write: Write
     log = tmp_path / "log"
     ran = run("send", "--server", server.url, "--connections", "2", "--results", log, outbox)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.startswith("300 messages, 300 recipients: delivered 300, refused 0, unknown 0; ")
+    assert ran.out.startswith("300 messages, 300 recipients: accepted 300, refused 0, unknown 0; ")
     assert outcomes(log) == {(file.name, f"r{n}@example.net"): "accepted" for n, file in enumerate(files)}
     assert sorted(message.recipients[0] for message in server.messages) == sorted(
         f"r{n}@example.net" for n in range(300)
@@ -213,7 +213,7 @@ def test_refused_recipients_are_exit_code_3(start: Start, run: Run, write: Write
     alone = write(2, ["bob@example.net"])
     ran = run("send", "--server", server.url, "--results", log, both, alone)
     assert ran.code == 3
-    assert ran.out.startswith("2 messages, 3 recipients: delivered 1, refused 2, unknown 0; ")
+    assert ran.out.startswith("2 messages, 3 recipients: accepted 1, refused 2, unknown 0; ")
     assert f"smtplite send: {both}: refused for bob@example.net: 550 5.1.1 no such user\n" in ran.err
     assert outcomes(log) == {
         ("0001.eml", "ada@example.net"): "accepted",
@@ -244,7 +244,7 @@ def test_an_unknown_outcome_is_exit_code_4(start: Start, run: Run, write: Write,
     log = tmp_path / "log"
     ran = run("send", "--server", server.url, "--connections", "1", "--results", log, write(1), write(2), write(3))
     assert ran.code == 4
-    assert ran.out.startswith("3 messages, 3 recipients: delivered 1, refused 1, unknown 1; ")
+    assert ran.out.startswith("3 messages, 3 recipients: accepted 1, refused 1, unknown 1; ")
     assert f"{Path('outbox') / '0002.eml'}: unknown for r2@example.net: " in ran.err
     assert outcomes(log) == {
         ("0001.eml", "r1@example.net"): "accepted",
@@ -265,7 +265,7 @@ def test_a_message_that_cannot_be_sent_is_told_and_the_others_go(
     log = tmp_path / "log"
     ran = run("send", "--server", server.url, "--results", log, outbox)
     assert ran.code == 3
-    assert ran.out.startswith("5 messages, 2 recipients: delivered 2, refused 0, unknown 0, 3 messages cannot be sent;")
+    assert ran.out.startswith("5 messages, 2 recipients: accepted 2, refused 0, unknown 0, 3 messages cannot be sent;")
     assert {key: outcome for key, outcome in outcomes(log).items() if outcome != "accepted"} == {
         ("0002.eml", None): "not_sent",
         ("0003.eml", None): "not_sent",
@@ -373,8 +373,8 @@ def test_resume_sends_to_those_who_have_certainly_nothing(
     write(4)
     ran = run("send", "--server", server.url, "--resume", log, outbox)
     assert (ran.code, ran.err) == (4, "")
-    left = "1 message may have arrived: left alone (--resend-unknown sends them again)\n"
-    assert ran.out.startswith(f"{left}2 messages, 2 recipients: delivered 2")
+    left = "1 message may have arrived: not sent again, unless you pass --resend-unknown\n"
+    assert ran.out.startswith(f"{left}2 messages, 2 recipients: accepted 2")
     assert sorted(message.recipients for message in server.messages[before:]) == [
         ("later@example.net",),
         ("r4@example.net",),
@@ -593,14 +593,14 @@ def test_a_line_now_and_then_says_how_it_goes(capsys: pytest.CaptureFixture[str]
     clock.now += progress.LINE_SECONDS
     lines.update()
     lines.update()
-    expected = "101 of 1,000 messages: 20/s, delivered 100, refused 1, unknown 1, 0:45 left"
+    expected = "101 of 1,000 messages: 20/s, accepted 100, refused 1, unknown 1, 0:45 left"
     assert capsys.readouterr().err == f"smtplite send: {expected}\n"
     clock.now += progress.LINE_SECONDS
     tally.add([a_result("not_sent")])
     lines.update()
     assert "not sent 1, 1:28 left\n" in capsys.readouterr().err
     assert tally.summary() == (
-        "102 messages, 103 recipients: delivered 100, refused 1, unknown 1, not sent 1; 10.0 s (10 messages/s)"
+        "102 messages, 103 recipients: accepted 100, refused 1, unknown 1, not sent 1; 10.0 s (10 messages/s)"
     )
 
 
@@ -636,11 +636,11 @@ def test_a_bar_on_a_terminal_if_rich_is_there(
     finally:
         os.close(ours)
     assert sender.returncode == 3
-    assert out.startswith(b"20 messages, 20 recipients: delivered 19, refused 1, unknown 0; ")
+    assert out.startswith(b"20 messages, 20 recipients: accepted 19, refused 1, unknown 0; ")
     assert b"550 5.1.1 no [bold]such[/bold] user" in shown
     if has_rich:
         assert b"20/20 " in shown
-        assert b"delivered 19, refused 1, unknown 0" in shown
+        assert b"accepted 19, refused 1, unknown 0" in shown
         assert b"left" in shown
     else:
         assert b"\x1b" not in shown

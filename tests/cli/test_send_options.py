@@ -192,7 +192,7 @@ def test_json_is_a_line_for_each_recipient_and_a_summary(server: ThreadedServer,
 def test_a_message_that_names_nobody_is_no_recipient(server: ThreadedServer, run: Run, files: Path) -> None:
     ran = run("send", server.url, files / "3.eml")
     assert ran.code == 3
-    assert ran.out.startswith("1 message, 0 recipients: delivered 0, refused 0, unknown 0, 1 message cannot be sent; ")
+    assert ran.out.startswith("1 message, 0 recipients: accepted 0, refused 0, unknown 0, 1 message cannot be sent; ")
 
 
 def test_json_says_what_stopped_it(run: Run, files: Path) -> None:

@@ -91,7 +91,7 @@ def catch(spawn: Spawn, finish: Callable[[subprocess.Popen[str]], Any]) -> Calla
         ca_file = None
         if "--tls" in arguments and "--cert" not in arguments:
             second = program.stdout.readline()
-            assert second.startswith("clients trust it with: ")
+            assert second.startswith("clients must trust this CA: ")
             ca_file = second.partition(": ")[2].strip()
         return Catcher(program, match[1], ca_file, finish)
 
@@ -169,8 +169,8 @@ def test_a_strict_catcher_refuses_it_and_says_what_to_do(catch: Catch) -> None:
     assert b"\r\n554 5.6.0 bare LF" in say(catcher, BARE_LF)
     out = catcher.stop()[1]
     assert "  ! 8-bit content without 8BITMIME or SMTPUTF8 (RFC 6152 section 3)\n" in out
-    assert "    without --strict it may be taken\n" in out
-    assert "    --bare-lf takes it\n" in out
+    assert "    without --strict it may be accepted\n" in out
+    assert "    with --bare-lf it is accepted\n" in out
     assert out.endswith("0 messages accepted, 2 refused\n")
 
 
@@ -279,7 +279,7 @@ def test_starttls_is_required(catch: Catch) -> None:
         attrs.evolve(catcher, ca_file=None).send(url=f"{catcher.url}?tls=none")
     code, out, _ = catcher.stop()
     assert code == 0
-    assert "    the client did not begin TLS, and --tls starttls wants it\n" in out
+    assert "    the client did not begin TLS, and --tls starttls requires it\n" in out
 
 
 def test_the_ca_where_it_is_wanted(catch: Catch, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_mail_from_one_user_alone(tls: str, catch: Catch) -> None:
     code, out, err = catcher.stop()
     assert code == 0
     assert "    the client's user or password is not that of --auth\n" in out
-    assert "    the client sent no credentials, and --auth wants them\n" in out
+    assert "    the client sent no credentials, and --auth requires them\n" in out
     assert out.endswith("1 message accepted, 2 refused\n")
     assert "s3cret" not in out + err
 
@@ -324,7 +324,7 @@ def test_without_a_password_there_is_no_server(spawn: Spawn) -> None:
     program = spawn("serve", "--port", "0", "--auth", "me", start_new_session=True)
     out, err = program.communicate(timeout=PATIENCE_SECONDS)
     assert (program.returncode, out) == (2, "")
-    assert err == "smtplite serve: no password for me, and no terminal to ask at: set SMTPLITE_PASSWORD\n"
+    assert err == "smtplite serve: no password for me, and no terminal to ask on: set SMTPLITE_PASSWORD\n"
 
 
 # Faults
@@ -426,7 +426,7 @@ def test_it_serves_other_clients_too(catch: Catch) -> None:
             ["--tls", "implicit", "--cert", "/dev/null", "--key", "/x"],
             "cannot read /dev/null: it is a device, not a reg",
         ),
-        (["--tls", "implicit", "--cert", __file__, "--key", __file__], "are no certificate and its key, in PEM"),
+        (["--tls", "implicit", "--cert", __file__, "--key", __file__], "are not a certificate and its key, in PEM"),
         (["--tls", "implicit", "--ca-file", "/nowhere/ca.pem"], "cannot write /nowhere/ca.pem: "),
         (["--fail-after-dot", "250 ok"], "--fail-after-dot takes a reply such as 451"),
         (["--refuse", ""], "--refuse takes an address"),

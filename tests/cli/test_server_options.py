@@ -144,7 +144,7 @@ def test_without_a_terminal_nobody_is_asked_and_stdin_is_left_alone(server: Thre
     )
     out, err = program.communicate("s3cret\n", timeout=PATIENCE_SECONDS)
     assert (program.returncode, out) == (2, "")
-    assert err.startswith("smtplite send: no password for me, and no terminal to ask at: set SMTPLITE_PASSWORD")
+    assert err.startswith("smtplite send: no password for me, and no terminal to ask on: set SMTPLITE_PASSWORD")
     assert err.count("\n") == 1
     assert server.connections == []
 

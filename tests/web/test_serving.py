@@ -129,8 +129,8 @@ def test_other_machines_need_the_token_that_is_printed_unless_it_is_the_users_ow
     [
         (["--web", "x"], "--web takes a port, or an address and a port, such as 127.0.0.1:8025"),
         (["--web", "127.0.0.1:99999"], "--web takes a port, or"),
-        (["--web", "0.0.0.0:0"], "with 0.0.0.0 others than this machine could read the mail: add --web-token"),
-        (["--web", "0", "--web-host", "mail.example"], "with mail.example others than this machine could read"),
+        (["--web", "0.0.0.0:0"], "with 0.0.0.0 other machines could read the mail: add --web-token"),
+        (["--web", "0", "--web-host", "mail.example"], "with mail.example other machines could read"),
         (["--web-token"], "--web-token is for --web"),
         (["--web-host", "x"], "--web-host is for --web"),
         (["--release-to", "smtp://x"], "--release-to is for --web"),

@@ -31,7 +31,7 @@ def _said(base: dict[str, Any], text: str) -> dict[str, Any]:
 _SUMMARY: Final = {
     "number": _said(_INTEGER, "of the message; never used again in this store"),
     "time": {"type": "string", "format": "date-time"},
-    "sender": _said(_MAYBE, "the reverse-path; empty: the null reverse-path; null: it came to no MAIL"),
+    "sender": _said(_MAYBE, "the reverse-path; empty: the null reverse-path; null: there was no MAIL"),
     "recipients": _said(_STRINGS, "the forward-paths; in a list of messages the first ten"),
     "recipient_count": _INTEGER,
     "from": _said(_STRING, "the From field, decoded"),

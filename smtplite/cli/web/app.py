@@ -35,7 +35,7 @@ __all__ = ["Site"]
 _HERE: Final = Path(__file__).parent
 _STATIC: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
-#: Of the text and the source that stand on the page; there is a link to all of it.
+#: Of the text and the source that the page shows; there is a link to all of it.
 MAX_SHOWN_CHARS: Final = 200_000
 #: Of a request.
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -50,19 +50,19 @@ MAX_WAIT_SECONDS: Final = 60.0
 
 class _Json(JSONResponse):
     def render(self, content: Any) -> bytes:
-        # ASCII: an envelope may hold what is no Unicode text.
+        # ASCII: an envelope may hold what is not Unicode text.
         return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
 class Site:
-    """The page, and what stands behind it.
+    """The page, and what it needs.
 
     Args:
         store: the messages.
-        hosts: names by which it may be asked, beside those of loopback.
-        token: which others than this machine must show; None: nobody must.
+        hosts: names that requests may use for it, besides those of loopback.
+        token: which requests from other machines must show; None: nobody must.
         release: where a message can be sent on to; None: nowhere.
-        smtp: the URL of the mail server, for a person who wonders where to send mail.
+        smtp: the URL of the mail server, to show where to send mail.
 
     Attributes:
         app: the application, guarded.

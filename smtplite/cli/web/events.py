@@ -14,7 +14,7 @@ from smtplite.cli.store import Caught, Change, Store
 
 __all__ = ["Events", "Listener"]
 
-#: A browser that is so many changes behind reads the list anew.
+#: A browser that missed so many changes reads the list again.
 MAX_BEHIND: Final = 2000
 #: A comment from time to time: without it nobody would notice that a browser has gone.
 HEARTBEAT_SECONDS: Final = 15.0
@@ -28,7 +28,7 @@ class Events:
         summary: makes of a message what the list shows.
 
     Attributes:
-        is_over: whether all streams end.
+        is_over: whether all streams are to end.
     """
 
     def __init__(self, store: Store, summary: Callable[[Caught], dict[str, Any]]) -> None:
@@ -46,7 +46,7 @@ class Events:
             listener.put(change)
 
     def end(self) -> None:
-        """End all streams, those to come as well: a server cannot stop before."""
+        """End all streams, also those to come: a server cannot stop before."""
         self.is_over = True
         for listener in self._listeners:
             listener.wake()
@@ -89,7 +89,7 @@ class Events:
 
 
 class Listener:
-    """Who waits for changes, and has not been told of these yet."""
+    """One that waits for changes, with those that it has not been told yet."""
 
     def __init__(self) -> None:
         self._changes: list[Change] | None = []
@@ -104,7 +104,7 @@ class Listener:
         self.wake()
 
     def wake(self) -> None:
-        """Let whoever waits go on."""
+        """End the wait."""
         self._event.set()
 
     async def wait(self, seconds: float = math.inf) -> bool:

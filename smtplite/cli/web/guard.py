@@ -1,7 +1,8 @@
 """Who may ask the page for something: every request passes here first.
 
-A page that only this machine reaches is reached by every web site that its user opens: by a name that is made to point
-here (DNS rebinding), by a form, by a picture. So the name is checked, and the origin of whatever changes something.
+Every web site that the user opens can reach a page that only this machine can reach: by a name that is made to point
+here (DNS rebinding), by a form, by a picture. So the name is checked, and the origin of every request that changes
+something.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _OPEN: Final = ("/static/", "/session")
 
 
 class Token:
-    """What a browser or program must show that is not on this machine.
+    """What a browser or program on another machine must show.
 
     Args:
         secret: the token.
@@ -52,7 +53,7 @@ class Token:
     Attributes:
         secret: the token.
         cookie_name: of the cookie that stands for it.
-        cookie: what that holds: not the token, but what follows from it.
+        cookie: its value: not the token, but derived from it.
     """
 
     def __init__(self, secret: str, port: int) -> None:
@@ -78,11 +79,11 @@ class Token:
 
 
 class Guard:
-    """Refuses what may not ask, before the application sees it; and sets the headers that every response has.
+    """Refuses requests that are not allowed, before the application sees them, and sets the headers of every response.
 
     Args:
         app: the application.
-        hosts: names beside those of loopback.
+        hosts: names besides those of loopback.
         token: asked for, unless it is None.
         login: the page that asks a person for the token.
     """
@@ -117,9 +118,9 @@ class Guard:
             return _refused(403, "this name is not served here: name it with --web-host")
         if method not in _READING:
             if headers.get("origin", "").lower() not in {f"http://{host.lower()}", f"https://{host.lower()}"}:
-                return _refused(403, f"what changes something needs the header Origin: http://{host}")
+                return _refused(403, f"a request that changes something needs the header Origin: http://{host}")
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-                return _refused(415, "what changes something needs the header Content-Type: application/json")
+                return _refused(415, "a request that changes something needs the header Content-Type: application/json")
         elif headers.get("sec-fetch-site") in {"cross-site", "same-site"} and (
             headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") not in {"document", None}
         ):

@@ -1,8 +1,8 @@
-"""HTML mail for a browser: what keeps it where it is, its pictures, and its links as text.
+"""HTML mail for a browser: what keeps it harmless, its pictures, and its links as text.
 
-What it must not do is forbidden by the headers of its response (`POLICY`), in a frame that is sandboxed as well. Here
-is what no header can forbid: Chromium opens a connection for ``<link rel=preconnect>``, for ``<iframe src>`` and for a
-click on a link within the frame, and only then finds that the policy lets it load nothing; and ``<meta
+The headers of its response (`POLICY`) forbid what it must not do, and its frame is also sandboxed. This module deals
+with what no header can forbid: Chromium opens a connection for ``<link rel=preconnect>``, for ``<iframe src>`` and for
+a click on a link in the frame, and only then finds that the policy lets it load nothing; and ``<meta
 http-equiv=x-dns-prefetch-control>`` lets links be looked up. All of them tell a sender that the mail was read.
 """
 
@@ -26,7 +26,7 @@ POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 
-#: HTML that is shown without being asked for: more of it keeps a browser busy.
+#: HTML that is shown without a click: more of it keeps a browser busy.
 MAX_MARKUP_CHARS: Final = 2_000_000
 #: Of all pictures that are put into the HTML. A mail may name one a million times.
 MAX_PICTURE_BYTES: Final = 32 * 1024 * 1024
@@ -44,15 +44,15 @@ _PICTURES: Final = {
     "image/bmp",
     "image/svg+xml",  # as a picture it runs nothing and loads nothing
 }
-#: Elements that are replaced by others that stand in the same places and do nothing: the rest keeps its structure.
+#: Elements that are replaced by others that may stand in the same places and do nothing: the rest keeps its structure.
 _REPLACED: Final = re.compile(r"<(?:link|meta|base|frame)(?=[\s/>])|(</?)iframe(?=[\s/>])", re.IGNORECASE)
 _INERT: Final = "<bgsound"
 _INERT_FRAME: Final = "noembed"
-#: A click on a link would replace the mail by an error. A new window it may not open: so nothing happens. Of two
-#: attributes of one name a browser takes the first; and links of SVG do not ask <base>.
+#: A click on a link would replace the mail by an error. It may not open a new window either, so nothing happens. Of two
+#: attributes with one name a browser uses the first; and links of SVG ignore <base>.
 _LINK: Final = re.compile(r"<(a|area)(?=[\s/>])", re.IGNORECASE)
 _BLANK: Final = ' target="_blank"'
-#: What would give an attribute another value while the mail is shown, that one too.
+#: What would change an attribute while the mail is shown, also that one.
 _ANIMATION: Final = re.compile(r"(</?)(?:set|animate(?:motion|transform|color)?)(?=[\s/>])", re.IGNORECASE)
 _CID: Final = re.compile(r"""cid:([^\s"'<>()&;]{1,250})""", re.IGNORECASE)
 
@@ -67,8 +67,8 @@ class Link:
     """A link of a message.
 
     Attributes:
-        url: as it is, without what could not be seen.
-        opens: whether a browser may go there: nothing but http and https.
+        url: as it is, without invisible characters.
+        opens: whether a browser may go there: only http and https.
     """
 
     url: str
@@ -123,7 +123,7 @@ def _of_markup(markup: str) -> Iterator[str]:
         while (match := _ATTRIBUTE.match(tag, at)) is not None:
             at = match.end()
             if match[1].lower() in {"href", "xlink:href"} and match[2] is not None:
-                # What a browser leaves out of a URL as well.
+                # A browser also leaves these out of a URL.
                 yield visible(re.sub(r"[\t\r\n]", "", html.unescape(match[2].strip("\"'")))).strip()
         position += at
 

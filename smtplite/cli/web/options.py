@@ -1,4 +1,4 @@
-"""The options of `smtplite serve` for its page. What the extra ``web`` brings is imported when the page is used."""
+"""The options of `smtplite serve` for its page. The libraries of the extra ``web`` are imported when it is used."""
 
 from __future__ import annotations
 
@@ -33,19 +33,23 @@ _FEWEST_TOKEN_CHARS: Final = 16
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    group = parser.add_argument_group("a page that shows the mail")
+    group = parser.add_argument_group("a web page that shows the mail")
     group.add_argument(
-        "--web", nargs="?", const=str(_PORT), metavar="[HOST:]PORT", help=f"serve it (default: {_HOST}:{_PORT})"
+        "--web", nargs="?", const=str(_PORT), metavar="[HOST:]PORT", help=f"serve the page (default: {_HOST}:{_PORT})"
     )
-    group.add_argument("--keep", type=count, metavar="N", help=f"only the newest N messages (default: {DEFAULT_KEEP})")
+    group.add_argument("--keep", type=count, metavar="N", help=f"keep the newest N messages (default: {DEFAULT_KEEP})")
     group.add_argument(
         "--web-host", action="append", default=[], metavar="NAME", help="a name of this machine that browsers may use"
     )
     group.add_argument(
-        "--web-token", action="store_true", help=f"ask for {_TOKEN_VARIABLE}, else for one that is printed"
+        "--web-token",
+        action="store_true",
+        help=f"require a token: that in {_TOKEN_VARIABLE}, or a new one, which is printed",
     )
-    group.add_argument("--release-to", metavar="URL", help="the server that a message may be sent on to")
-    group.add_argument("--release-password", type=Path, metavar="FILE", help="of the user in that URL")
+    group.add_argument("--release-to", metavar="URL", help="the server to which a message may be sent on from the page")
+    group.add_argument(
+        "--release-password", type=Path, metavar="FILE", help="read the password of the user in that URL from FILE"
+    )
 
 
 def store_of(options: argparse.Namespace) -> Store | None:
@@ -75,7 +79,7 @@ def page_of(options: argparse.Namespace, store: Store | None) -> Page | None:
     host, number = _address(options.web)
     names = [name for name in (*options.web_host, host) if not is_loopback(name)]
     if names and not options.web_token:
-        raise UserError(f"with {names[0]} others than this machine could read the mail: add --web-token")
+        raise UserError(f"with {names[0]} other machines could read the mail: add --web-token")
     try:
         import jinja2  # noqa: F401 (to know whether it is there)
         import starlette
@@ -124,7 +128,7 @@ class Page:
     Args:
         store: the messages.
         listener: where.
-        hosts: names beside those of loopback.
+        hosts: names besides those of loopback.
         token: which must be shown; None: none.
         release: where messages may be sent on to; None: nowhere.
     """
@@ -172,5 +176,5 @@ class Page:
             yield f"see your mail: {self.url}"
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._listener.close()

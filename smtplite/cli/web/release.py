@@ -18,7 +18,7 @@ class Release:
     """Sends messages on, with the envelope that they came with.
 
     Args:
-        server: for a person to read, without a password.
+        server: for display, without a password.
         options: the arguments of Client.
     """
 

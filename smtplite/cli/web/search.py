@@ -1,4 +1,4 @@
-"""Search: words in what a person reads of a message, and in its envelope."""
+"""Search: words in the readable parts of a message, and in its envelope."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Index:
         self._wake.set()
 
     async def run(self) -> None:
-        """Read each message that comes, so that no search has to: until it is cancelled."""
+        """Read each message that comes, so that no search has to; until it is cancelled."""
         while True:
             self._wake = anyio.Event()
             for caught in reversed(tuple(self._store)):

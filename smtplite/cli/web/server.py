@@ -1,4 +1,4 @@
-"""Where the page is served: the socket, uvicorn on it, and the end of both."""
+"""The server of the page: its socket, uvicorn on it, and the end of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of other libraries over smtplite: change one import, and go on from there.
+"""The names of other libraries on top of smtplite: change one import, and go on from there.
 
 `smtplite.compat.aiosmtplib` for programs that use aiosmtplib.
 """

@@ -1,3 +1,3 @@
-"""Thin adapters to frameworks. Each is imported by its own name, and needs what it adapts to."""
+"""Thin adapters to frameworks. Each is imported by its own name, and needs its framework."""
 
 __all__: list[str] = []

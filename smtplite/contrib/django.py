@@ -1,12 +1,12 @@
-"""Django's mail over one shared `smtplite.SyncClient`: connections survive between requests, and between threads.
+"""Django's mail over one shared `smtplite.SyncClient`: requests and threads share its connections.
 
 ::
 
     EMAIL_BACKEND = "smtplite.contrib.django.EmailBackend"
 
-Django makes a backend for nearly every message. The connections are therefore not the backend's: all backends of a
-process that are configured alike share one SyncClient. Its event loop begins with the first message, so that a server
-may fork its workers before; `smtplite.sync` sees to that, and to the end of the process.
+Django makes a backend for nearly every message. Therefore the connections do not belong to the backend: all backends of
+a process with the same configuration share one SyncClient. Its event loop begins with the first message, so a server
+may fork its workers before that; `smtplite.sync` takes care of this, and of the end of the process.
 """
 
 from __future__ import annotations
@@ -145,9 +145,10 @@ after_fork(_begin_child)
 
 
 def close_connections() -> None:
-    """End the connections of this process, when their messages are done; the next message opens new ones.
+    """Close the connections of this process, when their messages are done; the next message opens new ones.
 
-    Nothing has to call it: servers close what is idle for long, and the end of the interpreter closes the rest.
+    You do not have to call it: servers close connections that are idle for long, and the end of the interpreter closes
+    the rest.
     """
     _clients.close()
 
@@ -164,12 +165,12 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
     Args:
         host: the server.
         port: None, with `alias`: 465 with `use_ssl`, 587 with `use_tls`, else 25.
-        username: authenticate, if there is a password as well.
+        username: authenticate, if there is also a password.
         password: see `username`.
         use_tls: STARTTLS, required.
-        fail_silently: return fewer messages than were given, where an error of the server or of the network would be
-            raised. What is wrong with a message or with the settings is raised all the same.
-        use_ssl: TLS from the first octet. With neither: in clear, without authentication.
+        fail_silently: do not raise errors of the server or of the network; return how many messages were sent. An error
+            in a message or in the settings is still raised.
+        use_ssl: TLS from the first byte. With neither: unencrypted, without authentication.
         timeout: seconds for each phase of the dialogue; None: Client's `Timeouts`.
         ssl_keyfile: of a client certificate.
         ssl_certfile: a client certificate; the server's is verified with the system's CAs as always.
@@ -256,10 +257,10 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         return ImproperMailer(text if self.alias is None else f"MAILERS[{self.alias!r}]: {text}")
 
     def open(self) -> bool | None:
-        """See to it that the server can be reached, and that it takes our credentials.
+        """Make sure that the server can be reached, and that it accepts our credentials.
 
         Returns:
-            True if that was asked of the server, False if it had been before, None if it failed silently.
+            True if the server was asked, False if it had been asked before, None if it failed silently.
 
         Raises:
             SMTPError: as `smtplite.Client.check`, unless `fail_silently`.
@@ -288,7 +289,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         return True
 
     def close(self) -> None:
-        """Forget what `open` found. The connections stay, for the next message of whatever backend."""
+        """Forget what `open` found. The connections stay open for the next message of any backend."""
         with self._lock:
             self._is_open = False
 
@@ -308,14 +309,14 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
     def send_messages(self, email_messages: Iterable[Any]) -> int:
         """Send messages, one after another.
 
-        Each message that was taken for somebody has its receipt afterwards, as ``message.smtplite_receipt``.
+        Each message that was accepted for somebody has its receipt afterwards, as ``message.smtplite_receipt``.
 
         Returns:
             How many were sent; a message without recipients is not.
 
         Raises:
             SMTPError: as `smtplite.Client.send`, for the first message that failed, unless `fail_silently`; those
-                behind it are not sent.
+                after it are not sent.
             ValueError: a message cannot be sent as it is; MessageError among them.
         """
         sent = 0
@@ -337,7 +338,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
     async def asend_messages(self, email_messages: Iterable[Any]) -> int:
         """Do what `send_messages` does, in an asynchronous view: the event loop goes on meanwhile.
 
-        Cancelled, it gives the message up that is under way: it was delivered, or not.
+        If it is cancelled, it gives up the message that is under way: it may have been delivered, or not.
         """
         sent = 0
         for message in email_messages or ():
@@ -435,7 +436,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
 
 
 def _content(message: Any) -> Message:
-    """Return the message as an object, and not its octets: Client writes it anew for a server without 8BITMIME."""
+    """Return the message as an object, not as bytes: Client writes it again for a server without 8BITMIME."""
     if django.VERSION >= (6, 0):
         return message.message(policy=SMTP)  # type: ignore[no-any-return]
     # What Django made until then has a charset of Django's, in which the standard library cannot write 7 bits.
@@ -460,7 +461,7 @@ def _addr_spec(address: object) -> str:
     """Return the address alone: ``ada@example.org`` of ``Ada <ada@example.org>``.
 
     Raises:
-        MessageError: it is none, or several; or there is a line end in it.
+        MessageError: it is not one address; or there is a line break in it.
     """
     text = str(address)
     if "\r" in text or "\n" in text:

@@ -1,4 +1,4 @@
-"""Token sources for `sasl.XOAuth2` and `sasl.OAuthBearer`: a provider's access tokens, kept and renewed in time.
+"""Token sources for `sasl.XOAuth2` and `sasl.OAuthBearer`: they keep a provider's access tokens and renew them in time.
 
 ::
 
@@ -6,9 +6,9 @@
     client = Client("smtp.office365.com", auth=sasl.XOAuth2("me@example.org", source))
 
 `ClientCredentials` is for an application (Microsoft 365), `RefreshToken` for a mailbox whose user consented (Gmail,
-Microsoft), `ServiceAccount` for Google Workspace. Each is the async function that the mechanisms take; several clients
-and any number of tasks may share it. A wrong argument is a ConfigurationError when a source is made. Whatever goes
-wrong later is a TokenError.
+Microsoft), `ServiceAccount` for Google Workspace. Each is the async function that the mechanisms accept; several
+clients and any number of tasks may share it. A wrong argument is a ConfigurationError when a source is made. Whatever
+goes wrong later is a TokenError.
 
 authlib and httpx2 do the work: ``pip install 'smtplite[oauth]'``. They are loaded when the first source is made.
 """

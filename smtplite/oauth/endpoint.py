@@ -1,6 +1,6 @@
-"""A token endpoint: where tokens are asked for, and what its answers must be before anybody believes them.
+"""A token endpoint: where tokens are requested, and the checks of its answers.
 
-What a provider says in its errors is passed on in its own words, without what it had been sent.
+What a provider says in its errors is passed on in its own words, without what was sent to it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def checked(argument: str, value: object) -> str:
     """Return an argument that is a text, and not empty.
 
     Raises:
-        ConfigurationError: it is none; what it is stands in no error, for it may be a secret.
+        ConfigurationError: it is not one; the error does not show it, because it may be a secret.
     """
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{argument} must be a non-empty str, not {_shown(value)}")
@@ -107,7 +107,7 @@ class Endpoint:
             remedy: what to do about an invalid_grant.
 
         Raises:
-            ConfigurationError: a secret would travel unencrypted, or could not travel at all.
+            ConfigurationError: a secret would be sent unencrypted, or could not be sent at all.
         """
         checked("token_endpoint", url)
         try:

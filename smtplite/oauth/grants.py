@@ -1,4 +1,4 @@
-"""The sources: three ways in which a provider lets a program have a token (RFC 6749 4.4, 6; RFC 7523)."""
+"""The sources: three ways in which a provider gives a program a token (RFC 6749 4.4, 6; RFC 7523)."""
 
 from __future__ import annotations
 
@@ -73,17 +73,17 @@ class ClientCredentials(TokenSource):
 class RefreshToken(TokenSource):
     """Tokens for a mailbox whose user consented once: the refresh token grant (RFC 6749 6). Gmail, Microsoft.
 
-    Some providers send a new refresh token with an access token, and the old one ends. `on_rotated` is how a program
-    keeps it over a restart: the access token is used only after it has returned. If it raises, nobody gets a token, and
-    it is called again with the same refresh token when the next token is asked for.
+    Some providers send a new refresh token with an access token, and the old one stops working. `on_rotated` lets a
+    program keep the new one over a restart: the access token is used only after it has returned. If it raises, nobody
+    gets a token, and it is called again with the same refresh token when the next token is requested.
 
     Args:
         token_endpoint: ``https://oauth2.googleapis.com/token``, or
             ``https://login.microsoftonline.com/TENANT/oauth2/v2.0/token``.
         client_id: who the application is.
         client_secret: its secret; None for an application that has none.
-        refresh_token: what the provider gave when the user consented, or last to `on_rotated`.
-        scope: what the token is for; None: all that the user consented to.
+        refresh_token: the one that the provider gave when the user consented, or the last one given to `on_rotated`.
+        scope: what the token is for; None: everything that the user consented to.
         on_rotated: ``async (refresh_token: str) -> None``: stores a new refresh token, within `timeout` seconds.
         timeout: how many seconds a fetch may take in all.
         tls_context: what verifies the endpoint's certificate; None: the system's certificates.
@@ -170,7 +170,7 @@ class ServiceAccount(TokenSource):
     Args:
         client_email: who the service account is.
         private_key: its RSA key, in PEM.
-        subject: whose mailbox: domain-wide delegation.
+        subject: whose mailbox, by domain-wide delegation.
         scope: what the token is for.
         key_id: which of the account's keys it is.
         token_endpoint: where to ask.
@@ -216,7 +216,7 @@ class ServiceAccount(TokenSource):
         """Return the service account of a key that Google made: what is in its JSON file.
 
         Raises:
-            ConfigurationError: it is no such key.
+            ConfigurationError: it is not such a key.
         """
         if not isinstance(info, Mapping) or info.get("type") != "service_account":
             raise ConfigurationError(
@@ -247,7 +247,7 @@ class ServiceAccount(TokenSource):
         """Return the service account of a key's JSON file, which is read now.
 
         Raises:
-            ConfigurationError: it cannot be read, or is no such key.
+            ConfigurationError: it cannot be read, or is not such a key.
         """
         try:
             info = json.loads(Path(path).read_bytes())

@@ -1,4 +1,4 @@
-"""What the sources share: a token is kept, and renewed by one task for all who ask."""
+"""What the sources share: a token is kept, and one task renews it for all who ask."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _MARGIN_SECONDS: Final = 60.0
 class Token:
     """An access token, and how long it is used.
 
-    Two clocks, for each is wrong at times: the monotonic one stands still while a machine sleeps, and the other one is
-    set. Whichever says first that the token is too old is believed.
+    Two clocks are used, because each is sometimes wrong: the monotonic one stands still while a machine sleeps, and the
+    other one can be set. The token is too old as soon as one of them says so.
     """
 
     value: str = attrs.field(repr=False)
@@ -140,8 +140,8 @@ def _library() -> Any:
 class TokenSource(ABC):
     """What the three sources share: a token is kept until shortly before it expires, and fetched once for all who ask.
 
-    A source is the async function that `sasl.XOAuth2` and `sasl.OAuthBearer` take as their token. It belongs to one
-    event loop at a time, opens a connection only to fetch a token, and needs no closing.
+    A source is the async function that `sasl.XOAuth2` and `sasl.OAuthBearer` accept as their token. It belongs to one
+    event loop at a time, opens a connection only to fetch a token, and does not have to be closed.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:

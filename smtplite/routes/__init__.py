@@ -1,4 +1,4 @@
-"""Routes: a message that one relay certainly did not take goes to another, and never to both.
+"""Routes: a message that one relay certainly did not accept goes to another, and never to both.
 
 ::
 
@@ -8,8 +8,7 @@
         receipt = await route.send(message)
         receipt.hops  # what each relay said
 
-A `Route` has the methods of a `Client`: send, send_many, check, aclose. It stands above clients, and knows of them what
-any program could know.
+A `Route` has the methods of a `Client`: send, send_many, check, aclose. It uses clients as any program could.
 """
 
 from smtplite.routes.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, MovedOn, RouteEvent, RouteTrace

@@ -24,7 +24,8 @@ class Limits:
     Attributes:
         failures: so many in a row open one.
         pause: seconds until a message tries the relay again; doubled each time that fails.
-        max_pause: the longest of these pauses; at once after a wrong password or certificate, which nobody mends soon.
+        max_pause: the longest of these pauses; used at once after a wrong password or certificate, which is not
+            corrected soon.
         clock: returns the time in seconds; it never goes back.
     """
 
@@ -35,12 +36,12 @@ class Limits:
 
 
 class Breaker:
-    """The breaker of one relay. It knows no task and never waits: `on_change` is called whenever its state changes.
+    """The breaker of one relay. It has no tasks and never waits: `on_change` is called whenever its state changes.
 
     Args:
         relay: the relay, for events.
         limits: when it opens, and for how long.
-        tell: is handed events.
+        tell: is called with events.
         on_change: is called after each change of its state.
     """
 
@@ -89,7 +90,7 @@ class Breaker:
         return True
 
     def note_success(self, *, is_probe: bool = False) -> None:
-        """Say that the relay worked: the probe closes the breaker, other messages of before it opened do not."""
+        """Say that the relay worked: the probe closes the breaker; messages from before it opened do not."""
         if self.state == "closed":
             self.failures = 0
             self.error = None
@@ -128,13 +129,13 @@ class Breaker:
         self._on_change()
 
     def give_back(self) -> None:
-        """Say that the message that was to try the relay says nothing of it: another one may."""
+        """Say that the message that was to try the relay did not show whether it works: another one may try."""
         if self.state == "half-open":
             self._open(0.0)
             self._on_change()
 
     def make_due(self) -> None:
-        """Let the next message try the relay: there is reason to hope."""
+        """Let the next message try the relay: it may work again."""
         if self.state == "open":
             self._due = self._limits.clock()
             self._on_change()

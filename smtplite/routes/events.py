@@ -1,4 +1,4 @@
-"""Typed events of a route, for `Route(trace=...)`, beside those of its clients; and what goes into the log."""
+"""Typed events of a route, for `Route(trace=...)`, besides those of its clients; and what is logged."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class BreakerClosed:
 
 @attrs.frozen(kw_only=True)
 class MovedOn:
-    """A relay certainly did not take a message for these recipients: they go to another one, if there is one.
+    """A relay certainly did not accept a message for these recipients: they go to another one, if there is one.
 
     Attributes:
-        relay: the relay that did not take it.
+        relay: the relay that did not accept it.
         message_id: the Message-ID of the message, if it has one.
         recipients: who moves on, as they were given.
-        error: why; None: it took the message for others.
+        error: why; None: it accepted the message for others.
     """
 
     relay: str
@@ -81,12 +81,12 @@ class MovedOn:
 
 
 RouteEvent: TypeAlias = BreakerOpened | BreakerHalfOpened | BreakerClosed | MovedOn
-#: Is told what happens: the events of the route, and those of the clients that it makes of URLs.
+#: Is called with what happens: the events of the route, and those of the clients that it makes from URLs.
 RouteTrace: TypeAlias = Callable[[RouteEvent | TraceEvent], None]
 
 
 class Teller:
-    """Hands events to the user's hook and to the log: loudly, where somebody has to mend something.
+    """Hands events to the user's hook and to the log; with a higher level if somebody has to correct something.
 
     Args:
         hook: the user's; its exceptions are logged and go no further.

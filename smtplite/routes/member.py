@@ -25,18 +25,18 @@ _AT_ONCE: Final = 4
 
 @runtime_checkable
 class Member(Protocol):
-    """One relay of a route: whatever can bring a message to it, and say truly what came of it.
+    """One relay of a route: anything that can send a message, and say truly what became of it.
 
-    A `smtplite.Client` is one. To write your own: `send` returns a Receipt if the message was taken for anyone, and
-    raises an `SMTPError` otherwise, with each recipient in exactly one of its four sets. Where nobody can know whether
-    it was taken, as when an answer never came, raise `DeliveryUnknown` with the recipients in `unknown`: such a message
-    never goes to another relay. `ConnectError`, `ConnectionLost` and `SMTPTimeout`, with the recipients in `not_sent`,
-    say that it was certainly not taken: it moves on.
+    A `smtplite.Client` is one. To write your own: `send` returns a Receipt if the message was accepted for anyone, and
+    raises an `SMTPError` otherwise, with each recipient in exactly one of its four sets. If nobody can know whether it
+    was accepted, for example because an answer never came, raise `DeliveryUnknown` with the recipients in `unknown`:
+    such a message never goes to another relay. `ConnectError`, `ConnectionLost` and `SMTPTimeout`, with the recipients
+    in `not_sent`, say that it was certainly not accepted: it goes to another relay.
     """
 
     @property
     def server(self) -> str:
-        """What it is, for people: for logs, events and `Hop.relay`."""
+        """Its name for display: in logs, events and `Hop.relay`."""
 
     @property
     def security(self) -> Security:
@@ -50,16 +50,16 @@ class Member(Protocol):
         timeout: float | None = None,
         ready_within: float | None = None,
     ) -> Receipt:
-        """Send one message, and say what became of it for each recipient.
+        """Send one message, and return what became of it for each recipient.
 
         Args:
-            message: its `sender` and `recipients`, its `message_id`, and its content by ``await message.read()``.
+            message: has `sender`, `recipients` and `message_id`; ``await message.read()`` returns its content.
             require_all: send to nobody unless every recipient is accepted.
             timeout: seconds for the whole call; None: as long as it takes.
-            ready_within: of these, the seconds until it can begin; later the message goes elsewhere.
+            ready_within: how many of these seconds may pass until it begins; after that the message goes elsewhere.
 
         Raises:
-            SMTPError: it was taken for nobody, or nobody can know.
+            SMTPError: it was accepted for nobody, or nobody can know.
         """
 
     async def check(self) -> object:
@@ -70,11 +70,11 @@ class Member(Protocol):
         """
 
     async def aclose(self) -> None:
-        """End its connections; nothing can be sent any more."""
+        """Close its connections; nothing can be sent after that."""
 
 
 class MemberDeliveries(Protocol):
-    """What a member's `send_many` gives: as `smtplite.Deliveries`."""
+    """What a member's `send_many` returns: it is like `smtplite.Deliveries`."""
 
     @property
     def rest(self) -> list[Delivery]:
@@ -85,7 +85,7 @@ class MemberDeliveries(Protocol):
 
 @runtime_checkable
 class StreamingMember(Member, Protocol):
-    """A member with a `send_many` of its own, as Client has. Others are given messages by `send`, a few at a time."""
+    """A member with its own `send_many`, as Client has. To others, messages are given by `send`, a few at a time."""
 
     def send_many(
         self,

@@ -14,7 +14,7 @@ Policy: TypeAlias = Literal["failover", "round-robin", "weighted"]
 
 
 class Order:
-    """In which order each message tries the relays: the first one has its turn, the others stand behind it.
+    """In which order each message tries the relays: the first one has its turn, the others come after it.
 
     Args:
         policy: whose turn it is.
@@ -46,7 +46,7 @@ class Order:
         """Return the relays, by index, in the order in which the next message tries them.
 
         Args:
-            may_use: tells whether a relay works; where one does not, its turn goes to the others by their shares.
+            may_use: tells whether a relay works; if one does not, its turn goes to the others by their shares.
         """
         count = len(self._weights)
         if self.is_fixed:

@@ -20,7 +20,7 @@ from smtplite.routes.verdicts import Verdict
 
 __all__ = ["Relay", "Relays"]
 
-#: The ways to a relay, the safest last.
+#: How a connection to a relay can be protected, the safest last.
 _RANKS: Final = ("clear", "encrypted", "verified")
 
 
@@ -31,8 +31,8 @@ class Relay:
     Attributes:
         index: its place among them.
         member: what sends.
-        name: for people.
-        rank: how safe the way to it is; more is safer.
+        name: for display.
+        rank: how well the connection to it is protected; more is safer.
         breaker: whether it is used.
     """
 
@@ -123,7 +123,7 @@ class Relays:
     def candidates(self, routed: Routed) -> Iterator[Relay]:
         """Yield the relays that the message may still go to, in its order, whatever their breakers say.
 
-        A relay that is left alone because of a certificate bars those behind it to which the way is less safe.
+        A relay that is left alone because of a certificate excludes those after it whose connection is less safe.
         """
         least = routed.least_rank
         others: list[Relay] = []

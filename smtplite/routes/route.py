@@ -43,11 +43,11 @@ _MAX_TRIES: Final = 3
 
 @attrs.frozen(kw_only=True)
 class RelayInfo:
-    """What `Route.check` found of one relay.
+    """What `Route.check` found out about one relay.
 
     Attributes:
         relay: the relay, such as "mx.example.com:587".
-        info: what its check returned, of a Client a ServerInfo; None: it failed.
+        info: what its check returned, for a Client a ServerInfo; None: it failed.
         error: what its check raised; None: it works.
         breaker: "closed", "open" or "half-open": whether messages go to it.
         failures: how many times in a row it has failed.
@@ -76,24 +76,24 @@ class RouteInfo:
 
 
 class Route:
-    """Sends messages through several relays: what one of them certainly did not take goes to another.
+    """Sends messages through several relays: what one of them certainly did not accept goes to another.
 
-    What a relay took, or may have taken, never goes to another one. A relay that fails is left alone for a while, then
-    tried again with one message. The methods are those of `Client`. A Route closes its members.
+    What a relay accepted, or may have accepted, never goes to another one. A relay that fails is left alone for a
+    while, then tried again with one message. The methods are those of `Client`. A Route closes its members.
 
     Args:
-        members: two or more Clients, URLs as `Client.from_url` takes them, or others that are a
+        members: two or more Clients, URLs for `Client.from_url`, or other objects that are a
             `smtplite.routes.Member`.
         policy: "failover": the first relay that works; "round-robin": each in turn; "weighted": each by its weight.
         weights: for "weighted": a number for each member.
-        fail_over_on: which refusals of recipients or content go to another relay, too: reply codes, "4yz", "5yz", or a
+        fail_over_on: which refusals of recipients or content also go to another relay: reply codes, "4yz", "5yz", or a
             function of the reply. By default a refusal is final.
-        timeout: default of `send`'s own: seconds for all relays together; None: no limit beside those of the members.
-        failures: so many failures in a row, and a relay is left alone.
+        timeout: the default `timeout` of `send`: seconds for all relays together; None: no limit but the members' own.
+        failures: after so many failures in a row, a relay is left alone.
         pause: seconds until one message tries it again; doubled each time that fails.
-        max_pause: the longest of these pauses; at once after a wrong password or certificate.
+        max_pause: the longest of these pauses; used at once after a wrong password or certificate.
         clock: returns the time in seconds, for these pauses.
-        trace: is told what happens: by each `RouteEvent`, and by the events of the clients that are made of URLs.
+        trace: is called with each `RouteEvent`, and with the events of the clients that are made from URLs.
 
     Raises:
         ConfigurationError: an argument is wrong; says which.
@@ -150,15 +150,16 @@ class Route:
     def from_url(cls, url: str, **overrides: Any) -> Self:
         """Make a Route from one URL: ``failover(smtp://a smtp://b)``.
 
-        Also ``round-robin(smtp://a smtp://b)``, ``weighted(smtp://a?weight=3 smtp://b?weight=1)``, and behind the
+        Also ``round-robin(smtp://a smtp://b)``, ``weighted(smtp://a?weight=3 smtp://b?weight=1)``, and after the
         parenthesis ``?timeout=``, ``?failures=``, ``?pause=`` and ``?max_pause=``.
 
         Args:
             url: the URLs inside are those of `Client.from_url`.
-            overrides: any of Route's arguments but the members; they win over the URL.
+            overrides: any of Route's arguments except the members; they win over the URL.
 
         Raises:
-            ConfigurationError: the URL or an argument is wrong; shows nothing of the URL that could hold a password.
+            ConfigurationError: the URL or an argument is wrong; never shows a part of the URL that could hold a
+                password.
         """
         members, options = parse(url)
         return cls(members, **{**options, **overrides})
@@ -181,23 +182,23 @@ class Route:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all members; nothing can be sent any more."""
+        """Close all members; nothing can be sent after that."""
         failure: Exception | None = None
         for relay in self._relays:
             try:
                 await relay.member.aclose()
-            except Exception as error:  # noqa: BLE001 (the others are closed all the same; raised below)
+            except Exception as error:  # noqa: BLE001 (the others are closed anyway; raised below)
                 failure = failure or error
         if failure is not None:
             raise failure
 
     async def check(self) -> RouteInfo:
-        """Check each relay, all at the same time, and say what was found, with the state of its breaker.
+        """Check each relay, all at the same time, and return what was found, with the state of its breaker.
 
-        A relay whose breaker is open, and that works, gets the next message.
+        If a relay works although its breaker is open, it gets the next message.
 
         Raises:
-            SMTPError: no relay works: what the first one said, with `hops` for what each said.
+            SMTPError: no relay works: the error of the first one, with `hops` for what each of them said.
         """
         found: list[RelayInfo | None] = [None] * len(self._relays)
         failures: list[Exception] = []
@@ -234,22 +235,23 @@ class Route:
         require_all: bool = False,
         timeout: float | None = None,
     ) -> Receipt:
-        """Send one message, and say what became of it for each recipient.
+        """Send one message, and return what became of it for each recipient.
 
         Args:
             message: as for `Client.send`.
             sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
             recipients: one address, or several; None: from To, Cc and Bcc.
-            envelope: in place of sender and recipients, with more to say.
+            envelope: instead of `sender` and `recipients`, to set more than addresses.
             require_all: send to nobody unless every recipient is accepted.
-            timeout: seconds for all relays together. As long as there is another relay, one has at most its share of
+            timeout: seconds for all relays together. As long as there is another relay, each has at most its share of
                 them until a connection is ready.
 
         Returns:
-            The receipt, with `hops`. Somebody was certainly delivered; ``receipt.complete`` if everybody was.
+            The receipt, with `hops`. The message was certainly accepted for somebody; ``receipt.complete`` if for
+            everybody.
 
         Raises:
-            SMTPError: as `Client.send`, with `hops`: of several errors the one that tells most.
+            SMTPError: as `Client.send`, with `hops`; of several errors the one that tells most.
         """
         timeout = self._timeout if timeout is None else _check_seconds("timeout", timeout)
         expires = math.inf if timeout is None else anyio.current_time() + timeout
@@ -327,7 +329,7 @@ class Route:
                 relay.breaker.give_back()
             if not routed.has_taken or not isinstance(error, Exception):
                 raise
-            # Others have it already: they are told of, and of those left here nobody knows how far it came.
+            # Others have it already, and are reported; for those who are left here, nobody knows how far it came.
             result = DeliveryUnknown(f"relay failed with an unexpected error: {error!r:.80}", unknown=routed.left)
             result.__cause__ = error
         self._relays.note(routed, relay, result)
@@ -344,24 +346,24 @@ class Route:
         reconnect: float = 30.0,
         on_begin: Callable[[list[Any]], None] | None = None,
     ) -> AbstractAsyncContextManager[RouteDeliveries]:
-        """Send many messages, and say what became of each, in order of completion: as `Client.send_many`.
+        """Send many messages, and report what became of each, in order of completion, as `Client.send_many` does.
 
-        What a relay has not begun when it fails goes to another one.
+        If a relay fails, the messages that it has not begun go to another one.
 
         Args:
-            messages: what `send` takes, or `Outgoing`; any iterable, also an asynchronous one, read lazily.
-            connections: the most to use at the same time to each relay; None: all that its client may have but one.
-            in_flight: with `chunking`, messages whose verdicts are outstanding on one connection.
+            messages: what `send` accepts, or `Outgoing`; any iterable, also an asynchronous one, read lazily.
+            connections: how many to use at most to each relay; None: one fewer than its client may have.
+            in_flight: with `chunking`, how many messages may await their verdicts on one connection.
             require_all: for each message, send to nobody unless every recipient is accepted.
-            timeout: seconds for each message and relay, from its first octet to its verdict; None: the client's.
+            timeout: seconds for each message and relay, from its first byte to its verdict; None: the client's.
             drain: seconds to wait for outstanding outcomes when the block is left early.
-            reconnect: seconds to go on trying when no relay works. Before the first connection each is tried once.
-            on_begin: called before each write with the items whose first octet is in it: once for each item, at the
+            reconnect: seconds to keep trying when no relay works. Before the first connection each is tried once.
+            on_begin: called before each write with the items whose first byte is in it: once for each item, at the
                 first relay that it is written to.
 
         Raises:
             ConfigurationError: an argument is wrong.
-            SMTPError: (the loop) no relay works; what one message could not do is in its delivery.
+            SMTPError: (in the loop) no relay works. If one message could not be sent, its delivery says so.
         """
         if isinstance(messages, (str, bytes, bytearray, memoryview, Message, Outgoing)):
             raise ConfigurationError(

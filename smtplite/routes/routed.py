@@ -1,4 +1,4 @@
-"""Routed: one message on its way over relays, and what they said of it together."""
+"""Routed: one message on its way over relays, and what they said about it together."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Routed:
         self.left: tuple[str, ...] = prepared.recipients
         #: What the relays said so far.
         self.hops: list[Hop] = []
-        #: The least rank of a relay that it may go to, for a certificate was wrong on a safer way.
+        #: The least rank of a relay that it may go to, because a certificate was wrong on a safer connection.
         self.least_rank = 0
         #: True while it is the message that tries a relay again.
         self.is_probe = False
@@ -80,7 +80,7 @@ class Routed:
     def may_try_again(self, relay: int) -> bool:
         """Return True if this relay may be tried once more, when no other is left.
 
-        A relay that died in the middle of a message says nothing of those that were tried before it.
+        A relay that died in the middle of a message says nothing about those that were tried before it.
         """
         return self._died_midway and relay != self._last and self._tried.get(relay, (0, 0))[0] < _MAX_TRIES
 
@@ -161,7 +161,7 @@ class Routed:
 
     @property
     def has_taken(self) -> bool:
-        """True if somebody has it, or may have it."""
+        """True if it was, or may have been, accepted for somebody."""
         return bool(self._accepted or self._unknown)
 
     # What came of it

@@ -1,9 +1,9 @@
 """RouteDeliveries: a stream of messages over several relays, and what became of each.
 
 Each relay has a task that runs a stream of its own over it (`Client.send_many`), as long as there is something for it.
-What such a stream gives back as certainly not sent is placed anew; a relay that fails ends its stream, and what was not
-begun there goes to another one. One more task, the conductor, places what waits when relays come and go, and tries
-them again, one message at a time, when none works.
+What such a stream returns as certainly not sent is given to a relay again; a relay that fails ends its stream, and what
+was not begun there goes to another one. One more task, the conductor, places what waits when relays come and go, and
+tries them again, one message at a time, when none works.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from smtplite.routes.ways import Plan, Way, untold, was_left
 
 __all__ = ["RouteDeliveries"]
 
-#: Outcomes that the caller may leave lying before no more is sent.
+#: Outcomes that the caller may leave unread before sending stops.
 _BACKLOG: Final = 256
 #: Messages that may wait for each relay: a relay that is slower than its share holds up the others from there on.
 _WAITING: Final = 64
@@ -50,7 +50,7 @@ _Ts = TypeVarTuple("_Ts")
 
 
 class RouteDeliveries:
-    """What `Route.send_many` gives: iterate it for the outcomes, in order of completion.
+    """What `Route.send_many` returns: iterate over it for the outcomes, in order of completion.
 
     Args:
         messages: the caller's.
@@ -85,7 +85,7 @@ class RouteDeliveries:
 
     @property
     def rest(self) -> list[Delivery]:
-        """After the block: what the loop did not hand out. Each item taken is in the loop or here, once."""
+        """After the block: the outcomes that the loop did not get. Each item read is in the loop or here, once."""
         return self._rest
 
     async def __aenter__(self) -> Self:
@@ -116,7 +116,7 @@ class RouteDeliveries:
         """Return the next outcome. Several tasks may ask; each outcome goes to one of them.
 
         Raises:
-            SMTPError: no relay works; said once.
+            SMTPError: no relay works; raised once.
             Exception: what the caller's iterable raised.
         """
         while not self._outcomes:

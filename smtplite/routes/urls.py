@@ -1,4 +1,4 @@
-"""The URL of a route: ``failover(smtp://a smtp://b)``, as `Route.from_url` takes it."""
+"""The URL of a route: ``failover(smtp://a smtp://b)``, for `Route.from_url`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smtplite.errors import ConfigurationError
 __all__ = ["members_of", "parse"]
 
 _FORM: Final = re.compile(r"\s*([A-Za-z-]+)\s*\(([^()]*)\)\s*(?:\?(\S*))?\s*")
-#: As Symfony writes it, too.
+#: Symfony writes them in the same way.
 _POLICIES: Final = {
     "failover": "failover",
     "round-robin": "round-robin",
@@ -26,7 +26,7 @@ def parse(url: str) -> tuple[list[str], dict[str, Any]]:
     """Return the URLs of the members, and what else the URL says, by the names of Route's arguments.
 
     Raises:
-        ConfigurationError: it is not understood; shows nothing of the URL that could hold a password.
+        ConfigurationError: it is not understood; never shows a part of the URL that could hold a password.
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"URL of a route must be a str, not {type(url).__name__}")

@@ -30,7 +30,7 @@ Refusals: TypeAlias = Callable[[Reply], bool] | Iterable[int | str]
 
 #: Phases in which no message was begun. (None: an error of a server that was not reached at all.)
 CONNECTING: Final = frozenset({None, "pool", "rate limit", "connect", "tls", "greeting", "hello", "starttls", "auth"})
-#: Phases that say nothing of the relay: it was we who had no time for it.
+#: Phases that say nothing about the relay: the time was spent on our side.
 _OURS: Final = frozenset({None, "pool", "rate limit"})
 
 
@@ -78,7 +78,7 @@ def _no_refusals(given: object) -> ConfigurationError:
 
 
 def judge(result: Receipt | SMTPError, is_chosen: Callable[[Reply], bool], *, require_all: bool) -> Verdict:
-    """Decide who moves on. Whoever has it, or may have it, never does.
+    """Decide which recipients move on: never one for whom it was, or may have been, accepted.
 
     Args:
         result: what sending to the relay returned, or raised.

@@ -6,8 +6,8 @@
         receipt = client.send(message)
 
 All SyncClients of a process share one event loop, which runs in a thread of its own. Both begin with the first call, so
-that a server may fork its workers before; a process that was forked later begins with a loop of its own. This module
-stands above `Client` and uses nothing that a program of yours could not use.
+a server may fork its workers before that; a process that is forked later begins with a loop of its own. This module
+uses `Client` as any program could.
 """
 
 from smtplite.sync.client import SyncClient, SyncSession

@@ -1,4 +1,4 @@
-"""SyncClient: what a program without an event loop holds."""
+"""SyncClient: the client for a program without an event loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _logger = logging.getLogger("smtplite.sync")
 def _takes_what_client_takes(
     original: Callable[Concatenate[Client, _P], None],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[SyncClient, _P], None]]:
-    """Give `__init__` the arguments of Client's: there is one list of them, not two."""
+    """Give `__init__` the arguments of Client: there is one list of them, not two."""
 
     def decorate(function: Callable[..., None]) -> Callable[Concatenate[SyncClient, _P], None]:
         function.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # what inspect looks for
@@ -52,11 +52,12 @@ def _takes_what_client_takes(
 class SyncClient:
     """Sends messages through a server: `Client` without ``await``, for any number of threads.
 
-    A SyncClient may be made anywhere, also at import time and before a fork; ``with`` opens no connection, and closes
-    those that were opened. It can be used from any thread, but not where an event loop runs: there use `Client`.
+    A SyncClient may be made anywhere, even at import time and before a fork. Connections are opened when they are
+    needed; the end of ``with`` closes them. It can be used from any thread, but not where an event loop runs: there use
+    `Client`.
 
-    What it is given to call runs in the thread of the event loop that all SyncClients of the process share: `trace`,
-    `connect`, `sign`, the token functions of `auth`, and `rate_limit`. Such a function must not block for long, and
+    The functions that you pass (`trace`, `connect`, `sign`, the token functions of `auth`, and `rate_limit`) run in the
+    thread of the event loop that all SyncClients of the process share. Such a function must not block for long, and
     must not use a SyncClient.
 
     Args:
@@ -80,7 +81,7 @@ class SyncClient:
             overrides: any of Client's arguments; they win over the URL.
 
         Raises:
-            ConfigurationError: the URL or an option is wrong; shows nothing of the URL that could hold a password.
+            ConfigurationError: the URL or an option is wrong; never shows a part of the URL that could hold a password.
         """
         client = cls.__new__(cls)
         client._hold(Client.from_url(url, **overrides))
@@ -97,12 +98,12 @@ class SyncClient:
 
     @property
     def server(self) -> str:
-        """What it connects to, for people: such as "mx.example.com:587"."""
+        """What it connects to, for display, such as "mx.example.com:587"."""
         return self._client.server
 
     @property
     def security(self) -> Security:
-        """What protects its dialogues: see `Client.security`."""
+        """What protects its connections: see `Client.security`."""
         return self._client.security
 
     def __enter__(self) -> Self:
@@ -143,9 +144,9 @@ class SyncClient:
         return run(self, action)
 
     def close(self) -> None:
-        """End the idle connections, and each busy one when its message is done; nothing can be sent any more.
+        """Close the idle connections, and each busy one when its message is done; nothing can be sent after that.
 
-        Idempotent, from any thread. A stream of `send_many` that was not ended is left, as its block would be.
+        Idempotent, from any thread. A stream of `send_many` that has not ended is left, as its block would be.
         """
         if self._is_closed:
             return
@@ -171,23 +172,23 @@ class SyncClient:
         timeout: float | None = None,
         ready_within: float | None = None,
     ) -> Receipt:
-        """Send one message, and say what became of it for each recipient.
+        """Send one message, and return what became of it for each recipient.
 
-        Interrupted, by Ctrl-C or by whatever a signal's handler raises, the call cancels the message and goes on with
-        that exception, after a second at the latest. If the message was handed over by then, its outcome is unknown,
-        and a warning says so in the log.
+        If the call is interrupted, by Ctrl-C or by whatever a signal's handler raises, it cancels the message and goes
+        on with that exception, after a second at the latest. If the message was handed over by then, its outcome is
+        unknown, and a warning in the log says so.
 
         Args:
-            message: a message object of `email`, or the message as octets.
+            message: a message object of `email`, or the message as bytes.
             sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
-            recipients: one address, or several; None: from To, Cc and Bcc. Bcc itself is never sent.
-            envelope: in place of sender and recipients, with more to say.
+            recipients: one address, or several; None: from To, Cc and Bcc. The Bcc field itself is never sent.
+            envelope: instead of `sender` and `recipients`, to set more than addresses.
             require_all: send to nobody unless every recipient is accepted.
             timeout: seconds for the whole call.
-            ready_within: of these, the seconds until a connection is ready to send on.
+            ready_within: how many of these seconds may pass until a connection is ready.
 
         Returns:
-            The receipt. Somebody was certainly delivered; ``receipt.complete`` if everybody was.
+            The receipt. The message was certainly accepted for somebody; ``receipt.complete`` if for everybody.
 
         Raises:
             SMTPError: as `Client.send`.
@@ -217,7 +218,7 @@ class SyncClient:
         reconnect: float = 30.0,
         on_begin: Callable[[list[Any]], None] | None = None,
     ) -> SyncDeliveries:
-        """Send many messages over a few connections, and say what became of each, in order of completion.
+        """Send many messages over a few connections, and report what became of each, in order of completion.
 
         ::
 
@@ -225,7 +226,7 @@ class SyncClient:
                 ...  # delivery.item, and delivery.receipt or delivery.error
 
         The messages are read in the thread that asks for the outcomes, lazily: a few ahead of what is sent. If you may
-        leave the loop early, put it into a block:
+        leave the loop early, use a block:
 
         ::
 
@@ -233,21 +234,22 @@ class SyncClient:
                 for delivery in deliveries:
                     if enough:
                         break
-            deliveries.rest  # what the loop did not hand out
+            deliveries.rest  # the outcomes that the loop did not get
 
         Args:
-            messages: what `send` takes, or `Outgoing`; any iterable. An asynchronous one is read in the loop's thread.
-            connections: the most to use at the same time; None: all that the client may have but one, at least one.
-            in_flight: with `chunking`, messages whose verdicts are outstanding on one connection.
+            messages: what `send` accepts, or `Outgoing`; any iterable. An asynchronous one is read by the loop.
+            connections: how many to use at most; None: one fewer than the client may have, and at least one.
+            in_flight: with `chunking`, how many messages may await their verdicts on one connection.
             require_all: for each message, send to nobody unless every recipient is accepted.
-            timeout: seconds for each message, from its first octet to its verdict; None: the client's.
+            timeout: seconds for each message, from its first byte to its verdict; None: the client's.
             drain: seconds to wait for outstanding outcomes when the block is left early.
-            reconnect: seconds to go on trying for a connection after all were lost.
+            reconnect: seconds to keep trying for a connection after all were lost.
             on_begin: is called in the loop's thread with the items of a write, before it; see `Client.send_many`.
 
         Raises:
             ConfigurationError: an argument is wrong.
-            SMTPError: (the loop) no connection could be opened; what one message could not do is in its delivery.
+            SMTPError: (in the loop) no connection could be opened. If one message could not be sent, its delivery says
+                so.
         """
         return SyncDeliveries(
             self,
@@ -265,7 +267,7 @@ class SyncClient:
 
     @contextmanager
     def session(self, *, greeting_only: bool = False) -> Iterator[SyncSession]:
-        """Open a connection of its own, for commands that `send` does not know; see `Client.session`.
+        """Open a connection for commands that `send` does not use; see `Client.session`.
 
         ::
 
@@ -289,7 +291,7 @@ class SyncClient:
                 self._run(lambda _: manager.__aexit__(None, None, None))
 
     def check(self) -> ServerInfo:
-        """Connect, say hello, begin TLS, authenticate, and say what the server offers. Sends no message.
+        """Connect, say hello, begin TLS, authenticate, and return what the server offers; send no message.
 
         Raises:
             SMTPError: what `send` would raise before its first message.
@@ -298,7 +300,7 @@ class SyncClient:
 
 
 class SyncSession:
-    """What `SyncClient.session` gives: `RawSession` without ``await``."""
+    """What `SyncClient.session` returns: `RawSession` without ``await``."""
 
     def __init__(self, client: SyncClient, session: RawSession) -> None:
         self._owner = client
@@ -317,7 +319,7 @@ class SyncSession:
 
     @property
     def info(self) -> ServerInfo:
-        """What is known of the server."""
+        """What is known about the server."""
         return self._session.info
 
     @property
@@ -327,12 +329,12 @@ class SyncSession:
 
     @property
     def local_domain(self) -> Domain:
-        """Who we say we are."""
+        """Our name in EHLO."""
         return self._session.local_domain
 
     @property
     def is_open(self) -> bool:
-        """True unless the connection is closed, or the server closed it or spoke while nothing was asked."""
+        """True unless the connection is closed, or the server closed it, or sent something without being asked."""
         return self._session.is_open
 
     @property
@@ -342,7 +344,7 @@ class SyncSession:
 
     @property
     def timeouts(self) -> Timeouts:
-        """How long each phase may take; set others, and they hold for what is called after that."""
+        """How long each phase may take; if you set others, they apply to all later calls."""
         return self._session.timeouts
 
     @timeouts.setter
@@ -356,8 +358,8 @@ class SyncSession:
             command: of `smtplite.protocol`, such as ``Vrfy("x")`` or ``Custom("XFOO", "bar")``.
 
         Raises:
-            LocalProtocolError: the command is illegal now, or not one for a raw session; nothing was sent.
-            SMTPError: as `RawSession.command`; the connection is of no further use.
+            LocalProtocolError: the command is not allowed now, or not one for a raw session; nothing was sent.
+            SMTPError: as `RawSession.command`; the connection cannot be used any more.
         """
         return self._do(lambda: self._session.command(command))
 
@@ -396,7 +398,7 @@ class SyncSession:
         )
 
     def close(self) -> None:
-        """Close at once, without a word; idempotent."""
+        """Close at once, without QUIT; idempotent."""
 
         async def close() -> None:
             self._session.close()
@@ -430,7 +432,7 @@ def run(client: SyncClient, action: Callable[[Client], Awaitable[_T]]) -> _T:
             loop.soon(call.cancel)
             done.acquire(timeout=INTERRUPT_SECONDS)
         if call.has_result:  # Client, which logs what became unknown, knows nothing of this
-            _logger.warning("%s came when all was done: nobody gets %r", type(interrupt).__name__, call.outcome())
+            _logger.warning("%s came after the call was done: nobody gets %r", type(interrupt).__name__, call.outcome())
         raise
     return call.outcome()
 
@@ -467,7 +469,7 @@ async def run_from_loop(client: SyncClient, action: Callable[[Client], Awaitable
 
 
 def _refuse_event_loop() -> None:
-    """Raise an error if this thread is that of a running event loop, which would stand still meanwhile."""
+    """Raise an error if an event loop runs in this thread: the call would block it."""
     in_trio_run = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
     if asyncio.events._get_running_loop() is not None or (in_trio_run is not None and in_trio_run()):
         raise LocalProtocolError(

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SyncDeliveries"]
 
-#: Messages that are taken from the caller's iterable before the loop asked for them.
+#: Messages that are read from the caller's iterable before the loop has asked for them.
 _ITEMS_AHEAD: Final = 16
-#: Outcomes that the caller may leave lying, beside those of Client itself, before no more is sent.
+#: Outcomes that the caller may leave unread, besides those of Client itself, before sending stops.
 _OUTCOMES_AHEAD: Final = 64
 
 
@@ -36,7 +36,7 @@ class _Left(Exception):
 
 #: For the consumer: look whether more messages can be taken.
 _MORE: Final = object()
-#: For the consumer: nothing is to come.
+#: For the consumer: nothing more comes.
 _END: Final = object()
 
 
@@ -117,7 +117,7 @@ class _Feed:
 
 
 class SyncDeliveries:
-    """What `SyncClient.send_many` gives: iterate it for the outcomes, in order of completion.
+    """What `SyncClient.send_many` returns: iterate over it for the outcomes, in order of completion.
 
     One job, although long: the hand-over between threads and a loop, and each attribute is what one side tells another.
     The stream begins with its block, or with the first step of the loop. Several threads may take outcomes from it.
@@ -162,7 +162,7 @@ class SyncDeliveries:
 
     @property
     def rest(self) -> list[Delivery]:
-        """After the end: what the loop did not hand out. Each message taken is in the loop or here, once."""
+        """After the end: the outcomes that the loop did not get. Each message read is in the loop or here, once."""
         return self._rest
 
     def __enter__(self) -> Self:
@@ -178,7 +178,7 @@ class SyncDeliveries:
         self._leave(exc_value)
 
     def close(self) -> None:
-        """Take nothing more, and wait for the outcomes of what is under way: they are in `rest`. Idempotent."""
+        """Read no more messages, and wait for the outcomes of those under way: they are in `rest`. Idempotent."""
         self._leave(None)
 
     def __iter__(self) -> Iterator[Delivery]:
@@ -188,7 +188,7 @@ class SyncDeliveries:
         """Return the next outcome.
 
         Raises:
-            SMTPError: no connection could be opened; said once.
+            SMTPError: no connection could be opened; raised once.
             Exception: what the caller's iterable raised.
         """
         if self._process != os.getpid():

@@ -1,4 +1,4 @@
-"""The event loop that all SyncClients of a process share, in a thread of its own: from its begin to its end."""
+"""The event loop that all SyncClients of a process share, in a thread of its own: from its start to its end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An ESMTP and LMTP server to test SMTP clients against, and what tests need around it.
+"""An ESMTP and LMTP server to test SMTP clients against, and what tests need with it.
 
 It speaks every extension that the client speaks, says what it is told to (`SMTPServer.reply`), keeps what it accepted
-(`SMTPServer.messages`) and refused (`SMTPServer.refused`), and writes down each mistake of the client
+(`SMTPServer.messages`) and refused (`SMTPServer.refused`), and records each mistake of the client
 (`SMTPServer.violations`); with ``strict=True`` it refuses them::
 
     async with SMTPServer() as server:
@@ -9,11 +9,11 @@ It speaks every extension that the client speaks, says what it is told to (`SMTP
         ...
         assert not server.violations
 
-``SMTPServer(tls="starttls", users={"me": "secret"})`` speaks TLS and takes passwords; ``server.ca_context()`` makes a
+``SMTPServer(tls="starttls", users={"me": "secret"})`` speaks TLS and accepts passwords; ``server.ca_context()`` makes a
 client trust it. ``server.client()`` is a client without a socket; ``with server.in_thread():`` is for code that is
 not asynchronous; `smtplite.testing.pytest_plugin` has both as fixtures.
 
-`ServerConnection` is its protocol half alone; it needs no I/O library.
+`ServerConnection` is only its protocol half; it needs no I/O library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many connections the testing server serves at the same time, and what becomes of one more."""
+"""How many connections the testing server serves at the same time, and what happens to one more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from smtplite.testing.connection import ServedConnection
 
 __all__ = ["Capacity", "WhenFull"]
 
-#: What a server does with a connection for which it has no place. ``"421"``: it says so in place of a greeting.
+#: What a server does with a connection for which it has no place. ``"421"``: it says so instead of a greeting.
 #: ``"close"``: it closes it without a word. ``"silence"``: it says nothing, and serves it once there is a place.
 WhenFull = Literal["421", "close", "silence"]
 
@@ -20,8 +20,8 @@ class Capacity:
     """The places of a server.
 
     Args:
-        limit: how many there are; None: as many as are wanted.
-        when_full: what becomes of a connection for which there is none.
+        limit: how many there are; None: no limit.
+        when_full: what happens to a connection for which there is none.
 
     Raises:
         ValueError: an argument is none of these.

@@ -22,9 +22,9 @@ __all__ = [
 #: not sent at all, and success after an ``e=``.
 ScramFault = Literal["nonce", "wrong-signature", "no-signature", "error"]
 
-#: Bytes of content that a server takes unless told otherwise.
+#: Bytes of content that a server accepts by default.
 DEFAULT_SIZE_LIMIT = 128 * 1024 * 1024
-#: The least that RFC 5802 section 5.1 has servers use.
+#: The least that servers should use (RFC 5802 section 5.1).
 DEFAULT_SCRAM_ITERATIONS = 4096
 
 
@@ -47,14 +47,14 @@ class ServerExtensions:
     """What the reply to EHLO or LHLO offers, and so what the server accepts.
 
     By default it is what most servers offer. BINARYMIME, REQUIRETLS, DELIVERBY, FUTURERELEASE, MT-PRIORITY, LIMITS and
-    STARTTLS are off until they are switched on, all but the last two at once by `all`. AUTH is offered if
-    `ServerConfig` knows anybody.
+    STARTTLS are off until they are switched on; `all` switches on all but the last two. AUTH is offered if
+    `ServerConfig` has any user.
 
-    What is not offered is not known either: BDAT without `chunking` is answered 500 and its bytes run as commands, a
-    parameter of an extension that is off is answered 555. That is what servers without the extension do.
+    What is not offered is not known either: BDAT without `chunking` is answered with 500, and its bytes run as
+    commands; a parameter of an extension that is off is answered with 555. Servers without the extension do the same.
     """
 
-    #: PIPELINING (RFC 2920). Off: more than one command in a write is answered all the same, and recorded.
+    #: PIPELINING (RFC 2920). Off: more than one command in a write is still answered, and recorded as a mistake.
     pipelining: bool = True
     #: CHUNKING (RFC 3030).
     chunking: bool = True
@@ -178,12 +178,12 @@ class ServerQuirks:
     closes_unasked: bool = False
     #: LMTP: a BDAT LAST that fails is answered once for all recipients (Dovecot).
     lmtp_fails_once: bool = False
-    #: DATA is answered 354 though nobody was accepted, and the dot after it 250. The message goes nowhere.
+    #: DATA is answered 354 although nobody was accepted, and the dot after it 250. The message goes nowhere.
     takes_empty_envelopes: bool = False
-    #: A bare LF ends a command as CRLF does, and is taken within content (Postfix with smtpd_forbid_bare_newline=no).
-    #: Only ``CRLF . CRLF`` ends the content all the same.
+    #: A bare LF ends a command as CRLF does, and is accepted in content (Postfix with smtpd_forbid_bare_newline=no).
+    #: But only ``CRLF . CRLF`` ends the content.
     takes_bare_lf: bool = False
-    #: The least length of a reply to RCPT, made up with lines without meaning. A few of them fill a socket.
+    #: The least length of a reply to RCPT, filled up with meaningless lines. A few of them fill a socket.
     rcpt_reply_bytes: int = 0
 
 
@@ -201,18 +201,18 @@ class ServerConfig:
     #: The greeting is ``#0``. Content after a 354 counts as a command of its own, a BDAT and its chunk as one, an AUTH
     #: and its responses as one. A 334 has no number, as it would not be base64; nor has what is said unasked.
     numbered: bool = False
-    #: Refuse what real servers take though it breaks the protocol, such as 8-bit content without BODY=8BITMIME.
+    #: Refuse what real servers accept although it breaks the protocol, such as 8-bit content without BODY=8BITMIME.
     #:
-    #: It is written down in any case. What is refused either way: a bare LF (unless `ServerQuirks.takes_bare_lf`),
+    #: It is recorded in any case. What is always refused: a bare LF (unless `ServerQuirks.takes_bare_lf`),
     #: commands that are unknown or out of sequence, parameters that are not offered, and what cannot be understood.
     strict: bool = False
-    #: Without TLS, answer 530 to everything but what leads to TLS or to the end (RFC 3207 section 4).
+    #: Without TLS, answer 530 to everything except what leads to TLS or ends the session (RFC 3207 section 4).
     require_tls: bool = False
     #: Passwords by user name.
     users: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     #: OAuth access tokens by user name.
     tokens: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    #: Who the client is by EXTERNAL; None: whom its TLS certificate names, if the server asked for one.
+    #: Who the client is by EXTERNAL; None: the name in its TLS certificate, if the server asked for one.
     external_identity: str | None = None
     #: SASL mechanisms to offer, in this order; None: all that `users`, `tokens` and `external_identity` allow.
     #:
@@ -230,7 +230,7 @@ class ServerConfig:
     #:
     #: With one that the server cannot or will not compute, the exchange ends with a 535.
     scram_iterations: int | str = DEFAULT_SCRAM_ITERATIONS
-    #: None: one that follows from the user's name.
+    #: None: one that is derived from the user's name.
     scram_salt: bytes | None = None
     #: Whether the server's final message is in the text of the 235 instead of a 334 of its own.
     scram_final_in_success: bool = False

@@ -97,10 +97,10 @@ class Refusal:
 
 @attrs.frozen(kw_only=True, repr=False)
 class RefusedMessage:
-    """One message that came to nothing: what the client had said of it, and why the server did not accept it.
+    """One message that was not accepted: what the client had said about it, and why the server did not accept it.
 
     It exists for messages that were refused at MAIL, for all recipients, or after their content; for those whose
-    connection ended within the content; and for sessions that came to no message because something was refused.
+    connection ended in the middle of the content; and for sessions without a message because something was refused.
     """
 
     #: What was refused, in order; never empty.
@@ -111,7 +111,7 @@ class RefusedMessage:
     recipients: tuple[str, ...] = ()
     #: The parameters of MAIL.
     parameters: Parameters = attrs.field(factory=dict)
-    #: What came of the content; empty if it was over the limit.
+    #: The content, as far as it came; empty if it was over the limit.
     content: bytes = b""
     #: The argument of the last EHLO, HELO or LHLO.
     helo: str = ""
@@ -121,7 +121,7 @@ class RefusedMessage:
     authenticated_as: str | None = None
     #: The client's mistakes since the message before it.
     violations: tuple[Violation, ...] = attrs.field(default=(), eq=False)
-    #: What opened the session, and what was said of this message.
+    #: What opened the session, and what was said about this message.
     dialogue: Dialogue = attrs.field(default=(), eq=False)
 
     def __repr__(self) -> str:
@@ -130,7 +130,7 @@ class RefusedMessage:
 
     @property
     def decisive(self) -> Refusal:
-        """Why it came to nothing: what refused the content, else the sender or the recipients, else the session."""
+        """Why it was not accepted: what refused the content, else the sender or the recipients, else the session."""
         for kinds, refusals in (
             ({"END_OF_DATA", "CONTENT"}, reversed(self.refusals)),
             ({"MAIL", "RCPT"}, self.refusals),
@@ -180,7 +180,7 @@ class ReceivedMessage:
     violations: tuple[Violation, ...] = attrs.field(default=(), eq=False)
     #: What was refused on the way: recipients, and what came before MAIL. Not compared.
     refusals: tuple[Refusal, ...] = attrs.field(default=(), eq=False)
-    #: What opened the session, and what was said of this message, up to the verdict. Not compared.
+    #: What opened the session, and what was said about this message, up to the verdict. Not compared.
     dialogue: Dialogue = attrs.field(default=(), eq=False)
 
     def __repr__(self) -> str:
@@ -264,7 +264,7 @@ class ReceivedMessage:
 
 @attrs.frozen
 class Commitment:
-    """That the server answers for one message to one recipient."""
+    """The server is responsible for one message to one recipient."""
 
     message: ReceivedMessage
     recipient: str
@@ -283,13 +283,13 @@ class Commitment:
 class Mailbox:
     """The messages that one server accepted, over all its connections, in the order in which they were committed.
 
-    And those that it refused.
+    It also has those that the server refused.
 
     Args:
-        on_delivery: called after each message was added; the server's shell uses it to wake those who wait.
+        on_delivery: called after each message is added; the server uses it to wake the tasks that wait.
         on_message: called before a message is added. What it returns is the reply to the message, which is then not
             added; None: it is added.
-        on_refusal: called with each message that was refused, and each session that came to none.
+        on_refusal: called with each message that was refused, and each session without a message.
         keeps: whether messages are kept. If not, only `count` counts them.
     """
 
@@ -304,7 +304,7 @@ class Mailbox:
         self.messages: list[ReceivedMessage] = []
         #: What was refused, in the order in which it came to its end.
         self.refused: list[RefusedMessage] = []
-        #: What the server answers for, one entry for each recipient of each message, in the order of the commitments.
+        #: What the server is responsible for: one entry for each recipient of each message, in order.
         #:
         #: It is the truth to judge a client by: an entry is here before the reply that says so exists.
         self.committed: list[Commitment] = []
@@ -322,7 +322,7 @@ class Mailbox:
         return f"Q{self._last_id}"
 
     def deliver(self, message: ReceivedMessage) -> str | None:
-        """Commit `message`: from here on the server answers for it.
+        """Commit `message`: from here on the server is responsible for it.
 
         Returns:
             The reply with which it was refused instead, or None if it was committed.
@@ -341,7 +341,7 @@ class Mailbox:
         return None
 
     def refuse(self, message: RefusedMessage) -> None:
-        """Note a message that came to nothing."""
+        """Record a message that was not accepted."""
         if self._keeps:
             self.refused.append(message)
         if self._on_refusal is not None:

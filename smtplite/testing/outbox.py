@@ -1,6 +1,6 @@
-"""Where the testing kit meets the client: a client for a server in memory, and an outbox for tests.
+"""The testing kit with the client: a client for a server in memory, and an outbox for tests.
 
-Nothing else in the kit knows the client, which the protocol half judges.
+Nothing else in the kit uses the client, because the protocol half judges it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def client_of(server: SMTPServer, **options: Any) -> Client:
     """Return a client whose connections to `server` are in memory.
 
     Args:
-        server: it need not be entered.
+        server: it does not have to be entered.
         options: those of `smtplite.Client`; they have priority over what is chosen here.
     """
     chosen: dict[str, Any] = {"connect": server.connect, "tls": server.tls_mode, "lmtp": server.config.lmtp}
@@ -50,7 +50,7 @@ class Outbox:
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What was sent, in that order."""
+        """The messages that were sent, in order."""
         return self.server.messages
 
     def reset(self) -> None:

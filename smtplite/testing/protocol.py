@@ -2,8 +2,8 @@
 
 One job, although long: one state machine, whose methods share the turn that they are called in.
 
-It is an oracle. It reads what the client wrote with a parser of its own, and takes no byte for anything but what
-RFC 5321 makes of it. When the client makes a mistake, it answers as a server would, and writes the mistake down in
+It is an oracle. It reads what the client wrote with a parser of its own, and understands each byte only as RFC 5321
+does. When the client makes a mistake, it answers as a server would, and records the mistake in
 `ServerConnection.violations`.
 
 Theory of operation:

@@ -4,7 +4,7 @@ Switch it on in the `conftest.py` at the top of your tests::
 
     pytest_plugins = ["smtplite.testing.pytest_plugin"]
 
-and ask for `smtp_server` or `smtp_outbox`. A marker says how the server behaves::
+and use `smtp_server` or `smtp_outbox`. A marker says how the server behaves::
 
     @pytest.mark.smtp_server(tls="starttls", users={"me": "secret"}, strict=True)
 
@@ -80,7 +80,7 @@ def smtp_server(
 def smtp_outbox(
     request: pytest.FixtureRequest, smtp_server_options: dict[str, Any], smtp_outbox_options: dict[str, Any]
 ) -> Outbox:
-    """Give a `smtplite.Client` whose messages are captured in memory: `Outbox.client` and `Outbox.messages`.
+    """Provide a `smtplite.Client` whose messages are captured in memory: `Outbox.client` and `Outbox.messages`.
 
     It opens no socket and needs no closing; it works on the event loop of the test.
     """
@@ -88,7 +88,7 @@ def smtp_outbox(
 
 
 def _server(request: pytest.FixtureRequest, options: dict[str, Any]) -> SMTPServer:
-    # From the module's marker to the function's: the nearest goes before the others
+    # From the module's marker to the function's: the nearest one wins
     for marker in reversed(list(request.node.iter_markers("smtp_server"))):
         if marker.args:
             raise pytest.UsageError(f"smtp_server takes keyword arguments, those of SMTPServer; not {marker.args!r}")

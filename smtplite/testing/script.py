@@ -100,12 +100,12 @@ class ScriptedReply:
     #: - ``CONTENT``: said in the middle of the content, once, as soon as more than `after_bytes` of it have come.
     #:   Nothing is performed or refused by it. Without `close` the rest of the content is read, and answered as usual.
     #:
-    #: A 3yz reply to any of the AUTH verbs continues the exchange: in place of a challenge it is one, in place of the
+    #: A 3yz reply to any of the AUTH verbs continues the exchange: instead of a challenge it is one; instead of the
     #: final reply it is one more challenge.
     verb: str = attrs.field(converter=_upper)
     #: Text: ``"550 5.1.1 no such user"``; each further line of the text becomes a line of a multi-line reply. Bytes:
-    #: sent exactly as they are, even if there are none. None: what the server says for itself, for use with `hold`,
-    #: `close` or `performs`. A function: turns what the server says for itself into what is sent.
+    #: sent exactly as they are, even if there are none. None: what the server says by itself, for use with `hold`,
+    #: `close` or `performs`. A function: turns what the server says by itself into what is sent.
     reply: ScriptedText = None
     #: Only for this recipient: of RCPT, of END_OF_DATA in LMTP, else one of those accepted; argument of VRFY, EXPN.
     to: str | None = attrs.field(default=None, kw_only=True)
@@ -119,7 +119,7 @@ class ScriptedReply:
     close: bool | None = attrs.field(default=None, kw_only=True)
     #: Only inside TLS (True), or only outside it (False).
     in_tls: bool | None = attrs.field(default=None, kw_only=True)
-    #: Inside TLS: close with a fatal alert after the reply (``bad_record_mac``), in place of an orderly end.
+    #: Inside TLS: close with a fatal alert after the reply (``bad_record_mac``), instead of an orderly end.
     alert: bool = attrs.field(default=False, kw_only=True)
     #: END_OF_DATA in LMTP: this one reply answers for all recipients, as Dovecot does for a failed BDAT.
     for_all: bool = attrs.field(default=False, kw_only=True)
@@ -138,7 +138,7 @@ class ScriptedReply:
 
     @property
     def is_own(self) -> bool:
-        """Whether the reply is made of what the server says for itself."""
+        """Whether the reply is made from what the server says by itself."""
         return not isinstance(self.reply, str | bytes)
 
     @property
@@ -234,7 +234,7 @@ class Script:
             self._rules.append(_Rule(reply, reply.times))
 
     def clear(self) -> None:
-        """Forget all rules: from here on the server speaks for itself."""
+        """Forget all rules: from here on the server gives its own replies."""
         self._rules.clear()
 
     def take(
@@ -246,7 +246,7 @@ class Script:
         in_tls: bool = False,
         content_bytes: int = 0,
     ) -> ScriptedReply | None:
-        """Return the reply to `verb`, used once, or None: the server is to speak for itself."""
+        """Return the reply to `verb`, used once; None: the server gives its own reply."""
         for index, rule in enumerate(self._rules):
             if not rule.reply.matches(
                 verb, sender=sender, recipients=recipients, in_tls=in_tls, content_bytes=content_bytes

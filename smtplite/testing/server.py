@@ -59,8 +59,8 @@ class SMTPServer:
     give `server.connect` to the client. For code that is not asynchronous: ``with server.in_thread():``.
 
     Args:
-        host: the address to listen on; by default none that other machines can reach.
-        port: the port to listen on; 0: any that is free.
+        host: the address to listen on; by default one that other machines cannot reach.
+        port: the port to listen on; 0: any free one.
         socket_path: listen on this Unix socket instead, which must not exist; it is removed at the end.
         name: the domain that greeting and EHLO reply begin with.
         extensions: what to offer; by default what most servers do.
@@ -71,31 +71,31 @@ class SMTPServer:
         on_message: called with each message, before it is accepted and answered. If it returns text, such as
             ``"452 4.3.1 disk full"``, that is the reply instead, and the message is not accepted; None: it is. If it
             raises, the server ends with that exception. It must not block for long.
-        on_refusal: called with each message that was refused, and why, and with each session that came to none because
+        on_refusal: called with each message that was refused, and why, and with each session without a message because
             something was refused; the same rules hold for it.
-        strict: refuse what servers take though it breaks the protocol, such as 8-bit content without BODY=8BITMIME. It
-            is written down in `violations` in any case.
+        strict: refuse what servers accept although it breaks the protocol, such as 8-bit content without BODY=8BITMIME.
+            It is recorded in `violations` in any case.
         max_connections: how many connections are served at the same time; None: as many as come.
-        when_full: what is done with one more. ``"421"``: the greeting is a 421, and the connection is closed.
+        when_full: what happens to one more. ``"421"``: the greeting is a 421, and the connection is closed.
             ``"close"``: it is closed without a greeting. ``"silence"``: it is accepted, and not greeted until another
             one has ended (Postfix at its process limit).
         keep: whether to keep what happened. False is for a server that runs for a long time: `messages` stays empty,
             and `connections` has only those that are open, without a transcript.
-        tls: ``"implicit"``: TLS comes first of all. ``"starttls"``: STARTTLS is offered, as with
+        tls: ``"implicit"``: TLS begins before the greeting. ``"starttls"``: STARTTLS is offered, as with
             `ServerExtensions.starttls`. None: neither, unless `extensions` say so.
-        ssl_context: the server's certificate and versions of TLS. None: a certificate of a throw-away authority, good
+        ssl_context: the server's certificate and versions of TLS. None: a certificate of a temporary authority, valid
             for `host`, localhost and `name`; the context of a client that trusts it is `ca_context()`.
         require_tls: answer 530 before TLS.
-        users: passwords by user name. Whoever is named here or in `tokens` makes the server offer AUTH.
+        users: passwords by user name. With any user here or in `tokens`, the server offers AUTH.
         tokens: OAuth access tokens by user name.
-        external_identity: who the client is by EXTERNAL; None: whom its certificate names.
+        external_identity: who the client is by EXTERNAL; None: the name in its certificate.
         mechanisms: to offer, in this order; None: all that the three above allow.
         auth_in_clear: offer and accept plain-text mechanisms without TLS.
         auth_legacy_form: offer ``AUTH=PLAIN`` instead of ``AUTH PLAIN``.
         require_auth: answer 530 before AUTH.
         auth_nonce: the server's nonce; None: a different one each time.
         scram_iterations: the iteration count, even one that no server may use.
-        scram_salt: None: one that follows from the user's name.
+        scram_salt: None: one that is derived from the user's name.
         scram_final_in_success: put the server's final message into the 235.
         scram_faults: how to misbehave in SCRAM: see `ScramFault`.
 
@@ -368,7 +368,7 @@ class SMTPServer:
 
         Args:
             verb: a command, or another point of the dialogue.
-            reply: what to say; None: what the server says for itself.
+            reply: what to say; None: the server's own reply.
             options: ``to``, ``sender``, ``times``, ``performs``, ``close``, ``in_tls``, ``alert``, ``for_all``,
                 ``after_bytes``, ``hold``.
 
@@ -446,9 +446,9 @@ class SMTPServer:
         self._waiters.wake()
 
     def client(self, **options: Any) -> Client:
-        """Return a client whose connections to this server are in memory; the server need not be entered.
+        """Return a client whose connections to this server are in memory; the server does not have to be entered.
 
-        It is set up as the server needs it: with TLS, trusting the throw-away authority, and with LMTP.
+        It is set up as the server needs it: with TLS, trusting the temporary authority, and with LMTP.
 
         Args:
             options: those of `smtplite.Client`; they have priority over what is chosen here.
@@ -470,7 +470,7 @@ class SMTPServer:
         return ThreadedServer(self)
 
     async def connect(self) -> anyio.abc.ByteStream:
-        """Open a connection in memory; the server need not be entered.
+        """Open a connection in memory; the server does not have to be entered.
 
         Returns:
             The client's end, for ``Client(connect=server.connect, tls="none")``. The client wraps TLS around it; the

@@ -1,4 +1,4 @@
-"""TLS of the testing server: its part of the dialogue without I/O, and certificates that nobody has to make.
+"""TLS of the testing server: its part of the dialogue without I/O, and certificates that are made automatically.
 
 The certificates are made by trustme, which comes with the extra ``testing``; it is imported when it is needed.
 """
@@ -46,7 +46,7 @@ class TlsServerSide:
 
     @property
     def peer(self) -> str | None:
-        """Whom the client's certificate names: its first subjectAltName, else its common name."""
+        """The name in the client's certificate: its first subjectAltName, else its common name."""
         certificate: dict[str, Any] = dict(self._object.getpeercert() or {})
         names = [name for _, name in certificate.get("subjectAltName", ())]
         names += [name for part in certificate.get("subject", ()) for kind, name in part if kind == "commonName"]

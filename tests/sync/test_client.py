@@ -355,7 +355,7 @@ def test_an_interrupt_that_comes_when_all_is_done_says_in_the_log_what_nobody_ge
             client.send(RAW)
         waiting.join()
     signal.signal(signal.SIGUSR1, before)
-    assert "TimeLimit came when all was done: nobody gets Receipt(" in caplog.text
+    assert "TimeLimit came after the call was done: nobody gets Receipt(" in caplog.text
 
 
 def test_an_interrupted_stream_is_given_up_and_says_what_became_of_all(

@@ -1,4 +1,4 @@
-"""The names of aiosmtplib 5.1 over smtplite: ``import smtplite.compat.aiosmtplib as aiosmtplib``.
+"""The names of aiosmtplib 5.1 on top of smtplite: ``import smtplite.compat.aiosmtplib as aiosmtplib``.
 
 ::
 
@@ -8,7 +8,7 @@ For a library that imports aiosmtplib itself, put this module under that name be
 
     sys.modules["aiosmtplib"] = smtplite.compat.aiosmtplib
 
-What differs stands in the documentation, "Programs for aiosmtplib".
+The page "Programs for aiosmtplib" of the documentation says what differs.
 """
 
 from smtplite.compat.aiosmtplib import api, email, errors, esmtp, response, smtp, status, typing

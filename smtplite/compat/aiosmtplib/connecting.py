@@ -41,7 +41,7 @@ from smtplite.protocol import Auth, AuthResponse, Command, Domain, Ehlo, Helo, Q
 __all__ = ["DEFAULT_TIMEOUT", "CompatWarning", "Connected", "Timeout"]
 
 DEFAULT_TIMEOUT: Final = 60
-#: The verdict is worth a longer wait: whoever gives up on it, and sends again, delivers twice (RFC 5321 4.5.3.2.6).
+#: The verdict is worth a longer wait: giving up on it and sending again may deliver twice (RFC 5321 4.5.3.2.6).
 _VERDICT_SECONDS: Final = 600.0
 
 _GIVEN_ELSEWHERE: Final = Default.token
@@ -54,7 +54,7 @@ _REMEDY: Final = (
 
 
 class CompatWarning(UserWarning):
-    """What is less safe than it could be, and which setting decides it. Each is said once in a process."""
+    """Something is less safe than it could be; says which setting decides it. Each is shown once in a process."""
 
 
 _said: set[str] = set()
@@ -93,10 +93,10 @@ class Connected:
     One job, although long: each attribute is a setting, or part of what is known of the server, by aiosmtplib's names.
 
     Raises:
-        ValueError: two settings exclude each other.
+        ValueError: two settings cannot be combined.
     """
 
-    #: Set it to True, on the class or on an object, to send a password unencrypted: where nobody can listen.
+    #: Set it to True, on the class or on an object, to send a password unencrypted; only where nobody can listen in.
     ALLOW_INSECURE_AUTH: bool = False
 
     def __init__(
@@ -196,7 +196,7 @@ class Connected:
 
     @property
     def is_ehlo_or_helo_needed(self) -> bool:
-        """True until the server took EHLO or HELO on this connection."""
+        """True until the server has accepted EHLO or HELO on this connection."""
         return self.last_ehlo_response is None and self.last_helo_response is None
 
     def supports_extension(self, extension: str, /) -> bool:
@@ -260,11 +260,11 @@ class Connected:
     ) -> SMTPResponse:
         """Connect, begin TLS and authenticate, as the settings say; return the greeting.
 
-        Settings that are given here replace those of before, all but `timeout`, which holds for this call.
+        Settings that are passed here replace earlier ones, except `timeout`, which applies to this call.
 
         Raises:
-            ValueError: two settings exclude each other.
-            SMTPException: it is connected already, or something failed: then it is not connected.
+            ValueError: two settings cannot be combined.
+            SMTPException: it is already connected, or something failed: then it is not connected.
         """
         self._settle(
             hostname=hostname,
@@ -407,7 +407,7 @@ class Connected:
             raise SMTPException(f"a password is not sent unencrypted: call starttls, or {_REMEDY}")
 
     def close(self) -> None:
-        """Close at once, without a word; idempotent."""
+        """Close at once, without QUIT; idempotent."""
         if self._session is not None:
             self._session.close()
         self._forget()
@@ -471,7 +471,7 @@ class Connected:
             timeout: in seconds.
 
         Raises:
-            ValueError: it is no line of one command.
+            ValueError: it is not a line of one command.
             SMTPNotSupported: it takes more than a line and its reply: DATA, BDAT, STARTTLS.
             SMTPServerDisconnected: there is no connection, or it ended.
         """
@@ -564,8 +564,8 @@ class Connected:
         """Say QUIT, and close the connection.
 
         Raises:
-            SMTPServerDisconnected: there is no connection. If it was lost with a message whose delivery is unknown, it
-                says so, too: raised in a ``finally``, it stands in place of the error that said it first.
+            SMTPServerDisconnected: there is no connection. If it was lost with a message whose delivery is unknown, the
+                error also says that: raised in a ``finally``, it replaces the error that said it first.
         """
         if self._session is None and self._unknown is not None:
             unknown, self._unknown = self._unknown, None

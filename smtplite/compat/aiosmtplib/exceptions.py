@@ -61,7 +61,7 @@ class SMTPException(Exception):
 
 
 class SMTPServerDisconnected(SMTPException, ConnectionError):
-    """There is no connection, or it ended. If the message was handed over, this is a `DeliveryUnknown` as well."""
+    """There is no connection, or it ended. If the message was handed over, this is also a `DeliveryUnknown`."""
 
 
 class SMTPConnectError(SMTPException, ConnectionError):
@@ -69,15 +69,15 @@ class SMTPConnectError(SMTPException, ConnectionError):
 
 
 class SMTPTimeoutError(SMTPException, TimeoutError):
-    """Time was up."""
+    """A timeout expired."""
 
 
 class SMTPConnectTimeoutError(SMTPTimeoutError, SMTPConnectError):
-    """Time was up while the connection was being opened, or before the greeting came."""
+    """A timeout expired while the connection was being opened, or before the greeting came."""
 
 
 class SMTPReadTimeoutError(SMTPTimeoutError):
-    """No reply came in time. If the message was handed over, this is a `DeliveryUnknown` as well."""
+    """No reply came in time. If the message was handed over, this is also a `DeliveryUnknown`."""
 
 
 class SMTPNotSupported(SMTPException):
@@ -88,7 +88,7 @@ class SMTPResponseException(SMTPException):
     """The server said no.
 
     Attributes:
-        code: the reply code; -1 where what the server sent is no reply.
+        code: the reply code; -1 if what the server sent is not a reply.
         message: the reply's text.
     """
 
@@ -182,11 +182,11 @@ class _Unknown(DeliveryUnknown):
 
 
 class _UnknownTimeout(_Unknown, SMTPReadTimeoutError):
-    """The verdict did not come in time: it may have been delivered, or not. Sending again duplicates."""
+    """The verdict did not come in time: it may have been delivered, or not. Sending again may deliver twice."""
 
 
 class _UnknownDisconnected(_Unknown, SMTPServerDisconnected):
-    """The connection ended before the verdict: it may have been delivered, or not. Sending again duplicates."""
+    """The connection ended before the verdict: it may have been delivered, or not. Sending again may deliver twice."""
 
 
 # The translation
@@ -261,7 +261,7 @@ def _tls_failed(error: TLSError) -> SMTPException:
 
 
 def translated(error: SMTPError, *, sender: Callable[[], str] = str, is_connecting: bool = False) -> Exception:
-    """Return what a program for aiosmtplib expects in place of an error of smtplite.
+    """Return what a program for aiosmtplib expects instead of an error of smtplite.
 
     What is wrong with an argument stays as it is: it is a ValueError there, and here.
 

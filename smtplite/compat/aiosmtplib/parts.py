@@ -1,4 +1,4 @@
-"""What aiosmtplib takes as text, into what smtplite takes as values: options, commands, messages, replies to EHLO."""
+"""From the text of aiosmtplib to the values of smtplite: options, commands, messages, replies to EHLO."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def parse_address(address: str) -> str:
     """Return the bare address out of ``Name <address>``.
 
     Raises:
-        ValueError: it holds what cannot stand in an address.
+        ValueError: it holds something that no address can have.
     """
     parsed = parseaddr(address)[1] or address.strip()
     quoted = _QUOTED.match(parsed)
@@ -116,7 +116,7 @@ def extract_recipients(message: Message, /) -> list[str]:
 
 
 def flatten_message(message: Message, /, *, utf8: bool = False, cte_type: str = "8bit") -> bytes:
-    """Return the octets of a message object, without Bcc. `SMTP.send_message` does not need this: it has better."""
+    """Return the bytes of a message object, without Bcc. `SMTP.send_message` does not need this: it does better."""
     shown = copy.copy(message)
     del shown["Bcc"], shown["Resent-Bcc"]
     policy: Policy[Any] = (SMTPUTF8 if utf8 else SMTP) if isinstance(message, EmailMessage) else compat32
@@ -233,7 +233,7 @@ def envelope_of(
 ) -> Envelope:
     """Return the envelope of a message, with what the options ask for.
 
-    SIZE is left out: smtplite says it. Lines of more than 998 octets are sent, as aiosmtplib does.
+    SIZE is left out: smtplite sends it. Lines of more than 998 bytes are sent, as aiosmtplib does.
 
     Raises:
         MessageError: an option cannot be sent.

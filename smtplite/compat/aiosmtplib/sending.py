@@ -1,4 +1,4 @@
-"""SMTP: what programs for aiosmtplib hold; and `send`, which needs none."""
+"""SMTP: the object that programs for aiosmtplib use; and `send`, which does not need one."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class SMTP(Speaking):
             await smtp.login("me", "secret")
             errors, reply = await smtp.send_message(message)
 
-    The arguments, the methods and what they return and raise are those of aiosmtplib; what differs says the page
-    "Programs for aiosmtplib".
+    The arguments, the methods and what they return and raise are those of aiosmtplib; the page "Programs for
+    aiosmtplib" says what differs.
     """
 
     async def sendmail(
@@ -70,7 +70,7 @@ class SMTP(Speaking):
         rcpt_options: Iterable[str] | None = None,
         timeout: Timeout = Default.token,
     ) -> tuple[dict[str, SMTPResponse], str]:
-        """Send a message that is given as text or octets.
+        """Send a message that is given as text or bytes.
 
         Args:
             sender: the reverse-path; "" is the null one.
@@ -167,7 +167,7 @@ class SMTP(Speaking):
         if not self.is_connected:
             self.close()
         errors = {address: response_of(reply) for address, reply in receipt.refused.items()}
-        # What aiosmtplib has no word for: somebody was delivered, and then the connection ended.
+        # aiosmtplib has no word for this: the message was accepted for somebody, and then the connection ended.
         for address in receipt.not_sent:
             errors[address] = SMTPResponse(SMTPStatus.invalid_response, "not sent: the connection ended first")
         for address in receipt.unknown:

@@ -104,7 +104,7 @@ def explained(
     Type checkers and `inspect.signature` see the function as it is.
 
     Args:
-        error: what is raised in place of TypeError.
+        error: what is raised instead of TypeError.
         name: what the function is called in the error.
         hints: argument -> what to write; for others, the argument whose name is nearest.
     """

@@ -215,7 +215,7 @@ def _own_context(certificate: Path, key: Path) -> ssl.SSLContext:
         check_file(path)
     try:
         context.load_cert_chain(certificate, key)
-    except ssl.SSLError:  # before OSError, of which it is one
+    except ssl.SSLError:  # before OSError: it is also one
         raise UserError(f"{certificate} and {key} are not a certificate and its key, in PEM") from None
     except OSError as error:
         raise UserError(f"cannot read {certificate} or {key}: {error.strerror or error}") from None

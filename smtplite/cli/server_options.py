@@ -221,7 +221,7 @@ def tls_context(ca: Path | None, kind: type[_Context]) -> _Context:
     check_file(ca)
     try:
         context.load_verify_locations(ca)
-    except ssl.SSLError:  # before OSError, of which it is one
+    except ssl.SSLError:  # before OSError: it is also one
         raise UserError(f"{ca} holds no certificate in PEM") from None
     except OSError as error:
         raise UserError(f"cannot read {ca}: {error.strerror or error}") from None

@@ -69,7 +69,7 @@ def _ssl_reason(error: ssl.SSLError) -> str:
 #: An alert (RFC 8446 6) as OpenSSL names it, such as TLSV13_ALERT_CERTIFICATE_REQUIRED or TLSV1_UNRECOGNIZED_NAME.
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13|SSL/TLS)_(?:ALERT_)?(\w+)")
 _WANTS_A_CERTIFICATE: Final = "it wants a client certificate, pass tls_context= with one (load_cert_chain)"
-_REFUSES_THE_CERTIFICATE: Final = "it does not take our client certificate, check the one in tls_context="
+_REFUSES_THE_CERTIFICATE: Final = "it does not accept our client certificate, check the one in tls_context="
 #: What to do about an alert, by its name.
 _REMEDIES: Final = {
     "certificate required": _WANTS_A_CERTIFICATE,

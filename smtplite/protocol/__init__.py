@@ -7,11 +7,11 @@ r"""The sans-IO core of smtplite: SMTP and LMTP as a client speaks them, without
     connection.next_event()                                    # Replied(Greeting(), 220 ...)
     connection.send(Ehlo("client.example"))                    # b"EHLO client.example\r\n"
 
-Commands go in and octets come out; octets go in and events come out. Imports neither anyio nor asyncio, ssl, socket.
+Commands go in and bytes come out; bytes go in and events come out. It imports neither anyio nor asyncio, ssl or socket.
 
 The classes above `Connection` are provisional until 1.0: `Transaction`, `Stage`, `Transfer`, `Outcome`,
-`RecipientOutcome`, `Submission`, `Window`, `ServerTraits`. What they are called, what they take and how they are driven
-may change in any release before that.
+`RecipientOutcome`, `Submission`, `Window`, `ServerTraits`. Their names, their arguments and how they are driven may
+change in any release before that.
 """
 
 from smtplite.protocol.codes import REPLY_CODES

@@ -1,4 +1,4 @@
-"""Commands as values: each knows its octets, and nothing that is not validated can stand in one (rule R18).
+"""Commands as values: each knows its bytes, and nothing that was not validated can be part of one (rule R18).
 
 A command's identity matters (replies are matched to commands by counting, and told apart by identity), so commands
 have no equality: two ``Rcpt`` of the same path are two commands.
@@ -55,7 +55,7 @@ class Command:
         return self.verb.encode("ascii") + b"\r\n"
 
     def __str__(self) -> str:
-        """The command for people to read, without CRLF and with every secret left out."""
+        """The command for display, without CRLF and without any secret."""
         return self.to_bytes()[:-2].decode("utf-8", "replace")
 
 
@@ -99,7 +99,7 @@ def _required_text(value: str) -> str:
 
 @attrs.frozen(eq=False)
 class Greeting(Command):
-    """No command: what the server owes to an opened connection (RFC 5321 3.1)."""
+    """Not a command: it stands for the greeting that the server owes to a new connection (RFC 5321 3.1)."""
 
     verb = "greeting"
 
@@ -158,7 +158,7 @@ class Auth(Command):
     verb = "AUTH"
     #: Its registered name, upper case.
     mechanism: str = attrs.field(converter=_mechanism)
-    #: Octets before base64; None: without one.
+    #: Bytes before base64; None: without one.
     initial_response: bytes | None = attrs.field(default=None, repr=False)
 
     def to_bytes(self) -> bytes:
@@ -177,7 +177,7 @@ class AuthResponse(Command):
     """Answer a challenge (RFC 4954 4)."""
 
     verb = "AUTH"
-    #: Octets before base64; b"" is an empty line.
+    #: Bytes before base64; b"" is an empty line.
     response: bytes = attrs.field(repr=False)
 
     def to_bytes(self) -> bytes:
@@ -190,7 +190,7 @@ class AuthResponse(Command):
 
 @attrs.frozen(eq=False)
 class AuthCancel(Command):
-    """Give an authentication exchange up (RFC 4954 4)."""
+    """Give up an authentication exchange (RFC 4954 4)."""
 
     verb = "AUTH"
 
@@ -263,7 +263,7 @@ def _octets(value: int) -> int:
 
 @attrs.frozen(eq=False)
 class Bdat(Command):
-    """Announce a chunk that is not the last; its octets follow the command (RFC 3030 2)."""
+    """Announce a chunk that is not the last; its bytes follow the command (RFC 3030 2)."""
 
     verb = "BDAT"
     size: int = attrs.field(converter=_octets)
@@ -290,7 +290,7 @@ class BdatLast(Bdat):
 class BdatProbe(Command):
     """A last chunk for nobody: between MAIL and any RCPT, to see whether a server swallows a chunk that it refuses.
 
-    Its chunk goes with it. A server that leaves refused chunks unread takes it for a command, and answers that, too.
+    Its chunk is sent with it. A server that leaves refused chunks unread reads it as a command, and also answers that.
     """
 
     verb = "BDAT"
@@ -368,7 +368,7 @@ def _custom_verb(value: str) -> str:
     if not isinstance(value, str) or VERB.fullmatch(value) is None:
         raise MessageError(f"verb {value!r} is not letters, digits and hyphens")
     if value.upper() in _KNOWN_VERBS:
-        raise MessageError(f"{value.upper()} is no custom command: it has a command of its own, or cannot be sent")
+        raise MessageError(f"{value.upper()} is not a custom command: it has a command of its own, or cannot be sent")
     return value.upper()
 
 

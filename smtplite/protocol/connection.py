@@ -91,7 +91,7 @@ class Connection:
         self.is_tls = False
         #: True once the server said 235.
         self.is_authenticated = False
-        #: Octets that `send` and `send_content` have returned, in all.
+        #: How many bytes `send` and `send_content` have returned, in all.
         self.octets_sent = 0
         #: The last reply that an event brought.
         self.last_reply: Reply | None = None
@@ -141,12 +141,12 @@ class Connection:
 
     @property
     def has_unread(self) -> bool:
-        """True if octets from the server are held that no event has reported."""
+        """True if there are bytes from the server that no event has reported."""
         return self._parser.has_data
 
     @property
     def may_have_event(self) -> bool:
-        """True if `next_event` may return something without further octets."""
+        """True if `next_event` may return something without more bytes."""
         return self._parser.has_data or self._eof or self._violation is not None
 
     @property
@@ -159,7 +159,7 @@ class Connection:
     # What we send
 
     def send(self, command: Command) -> bytes:
-        """Return the octets that send this command, and await its reply.
+        """Return the bytes that send this command, and await its reply.
 
         Raises:
             LocalProtocolError: the command is illegal now; nothing changed.
@@ -286,11 +286,11 @@ class Connection:
             if state not in _ENDED:
                 state = newest_rule.while_owed or state
         elif self._parser.has_data:
-            raise LocalProtocolError(f"{rule.verb} cannot be sent: octets nobody asked for are waiting to be read")
+            raise LocalProtocolError(f"{rule.verb} cannot be sent: bytes that nobody asked for are waiting to be read")
         if state not in rule.legal_in:
             raise LocalProtocolError(f"{rule.verb} cannot be sent now: {state.value}")
         if chunk_left:
-            raise LocalProtocolError(f"{rule.verb} cannot be sent: {chunk_left} octets of the chunk are missing")
+            raise LocalProtocolError(f"{rule.verb} cannot be sent: {chunk_left} bytes of the chunk are missing")
         if type(command) is EndOfData:
             if self.lmtp and not self._accepted:
                 raise LocalProtocolError("the end of data cannot be sent in LMTP without a recipient: close instead")
@@ -323,12 +323,12 @@ class Connection:
             if self.is_tls:
                 raise LocalProtocolError("STARTTLS cannot be sent inside TLS")
             if self._parser.has_data:  # a 220 that was there before the command must not answer it (rule R13)
-                raise LocalProtocolError("STARTTLS cannot be sent while octets from the server are unread")
+                raise LocalProtocolError("STARTTLS cannot be sent while bytes from the server are unread")
         if type(command) is Auth and self.is_authenticated:
             raise LocalProtocolError("AUTH cannot be sent again: the session is authenticated")
 
     def send_content(self, chunk: bytes, *, is_normalized: bool = False) -> bytes:
-        """Return the octets that send this piece of the content.
+        """Return the bytes that send this piece of the content.
 
         Between the 354 to DATA and EndOfData: line endings made CRLF, leading dots doubled, in pieces of any size.
         Behind a BDAT: the chunk's octets as they are, until the announced number is reached.
@@ -350,7 +350,7 @@ class Connection:
             return chunk
         if len(chunk) > self._chunk_left or self.state in _ENDED:
             raise LocalProtocolError(
-                f"{len(chunk)} octets of content cannot be sent now: {self._chunk_left} are awaited"
+                f"{len(chunk)} bytes of content cannot be sent now: {self._chunk_left} are awaited"
                 if self.wants_content
                 else f"content cannot be sent now: {self.state.value}"
             )
@@ -369,7 +369,7 @@ class Connection:
         if self.is_tls or (self.state is not State.TLS and self.state is not State.GREETING):
             raise LocalProtocolError(f"TLS cannot begin now: {self.state.value}")
         if self._parser.has_data:
-            raise LocalProtocolError("TLS cannot begin now: octets sent in clear are waiting to be read")
+            raise LocalProtocolError("TLS cannot begin now: bytes sent unencrypted are waiting to be read")
         self.is_tls = True
         self.is_authenticated = False
         self.extensions = Extensions()
@@ -379,7 +379,7 @@ class Connection:
     # What we receive
 
     def receive_data(self, data: bytes) -> None:
-        """Take octets from the server; b"" is the end of them. Call `next_event` afterwards."""
+        """Take bytes from the server; b"" means that it closed the connection. Call `next_event` afterwards."""
         if data:
             self._parser.receive_data(data)
         else:
@@ -504,7 +504,7 @@ class Connection:
         return Replied(command, reply)
 
     def _injected(self) -> str:
-        return f"server sent {self._guard.shown(self._parser.unread)[:80]!r} in clear behind its 220 to STARTTLS"
+        return f"server sent {self._guard.shown(self._parser.unread)[:80]!r} unencrypted after its 220 to STARTTLS"
 
     def _advance(self, state: State | None) -> None:
         if state is not None and self.state is not State.CLOSING:

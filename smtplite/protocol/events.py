@@ -40,7 +40,7 @@ class ChallengeReceived:
     command: Auth | AuthResponse | AuthCancel
     #: The reply.
     reply: Reply
-    #: Its decoded octets; None if they are no base64: send AuthCancel.
+    #: Its decoded bytes; None if they are not base64: then send AuthCancel.
     challenge: bytes | None
 
 
@@ -56,7 +56,7 @@ class TlsReady:
 class ContentRefused:
     """A 4yz or 5yz while the content was still being sent: stop sending, and close.
 
-    It is a real refusal: nothing was taken, for the end of data was never sent.
+    It is a real refusal: nothing was accepted, because the end of data was never sent.
     """
 
     reply: Reply
@@ -75,7 +75,7 @@ class Disconnected:
 
     #: The commands that were still owed a reply, in order.
     unanswered: tuple[Command, ...] = ()
-    #: The octets of a reply that was cut short: no reply.
+    #: The bytes of a reply that was cut short, which is not a reply.
     partial: bytes = b""
 
 

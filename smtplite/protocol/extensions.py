@@ -19,11 +19,11 @@ _MAX_DIGITS: Final = 20  # of a number in a keyword's parameter: RFC 1870 4 has 
 
 @attrs.frozen
 class Limits:
-    """What the server limits, where it says so (RFC 9422 4); None: it does not say."""
+    """The limits that the server announces (RFC 9422 4); None: it does not say."""
 
     #: Mail transactions in one session.
     mailmax: int | None = None
-    #: RCPT commands in one mail transaction, the refused ones too.
+    #: RCPT commands in one mail transaction, including refused ones.
     rcptmax: int | None = None
     #: Different domains among the recipients of one transaction.
     rcptdomainmax: int | None = None
@@ -36,7 +36,7 @@ class Extensions(Mapping[str, tuple[str, ...]]):
     """
 
     def __init__(self, keywords: Mapping[str, Sequence[str]] | None = None, *, greeting: str = "") -> None:
-        #: The first line's text: the server's name for itself, and whatever it adds.
+        #: The first line's text: the server's own name, and whatever it adds.
         self.greeting = greeting
         self._keywords: Mapping[str, tuple[str, ...]] = MappingProxyType(
             {keyword.upper(): tuple(parameters) for keyword, parameters in (keywords or {}).items()}
@@ -111,7 +111,7 @@ class Extensions(Mapping[str, tuple[str, ...]]):
 
     @property
     def requiretls(self) -> bool:
-        """RFC 8689: of meaning only inside TLS."""
+        """RFC 8689: has a meaning only inside TLS."""
         return "REQUIRETLS" in self
 
     @cached_property
@@ -121,7 +121,7 @@ class Extensions(Mapping[str, tuple[str, ...]]):
 
     @cached_property
     def size(self) -> int | None:
-        """The largest message the server takes, in octets; None: it does not say (RFC 1870 4: absent, or 0)."""
+        """The largest message that the server accepts, in bytes; None: it does not say (RFC 1870 4: absent, or 0)."""
         return _number(self.get("SIZE", ())[:1]) or None
 
     @cached_property

@@ -44,9 +44,9 @@ __all__ = [
 class Outcome(Enum):
     """What became of one recipient of one message."""
 
-    ACCEPTED = "the server took the message for this recipient"
+    ACCEPTED = "the server accepted the message for this recipient"
     REFUSED = "the server refused it"
-    NOT_SENT = "certainly not taken"
+    NOT_SENT = "certainly not accepted"
     UNKNOWN = "nobody can know"
 
     __hash__ = object.__hash__  # each is but once; Enum's own is Python, and slower

@@ -1,7 +1,7 @@
 """ESMTP parameters of MAIL and RCPT: validated once, into their wire form (RFC 5321 4.1.2, rule R18).
 
-`Parameters.mail` and `Parameters.rcpt` know the parameters that a client decides by itself; `Parameters.custom` takes
-what remains, by keyword, and refuses what would change the meaning or the number of replies.
+`Parameters.mail` and `Parameters.rcpt` know the parameters that a client sets by itself; `Parameters.custom` accepts
+the others, by keyword, and refuses what would change the meaning or the number of replies.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ def _known(keyword: str, extension: str, commands: str, set_by: str, rfc: str, m
 #: The parameters that are met, by their extension. Others may be sent by `parameters`, too, where a server offers an
 #: extension of their own name. The documentation's table is made from this one.
 KNOWN_PARAMETERS: Final = (
-    _known("SIZE", "SIZE", "MAIL", "the client", "RFC 1870", "the content's size in octets"),
-    _known("BODY", "8BITMIME", "MAIL", "Envelope(body=)", "RFC 6152", "7BIT or 8BITMIME: what octets the content has"),
-    _known("BODY", "BINARYMIME", "MAIL", "Envelope(body=)", "RFC 3030", "BINARYMIME: the content is any octets"),
+    _known("SIZE", "SIZE", "MAIL", "the client", "RFC 1870", "the content's size in bytes"),
+    _known("BODY", "8BITMIME", "MAIL", "Envelope(body=)", "RFC 6152", "7BIT or 8BITMIME: what bytes the content has"),
+    _known("BODY", "BINARYMIME", "MAIL", "Envelope(body=)", "RFC 3030", "BINARYMIME: the content is any bytes"),
     _known("SMTPUTF8", "SMTPUTF8", "MAIL", "Envelope(smtputf8=)", "RFC 6531", "addresses or headers are UTF-8"),
     _known("RET", "DSN", "MAIL", "Envelope(ret=)", "RFC 3461", "FULL or HDRS: what a bounce returns"),
     _known("ENVID", "DSN", "MAIL", "Envelope(envid=)", "RFC 3461", "an identifier that bounces repeat"),
     _known("NOTIFY", "DSN", "RCPT", "Recipient(notify=)", "RFC 3461", "when to notify the sender"),
     _known("ORCPT", "DSN", "RCPT", "Recipient(orcpt=)", "RFC 3461, RFC 6533", "the original recipient"),
-    _known("REQUIRETLS", "REQUIRETLS", "MAIL", "Envelope(require_tls=)", "RFC 8689", "relay inside verified TLS alone"),
+    _known("REQUIRETLS", "REQUIRETLS", "MAIL", "Envelope(require_tls=)", "RFC 8689", "relay only inside verified TLS"),
     _known("HOLDFOR", "FUTURERELEASE", "MAIL", "parameters", "RFC 4865", "seconds to hold the message back"),
     _known("HOLDUNTIL", "FUTURERELEASE", "MAIL", "parameters", "RFC 4865", "the time until which to hold it back"),
     _known("BY", "DELIVERBY", "MAIL", "parameters", "RFC 2852", "seconds until it must be delivered, and what else"),
@@ -118,7 +118,7 @@ def _utf8_address(address: str, *, ascii_only: bool) -> str:
 class Parameters:
     """The parameters of one MAIL or RCPT command."""
 
-    #: Their octets, each with the space in front of it; b"" if there are none.
+    #: Their bytes, each with the space before it; b"" if there are none.
     wire: bytes = b""
     #: The EHLO keywords that the server must offer for them, without repetition.
     keywords: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class Parameters:
         """Return the parameters of a MAIL command.
 
         Args:
-            size: the content's octets, line endings CRLF, before dot-stuffing (RFC 1870 6).
+            size: of the content in bytes, line endings CRLF, before dot-stuffing (RFC 1870 6).
             body: "7BIT", "8BITMIME" (RFC 6152) or "BINARYMIME" (RFC 3030).
             smtputf8: the transaction needs SMTPUTF8 (RFC 6531).
             ret: "FULL" or "HDRS" (RFC 3461 4.3).
@@ -283,7 +283,7 @@ def negotiate(
         custom: what else the caller wants.
 
     Raises:
-        ExtensionRequired: the message needs what the server does not offer; nothing was sent.
+        ExtensionRequired: the message needs something that the server does not offer; nothing was sent.
         MessageError: the content is not what `body` says.
     """
     if size is not None:

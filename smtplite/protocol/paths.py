@@ -58,7 +58,7 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 class Domain:
     """A domain or an address literal: the argument of EHLO, the right side of a mailbox (RFC 5321 4.1.2, 4.1.3)."""
 
-    #: Its octets as they are sent.
+    #: Its bytes as they are sent.
     wire: bytes
 
     @classmethod
@@ -128,7 +128,7 @@ class ReversePath(Path):
         """Return the validated path; "" is the null reverse-path.
 
         Raises:
-            MessageError: the address cannot stand in a MAIL command; says why.
+            MessageError: the address cannot be sent in a MAIL command; says why.
         """
         if isinstance(address, ReversePath):
             return address
@@ -147,7 +147,7 @@ class ForwardPath(Path):
         """Return the validated path; ``postmaster`` needs no domain.
 
         Raises:
-            MessageError: the address cannot stand in a RCPT command; says why.
+            MessageError: the address cannot be sent in a RCPT command; says why.
         """
         if isinstance(address, ForwardPath):
             return address
@@ -159,7 +159,7 @@ class ForwardPath(Path):
 
     @property
     def mailbox(self) -> bytes:
-        """What tells two recipients apart: the local part octet for octet, the domain without case (RFC 5321 2.4)."""
+        """What tells two recipients apart: the local part byte for byte, the domain without case (RFC 5321 2.4)."""
         local, at, domain = self.wire.rpartition(b"@")
         return local + at + domain.lower()
 

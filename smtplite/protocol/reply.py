@@ -1,4 +1,4 @@
-"""Replies: their values, and the parser that makes them from octets."""
+"""Replies: their values, and the parser that makes them from bytes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EnhancedStatusCode:
 
     @property
     def meaning(self) -> str:
-        """What the registry says it means; of a detail that is not registered, what its subject is; "" at last."""
+        """What the registry says it means; if the detail is not registered, what its subject means; else ""."""
         known = ENHANCED_STATUS_CODES
         return known.get((self.subject, self.detail)) or known.get((self.subject, 0), "")
 
@@ -75,14 +75,14 @@ class Reply:
 
     #: The reply code, 200 to 599.
     code: int
-    #: The text of each line, as octets, without code, separator and CRLF; never empty.
+    #: The text of each line, as bytes, without code, separator and CRLF; never empty.
     lines: tuple[bytes, ...] = (b"",)
-    #: The enhanced status code, where the server offered ENHANCEDSTATUSCODES and sent one.
+    #: The enhanced status code, if the server offered ENHANCEDSTATUSCODES and sent one.
     enhanced: EnhancedStatusCode | None = None
 
     @property
     def text(self) -> str:
-        """The lines for people to read, joined by newlines; U+FFFD for what is no UTF-8, or could steer a terminal."""
+        """The lines for display, joined by newlines; U+FFFD for what is not UTF-8, or could control a terminal."""
         return "\n".join(_readable(line) for line in self.lines)
 
     @property
@@ -102,7 +102,7 @@ class Reply:
 
     @property
     def is_permanent(self) -> bool:
-        """5yz: not so; do not repeat it unchanged."""
+        """5yz: no; do not repeat it unchanged."""
         return self.code >= 500
 
     @property
@@ -143,11 +143,11 @@ def _no_reply(line: bytes, shown: Callable[[bytes], bytes] | None) -> RemoteProt
         return RemoteProtocolError(_SPEAKS_TLS)
     if shown is not None:
         line = shown(line)
-    return RemoteProtocolError(f"server sent a line that is no reply: {line[:80]!r}")
+    return RemoteProtocolError(f"server sent a line that is not a reply: {line[:80]!r}")
 
 
 class ReplyParser:
-    """Octets in, replies out; each octet is looked at once, and every buffer has a limit (RFC 5321 4.2).
+    """Bytes in, replies out; each byte is looked at once, and every buffer has a limit (RFC 5321 4.2).
 
     After `receive_data`, call `next_reply` until it returns None.
     """
@@ -198,7 +198,7 @@ class ReplyParser:
             shown: makes of octets that are no reply what the error shows of them; None: they are shown.
 
         Raises:
-            RemoteProtocolError: the octets are no reply; the parser is of no further use.
+            RemoteProtocolError: the bytes are not a reply; the parser cannot be used any more.
         """
         data = self._data
         while True:
@@ -231,7 +231,7 @@ class ReplyParser:
             self._lines.append(text)
             self._reply_octets += end - start
             if self._reply_octets > MAX_REPLY_BYTES:
-                raise RemoteProtocolError(f"server sent a reply of more than {MAX_REPLY_BYTES} octets")
+                raise RemoteProtocolError(f"server sent a reply of more than {MAX_REPLY_BYTES} bytes")
             if separator != b"-":
                 lines = tuple(self._lines)
                 self._lines.clear()
@@ -277,4 +277,4 @@ class ReplyParser:
     def _check_line_length(code: bytes, length: int) -> None:
         limit = MAX_CHALLENGE_LINE_BYTES if code == b"334" else MAX_LINE_BYTES
         if length > limit:
-            raise RemoteProtocolError(f"server sent a line of more than {limit} octets")
+            raise RemoteProtocolError(f"server sent a line of more than {limit} bytes")

@@ -520,13 +520,13 @@ class Transaction:
         if self.transfer is Transfer.PROOF and mail_reply is not None and mail_reply.code == 503:
             # Behind RSET it cannot be out of sequence: Dovecot's submission server does not pass that RSET on in time.
             self.refuses_chunks = self.must_close = True
-            self._conclude_unheard("server takes no chunks: the connection was closed")
+            self._conclude_unheard("server does not accept chunks: the connection was closed")
         elif envelope.mail_refusal is not None or not envelope.accepted or envelope.lacks_someone:
             if not self._begin_again():
                 self._conclude_refused_envelope()
         elif self.refuses_chunks:
             self.must_close = True
-            self._conclude(ConnectionLost("server takes no chunks: the connection was closed", phase="rcpt"))
+            self._conclude(ConnectionLost("server does not accept chunks: the connection was closed", phase="rcpt"))
 
     def _begin_again(self) -> bool:
         """Begin once more if the server ignored all that was written behind an end of data; return True if so.
@@ -643,7 +643,7 @@ class Transaction:
             if reply.is_positive or (is_of_mail and envelope.accepted):
                 what = "its MAIL" if is_of_mail else "a chunk"
                 self.must_close = True
-                self._conclude(unknown=RemoteProtocolError(f"server took a message although it had refused {what}"))
+                self._conclude(unknown=RemoteProtocolError(f"server accepted a message although it had refused {what}"))
             elif is_of_mail:
                 self._conclude_refused_envelope()
             else:

@@ -412,7 +412,7 @@ class Window(Generic[M]):
         if error is not None and transaction.met_message_limit and self._finished > 1:
             self._finished -= 1
             self._note_limit()
-            self._close("server takes no more messages on this connection")
+            self._close("server accepts no more messages on this connection")
         if error is None:
             self._note_success()
         elif transaction.transfer is not Transfer.DATA or isinstance(error, SenderRefused):

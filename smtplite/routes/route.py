@@ -258,7 +258,7 @@ class Route:
         with anyio.move_on_after(math.inf if timeout is None else timeout) as scope:
             prepared = await _prepared(message, sender, recipients, envelope)
         if scope.cancelled_caught:
-            raise SMTPTimeout(f"time was up: timeout={timeout:g} s for the whole call")
+            raise SMTPTimeout(f"timed out: timeout={timeout:g} s for the whole call")
         routed = self._relays.routed(prepared, require_all=require_all)
         error: SMTPError | None = None
         try:
@@ -277,7 +277,7 @@ class Route:
             with anyio.CancelScope(deadline=expires) as scope:
                 relay = await self._next(routed)
             if scope.cancelled_caught:
-                return SMTPTimeout("time was up: timeout= of the call, while another message tried the relays")
+                return SMTPTimeout("timed out: timeout= of the call, while another message tried the relays")
             if relay is None:
                 return None
             await self._hop(routed, relay, require_all=require_all, expires=expires)

@@ -52,7 +52,7 @@ class Routed:
         self.least_rank = 0
         #: True while it is the message that tries a relay again.
         self.is_probe = False
-        #: True once its first octet was about to be written: to this relay; to any.
+        #: True once its first byte was about to be written: to this relay; to any.
         self.has_begun_here = self.has_begun = False
         self._is_chosen = is_chosen
         self._require_all = require_all
@@ -215,7 +215,7 @@ class Routed:
                     return _copy(found)
         if errors:
             return _copy(errors[-1])
-        return _copy(error or SMTPTimeout("time was up before a relay could be tried"))
+        return _copy(error or SMTPTimeout("timed out before a relay could be tried"))
 
 
 def _says_nothing(hop: Hop) -> bool:

@@ -90,7 +90,7 @@ class RouteDeliveries:
 
     async def __aenter__(self) -> Self:
         if self._block is not None:
-            raise LocalProtocolError("this stream was begun already: call send_many again")
+            raise LocalProtocolError("this stream has already begun: call send_many again")
         self._block = self._run()
         await self._block.__aenter__()
         return self
@@ -326,7 +326,7 @@ class RouteDeliveries:
             self._decide(routed)
 
     def begins(self, several: list[Routed]) -> None:
-        """Tell the caller whose first octets are about to be written, for the first time."""
+        """Tell the caller whose first bytes are about to be written, for the first time."""
         new = [routed.item for routed in several if not routed.has_begun]
         for routed in several:
             routed.has_begun = routed.has_begun_here = True

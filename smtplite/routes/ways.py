@@ -64,7 +64,7 @@ class Way:
         return part
 
     def begins(self, parts: list[Prepared]) -> None:
-        """Take note that the first octets of these are about to be written."""
+        """Take note that the first bytes of these are about to be written."""
         self._stream.begins([self.given[part] for part in parts])
 
 

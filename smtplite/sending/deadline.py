@@ -151,13 +151,13 @@ class Deadline:
     def error(self) -> SMTPTimeout:
         """Return what to raise when time was up."""
         if self._armed == self.message_limit:
-            return SMTPTimeout("time was up: timeout= of the message", phase=self._phase)
+            return SMTPTimeout("timed out: timeout= of the message", phase=self._phase)
         if self._armed == self.session_limit and self._armed < self._overall:
-            error = SMTPTimeout("time was up: ready_within= of the call", phase=self._phase)
+            error = SMTPTimeout("timed out: ready_within= of the call", phase=self._phase)
         elif self._timeout is not None and self._armed == self._overall:
-            error = SMTPTimeout(f"time was up: timeout={self._timeout:g} s for the whole call", phase=self._phase)
+            error = SMTPTimeout(f"timed out: timeout={self._timeout:g} s for the whole call", phase=self._phase)
         else:
-            error = SMTPTimeout(f"time was up: {self._reason}", phase=self._phase)
+            error = SMTPTimeout(f"timed out: {self._reason}", phase=self._phase)
         if self._cause is not None:
             error.__cause__ = self._cause()
         return error

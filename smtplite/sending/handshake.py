@@ -1,6 +1,6 @@
 """From an opened connection to one that may send: greeting, hello, TLS, authentication.
 
-A connection on which any of it fails is closed and never used (rule R12). There is no second try in clear.
+A connection on which any of it fails is closed and never used (rule R12). Nothing is tried again unencrypted.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Handshake:
         tls_context: made at first use, once: that takes 20 ms.
         mechanisms: with which to authenticate, the preferred one first; empty: not at all.
         is_local: on a Unix socket, where nobody can listen.
-        allow_insecure_auth: authenticate in clear, too.
+        allow_insecure_auth: authenticate even unencrypted.
     """
 
     local_domain: Domain | None = None
@@ -117,7 +117,7 @@ class Handshake:
                 await self._begin_tls(session, deadline)
             greeting = reply_of(await session.next_event(deadline))
             if greeting.is_negative:
-                raise ServiceUnavailable(f"server takes no mail: {greeting}", reply=greeting, phase="greeting")
+                raise ServiceUnavailable(f"server accepts no mail: {greeting}", reply=greeting, phase="greeting")
             session.greeting = greeting.text
             if greeting_only:
                 return
@@ -147,7 +147,7 @@ class Handshake:
         if reply.code in (500, 502, 504) and not session.lmtp:  # it knows no extensions (RFC 5321 3.2)
             if self.tls == "starttls" and not session.is_tls:
                 raise TLSError(
-                    f'server knows no EHLO, and so no STARTTLS: pass tls="none" to send unencrypted: {reply}',
+                    f'server does not know EHLO, and so has no STARTTLS: pass tls="none" to send unencrypted: {reply}',
                     phase="starttls",
                 )
             hello = Helo(domain)
@@ -171,7 +171,7 @@ class Handshake:
         try:
             event = await session.ask(StartTls(), deadline)
             if isinstance(event, TlsReady) and await session.has_unasked():
-                await session.next_event(deadline)  # raises: octets in clear behind the 220
+                await session.next_event(deadline)  # raises: unencrypted bytes after the 220
         except RemoteProtocolError as error:
             raise TLSError(f"STARTTLS failed: {error}", phase="starttls") from error
         if not isinstance(event, TlsReady):

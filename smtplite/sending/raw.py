@@ -1,4 +1,4 @@
-"""RawSession: a connection on which the caller says what is said, one step after another."""
+"""RawSession: a connection on which the caller decides what is sent, one step after another."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _is_refused(error: SMTPError) -> bool:
 
 
 class RawSession:
-    """What `Client.session` gives: a connection in the caller's own hands.
+    """What `Client.session` returns: a connection that the caller controls.
 
     One thing at a time: it is for one task, or for several that take turns.
 
@@ -97,7 +97,7 @@ class RawSession:
 
     @property
     def info(self) -> ServerInfo:
-        """What is known of the server."""
+        """What is known about the server."""
         return self._session.info
 
     @property
@@ -107,12 +107,12 @@ class RawSession:
 
     @property
     def local_domain(self) -> Domain:
-        """Who we say we are: ``await session.command(Ehlo(session.local_domain))``."""
+        """Our name in EHLO: ``await session.command(Ehlo(session.local_domain))``."""
         return self._handshake.domain_for(self._session)
 
     @property
     def is_open(self) -> bool:
-        """True unless the connection is closed, or the server closed it or spoke while nothing was asked."""
+        """True unless the connection is closed, or the server closed it, or sent something without being asked."""
         return not self._session.has_ended
 
     @property
@@ -122,7 +122,7 @@ class RawSession:
 
     @property
     def timeouts(self) -> Timeouts:
-        """How long each phase may take; set others, and they hold for what is called after that."""
+        """How long each phase may take; if you set others, they apply to all later calls."""
         return self._session.timeouts
 
     @timeouts.setter
@@ -134,23 +134,23 @@ class RawSession:
     async def command(self, command: Command) -> Reply:
         """Send a command and return its reply, whatever it says.
 
-        `Auth` and `AuthResponse` may be sent by hand, too: a 334 is the reply to them that asks for the next.
+        `Auth` and `AuthResponse` may also be sent by hand: a 334 is the reply that asks for the next response.
 
         Args:
             command: of `smtplite.protocol`, such as ``Vrfy("x")`` or ``Custom("XFOO", "bar")``.
 
         Raises:
-            LocalProtocolError: the command is illegal now, or not one for a raw session; nothing was sent.
-            AuthenticationError: it would show a password to whoever listens; nothing was sent.
+            LocalProtocolError: the command is not allowed now, or not one for a raw session; nothing was sent.
+            AuthenticationError: it would show a password to anyone who listens in; nothing was sent.
             ServiceUnavailable: the server closes the connection, unasked.
-            ConnectionLost: the connection ended; it is of no further use.
-            SMTPTimeout: no reply came in time; the connection is of no further use.
-            RemoteProtocolError: the server broke the protocol; the connection is of no further use.
+            ConnectionLost: the connection ended; it cannot be used any more.
+            SMTPTimeout: no reply came in time; the connection cannot be used any more.
+            RemoteProtocolError: the server broke the protocol; the connection cannot be used any more.
         """
         if isinstance(command, _NOT_RAW):
             instead = _INSTEAD.get(type(command), "send")
             raise LocalProtocolError(
-                f"{command.verb or 'the greeting'} is no command for a raw session: use RawSession.{instead}"
+                f"{command.verb or 'the greeting'} is not a command for a raw session: use RawSession.{instead}"
             )
         if isinstance(command, _AUTHENTICATION) and not self._handshake.is_secure(self._session):
             raise AuthenticationError(
@@ -174,14 +174,14 @@ class RawSession:
 
         Args:
             tls_context: None: the client's, or one that trusts the system's CAs.
-            tls_hostname: whom the certificate must name; None: the client's tls_hostname, or its hostname.
+            tls_hostname: the name that the certificate must have; None: the client's tls_hostname, or its hostname.
 
         Returns:
             The reply to STARTTLS.
 
         Raises:
             LocalProtocolError: TLS cannot begin now; nothing was sent.
-            TLSError: it cannot be had, or failed; the connection is closed.
+            TLSError: the server refused it, or it failed; the connection is closed.
             TransportError: the network failed; the connection is closed.
         """
         hostname = tls_hostname or self._options.tls_hostname or self._options.hostname
@@ -195,16 +195,16 @@ class RawSession:
         return await self._call(partial(handshake.start_tls, self._session))
 
     async def authenticate(self, *mechanisms: Mechanism) -> Reply:
-        """Prove who we are, by the first of these mechanisms that the server takes.
+        """Authenticate, by the first of these mechanisms that the server accepts.
 
         A refusal leaves the connection as it was: another mechanism, or another password, may be tried.
 
         Returns:
-            The server's last word.
+            The server's last reply.
 
         Raises:
             LocalProtocolError: it cannot be done now; nothing was sent.
-            AuthenticationError: no mechanism leads in, or none may be tried in clear.
+            AuthenticationError: no mechanism succeeded, or none may be tried unencrypted.
             ServiceUnavailable: the server closes the connection.
             TransportError: the network failed; the connection is closed.
         """
@@ -214,10 +214,10 @@ class RawSession:
         )
 
     async def data(self, content: bytes) -> Reply:
-        """Send DATA and the content, behind MAIL and RCPT of the caller's; return the last reply, whatever it says.
+        """Send DATA and the content, after the caller's own MAIL and RCPT; return the last reply, whatever it says.
 
         A negative reply is that to DATA, or that to the content. Line endings become CRLF, and leading dots are
-        doubled; nothing else is looked at, or changed: `send` does more.
+        doubled; nothing else is checked or changed: `send` does more.
 
         Raises:
             LocalProtocolError: no recipient was accepted, or this is LMTP; nothing was sent.
@@ -266,8 +266,8 @@ class RawSession:
     ) -> Receipt:
         """Send one message over this connection: the arguments, the receipt and the errors of `Client.send`.
 
-        It is sent over no other connection: where this one ends, so does the message. A transaction that was begun by
-        hand is given up first, by RSET.
+        It is sent over no other connection: if this one ends, so does the message. A transaction that was begun by hand
+        is given up first, by RSET.
 
         Raises:
             SMTPError: what `Client.send` raises; LocalProtocolError before the server was greeted with EHLO.
@@ -324,7 +324,7 @@ class RawSession:
     # Its end
 
     def close(self) -> None:
-        """Close at once, without a word; idempotent, from any task."""
+        """Close at once, without QUIT; idempotent, from any task."""
         self._session.abort("closed by its user")
 
 

@@ -200,7 +200,7 @@ class Session:
 
     @property
     def tls_version(self) -> str | None:
-        """The TLS version, such as "TLSv1.3"; None in clear."""
+        """The TLS version, such as "TLSv1.3"; None: unencrypted."""
         return None if self._tls is None else self._tls.version
 
     @property
@@ -606,7 +606,7 @@ class Session:
         """Keep what arrives while a write has to wait; stop the writing once it is of no more use."""
         connection = self._connection
         # Here, and not before each write: nearly all of them are taken at once.
-        deadline.arm(self._timeouts.data_block, "the server does not take what is written", "content")
+        deadline.arm(self._timeouts.data_block, "the server does not read what is written", "content")
         try:
             while True:
                 data = await self._stream.receive()
@@ -679,7 +679,7 @@ class Session:
     def _arm_for_reply(self, deadline: Deadline) -> None:
         command = self._connection.awaiting
         if command is None:
-            deadline.arm(self._timeouts.command, "the server began a reply nobody asked for", "command")
+            deadline.arm(self._timeouts.command, "the server began a reply that nobody asked for", "command")
         else:
             kind = type(command)
             rule = RULES[kind]

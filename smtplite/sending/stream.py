@@ -132,7 +132,7 @@ class _Outage:
 
 
 class Deliveries:
-    """What `Client.send_many` gives: iterate it for the outcomes, in order of completion.
+    """What `Client.send_many` returns: iterate over it for the outcomes, in order of completion.
 
     Args:
         items: the caller's messages.
@@ -168,12 +168,12 @@ class Deliveries:
 
     @property
     def rest(self) -> list[Delivery]:
-        """After the block: what the loop did not hand out. Each item taken is in the loop or here, once."""
+        """After the block: the outcomes that the loop did not get. Each item read is in the loop or here, once."""
         return self._rest
 
     async def __aenter__(self) -> Self:
         if self._block is not None:
-            raise LocalProtocolError("this stream was begun already: call send_many again")
+            raise LocalProtocolError("this stream has already begun: call send_many again")
         self._block = self._running()
         await self._block.__aenter__()
         return self
@@ -199,7 +199,7 @@ class Deliveries:
         """Return the next outcome. Several tasks may ask; each outcome goes to one of them.
 
         Raises:
-            SMTPError: no connection could be opened; said once.
+            SMTPError: no connection could be opened; raised once.
             Exception: what the caller's iterable raised.
         """
         while not self._outcomes:

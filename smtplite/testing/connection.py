@@ -136,7 +136,7 @@ class ServedConnection:
         self._ssl_context = ssl_context
         self._tls: TlsServerSide | None = None
         self._greets_in_tls = is_implicit
-        self._refusal: bytes | None = None  # said in place of a greeting
+        self._refusal: bytes | None = None  # said instead of a greeting
         self._early = bytearray()  # what the client sent before it was served
         self._is_cut = False
 
@@ -221,7 +221,7 @@ class ServedConnection:
         """End the dialogue before it begins.
 
         Args:
-            reply: said in place of a greeting, inside TLS if that comes first; empty: the connection ends at once.
+            reply: said instead of a greeting, inside TLS if that comes first; empty: the connection ends at once.
         """
         if reply:
             self._refusal = reply

@@ -1385,7 +1385,7 @@ class ServerConnection:
         Args:
             transaction: whose content is complete.
             via: how it came.
-            for_all: what the script says to BDAT, in place of all verdicts.
+            for_all: what the script says to BDAT, instead of all verdicts.
 
         Returns:
             Whether any reply was positive. The transaction is over in any case.

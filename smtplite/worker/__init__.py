@@ -1,4 +1,4 @@
-"""A worker: sends what is queued in an engine that others keep, in batches, and writes down what became of it.
+"""A worker: sends what is queued in an existing queue engine, in batches, and records what became of it.
 
 ::
 
@@ -6,8 +6,8 @@
         await Worker(source, client).run()
 
 A source is an engine: PostgreSQL (`smtplite.worker.postgres`), NATS JetStream (`smtplite.worker.jetstream`), or memory,
-for tests and for one process. Anything with the methods of `Source` is one. The library of an engine is imported with
-its module, and not before.
+for tests and for one process. Anything with the methods of `Source` is one. The library of an engine is imported only
+with its module.
 """
 
 from __future__ import annotations

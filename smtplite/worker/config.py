@@ -94,7 +94,7 @@ class Config:
         engine = source.pop("engine", None)
         if engine not in _SOURCES:
             raise ConfigurationError(
-                f"{where}: source.engine is {' or '.join(map(repr, _SOURCES))}, not {engine!r:.80}"
+                f"{where}: source.engine must be {' or '.join(map(repr, _SOURCES))}, not {engine!r:.80}"
             )
         for table, values in (("relay", given.get("relay", {})), ("source", source)):
             if "url" not in values:

@@ -101,7 +101,7 @@ def _hash(identity: Identity) -> str:
 
 
 async def enqueue(connection: Connection, jobs: Iterable[Job], *, stream: str = DEFAULT_STREAM) -> int:
-    """Publish jobs. What was published already in the last ten minutes, by key and recipient, is not queued twice.
+    """Publish jobs. A job that was already published in the last ten minutes, by key and recipient, is skipped.
 
     Args:
         connection: of nats-py.
@@ -112,14 +112,14 @@ async def enqueue(connection: Connection, jobs: Iterable[Job], *, stream: str = 
         How many were queued; all of them are stored by now.
 
     Raises:
-        MessageError: a message is larger than the server takes; none was queued.
+        MessageError: a message is larger than the server accepts; none was queued.
     """
     names = _Names(stream)
     given = list(jobs)
     for job in given:
         if len(job.content or b"") + len(job.to_header()) + 1024 > connection.max_payload:
             raise MessageError(
-                f"the message is larger than the NATS server takes ({connection.max_payload} bytes):"
+                f"the message is larger than the NATS server accepts ({connection.max_payload} bytes):"
                 " keep it elsewhere, and queue a job with reference="
             )
     acks = await _all(
@@ -182,7 +182,7 @@ class _Wire:
     @property
     def connection(self) -> Connection:
         if self._connection is None:
-            raise ConfigurationError("this source is not connected: use it by async with")
+            raise ConfigurationError("this source is not connected: use it with async with")
         return self._connection
 
     @connection.setter
@@ -333,16 +333,16 @@ class _Delivery:
 
 
 class JetStreamSource:
-    """A queue in NATS JetStream; see `smtplite.worker.Source`. Use it by ``async with``.
+    """A queue in NATS JetStream; see `smtplite.worker.Source`. Use it with ``async with``.
 
     Args:
         url: one server, or several, separated by commas.
-        stream: the name of the stream of jobs; that of outcomes has _OUTCOMES behind it.
-        lease_seconds: how long a lease lasts; the same for all workers, for it is the consumer's `ack_wait`.
+        stream: the name of the stream of jobs; the stream of outcomes has the same name with _OUTCOMES at its end.
+        lease_seconds: how long a lease lasts; the same for all workers, because it is the consumer's `ack_wait`.
         replicas: of the streams that `install` creates.
 
     Raises:
-        ConfigurationError: (by ``async with``) the server cannot be reached, or is older than 2.12.
+        ConfigurationError: (from ``async with``) the server cannot be reached, or is older than 2.12.
     """
 
     def __init__(

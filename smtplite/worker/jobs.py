@@ -1,4 +1,4 @@
-"""Job: one message for one recipient, as it lies in a queue; and Outcome, what became of it."""
+"""Job: one message for one recipient, as it is queued; and Outcome, what became of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WhenUnknown: TypeAlias = Literal["retry", "record"]
 #: What became of a job; each is final.
 Status: TypeAlias = Literal["accepted", "refused", "failed", "expired", "unknown"]
 
-#: How long it is worth to go on trying, if the caller does not say (RFC 5321 4.5.4.1: "at least 4-5 days").
+#: How long to keep trying, if the caller does not say (RFC 5321 4.5.4.1: "at least 4-5 days").
 _DEFAULT_PATIENCE: Final = timedelta(days=4)
 
 #: What a queue keeps of the last try: a server may say a lot.
@@ -38,7 +38,7 @@ _END_OF_HEADER: Final = re.compile(rb"\r?\n\r?\n")
 
 
 class Identity(NamedTuple):
-    """What a job is known by, in the queue and in the store: chosen when it is queued, and the same for ever.
+    """What identifies a job, in the queue and in the store: chosen when it is queued, and never changed.
 
     Attributes:
         key: the caller's, by default the Message-ID.
@@ -54,7 +54,7 @@ class Lease:
     """A worker's right to a job, for a while. A source makes it, and gives it to no second job.
 
     Attributes:
-        name: unique among all leases of the engine: marks carry it, so that nobody takes another's for its own.
+        name: unique among all leases of the engine: marks carry it, so that no worker mistakes another's for its own.
         until: when it ends, on the clock of `time.monotonic`. `Source.extend` moves it.
         handle: the source's own.
     """
@@ -71,18 +71,18 @@ class Job:
     Attributes:
         key: see `Identity`.
         envelope: who sends, and the one recipient.
-        content: the octets, with Message-ID and Date, so that every copy carries the same; None: see `reference`.
-        reference: what the worker's `load` gives the octets for, in place of `content`.
+        content: the message as bytes, with Message-ID and Date, so that every copy has the same; None: see `reference`.
+        reference: the worker's `load` returns the bytes for it; used instead of `content`.
         when_unknown: "retry": send again when nobody can know whether it arrived; "record": never.
         not_after: seconds since 1970, on the engine's clock, after which it is not tried any more.
         lane: the queue it waits in. Lanes do not wait for each other.
         attempt: which try the next one is, from 1.
         is_uncertain: True if an earlier try may have delivered it.
-        last: what came of the last try, for a person; "" before the first.
+        last: what became of the last try, in words; "" before the first.
         token: the lease; None outside a worker.
 
     Raises:
-        MessageError: it is no job; says why.
+        MessageError: it is not a valid job; says why.
     """
 
     key: str = attrs.field()
@@ -99,21 +99,22 @@ class Job:
 
     def __attrs_post_init__(self) -> None:
         if not self.key or "\0" in self.key:
-            raise MessageError(f"key of a job is a text without NUL, not {self.key!r}")
+            raise MessageError(f"key of a job must be a text without NUL, not {self.key!r}")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", self.lane):
-            raise MessageError(f"lane is up to 32 letters, digits, '-' and '_', not {self.lane!r:.80}")
+            raise MessageError(f"lane must be up to 32 letters, digits, '-' and '_', not {self.lane!r:.80}")
         if self.when_unknown not in ("retry", "record"):
-            raise MessageError(f"when_unknown is 'retry' or 'record', not {self.when_unknown!r:.80}")
+            raise MessageError(f"when_unknown must be 'retry' or 'record', not {self.when_unknown!r:.80}")
         if len(self.envelope.recipients) != 1:
             raise MessageError(
-                f"a job has one recipient, not {len(self.envelope.recipients)}: queue one for each, as jobs_for does"
+                f"a job must have one recipient, not {len(self.envelope.recipients)}: queue one for each, as jobs_for "
+                "does"
             )
         if (self.content is None) == (self.reference is None):
-            raise MessageError("a job has content or a reference to it: pass one of them")
+            raise MessageError("a job must have content or a reference to it: pass one of them")
 
     @property
     def identity(self) -> Identity:
-        """What it is known by."""
+        """What identifies it."""
         return Identity(self.key, self.envelope.recipients[0].address)
 
     @property
@@ -161,7 +162,7 @@ class Job:
         except MessageError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise MessageError(f"this is no job that smtplite.worker queued: {error!r:.80}") from error
+            raise MessageError(f"this is not a job that smtplite.worker queued: {error!r:.80}") from error
 
 
 def _plain(value: Envelope | Recipient) -> dict[str, Any]:
@@ -187,7 +188,7 @@ class Outcome:
         status: "accepted"; "refused", for good; "failed": it cannot be sent as it is; "expired": refused or not sent
             until its time was over; "unknown": this try, or an earlier one, may have delivered it.
         reply: what the server said, if it said something.
-        error: what happened, for a person; "" where it was accepted.
+        error: what happened, in words; "" if it was accepted.
         message_id: the Message-ID that every copy carries.
         attempt: which try it was.
         at: when, in seconds since 1970 on the engine's clock.
@@ -227,11 +228,11 @@ def jobs_for(
     changed.
 
     Args:
-        message: a message object of `email`, or octets.
+        message: a message object of `email`, or bytes.
         recipients: one address, or several; None: from the headers.
         sender: the reverse-path; None: from the headers.
-        envelope: in place of both.
-        key: what the message is known by; two jobs of the same key and recipient are one. None: its Message-ID.
+        envelope: instead of both.
+        key: identifies the message; two jobs with the same key and recipient are one. None: its Message-ID.
         when_unknown: what to do when nobody can know whether it arrived: "retry", better twice than never (password
             resets, alarms); "record", better never than twice (invoices, orders).
         not_after: when to give up, as a time with its zone or counted from now; None: after four days.

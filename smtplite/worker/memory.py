@@ -124,7 +124,7 @@ class MemorySource:
         return self._epoch + self._monotonic()
 
     def enqueue(self, jobs: Iterable[Job]) -> int:
-        """Queue jobs; return how many: what is in the queue already, by key and recipient, is not queued twice."""
+        """Queue jobs, and return how many. A job that is already there, by key and recipient, is not queued again."""
         count = 0
         for job in jobs:
             if job.identity not in self._queued:

@@ -114,7 +114,7 @@ def _dedupe_key(identity: Identity) -> str:
 async def enqueue(connection: AsyncConnection[Any], jobs: Iterable[Job]) -> int:
     """Queue jobs within the transaction that the connection is in.
 
-    They are sent if it commits, and only then. What is in the queue already, by key and recipient, is not queued twice.
+    They are sent only if it commits. A job that is already in the queue, by key and recipient, is not queued again.
 
     Args:
         connection: of psycopg.
@@ -194,14 +194,14 @@ class _Database:
 class PostgresStore:
     """Outcomes and marks in the table `smtplite_outcome`: see `smtplite.worker.Store`.
 
-    A `PostgresSource` has one. For another source, or `send_job`, use one of its own by ``async with``.
+    A `PostgresSource` has one. For another source, or `send_job`, make one and use it with ``async with``.
 
     Args:
-        conninfo: how to connect, as psycopg takes it.
+        conninfo: how to connect, in psycopg's form.
         connections: to the database, at most.
 
     Raises:
-        ConfigurationError: (by ``async with``) the database cannot be reached.
+        ConfigurationError: (from ``async with``) the database cannot be reached.
     """
 
     def __init__(self, conninfo: str, *, connections: int = 4) -> None:
@@ -351,15 +351,15 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
 
 
 class PostgresSource:
-    """A queue in PostgreSQL; see `smtplite.worker.Source`. Use it by ``async with``.
+    """A queue in PostgreSQL; see `smtplite.worker.Source`. Use it with ``async with``.
 
     Args:
-        conninfo: how to connect, as psycopg takes it: a URL, or ``"host=... dbname=..."``.
-        lease_seconds: how long a lease lasts; the same for all workers, for each goes by its own.
+        conninfo: how to connect, in psycopg's form: a URL, or ``"host=... dbname=..."``.
+        lease_seconds: how long a lease lasts; must be the same for all workers, because each one uses its own value.
         connections: to the database, at most.
 
     Raises:
-        ConfigurationError: (by ``async with``) the database cannot be reached, or its tables are not there.
+        ConfigurationError: (from ``async with``) the database cannot be reached, or its tables are not there.
     """
 
     def __init__(self, conninfo: str, *, lease_seconds: float = 60.0, connections: int = 4) -> None:

@@ -1,4 +1,4 @@
-"""What to do after a try: nothing decides it but what became of the job, and the job's own policy."""
+"""What to do after a try: only what became of the job, and the job's own policy, decide it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _MOST_DOUBLINGS: Final = 30
 
 @attrs.frozen
 class Backoff:
-    """How long to wait before a job is tried again: twice as long each time, and less than that by chance.
+    """How long to wait before a job is tried again: twice as long each time, shortened by a random part.
 
-    The chance keeps those apart that were refused together.
+    The random part spreads jobs that were refused together.
 
     Attributes:
         first: seconds after the first try, at most.
@@ -48,7 +48,7 @@ class Backoff:
 
     def __attrs_post_init__(self) -> None:
         if not 0 < self.first <= self.longest:
-            raise ConfigurationError(f"first is above 0 and at most longest, not {self.first} and {self.longest}")
+            raise ConfigurationError(f"first must be above 0 and at most longest, not {self.first} and {self.longest}")
 
     def seconds(self, attempt: int) -> float:
         """Return how long to wait after this try, counted from 1."""

@@ -1,4 +1,4 @@
-"""Worker: leases jobs, sends them by `send_many`, writes down what became of each, and settles it. And begins again.
+"""Worker: leases jobs, sends them by `send_many`, records what became of each, and settles it; then begins again.
 
 Each lane has a run of its own (`_Run`), with a stream and connections of its own, so that no lane waits for another.
 """
@@ -51,7 +51,7 @@ _LAST_SECONDS: Final = 5.0
 
 
 class Sender(Protocol):
-    """What a worker sends by: a Client, or whatever has its `send_many`, such as a Route."""
+    """What a worker sends with: a Client, or anything else with its `send_many`, such as a Route."""
 
     def send_many(
         self,
@@ -106,23 +106,23 @@ class _Held:
 class Worker:
     """Sends what is queued, until it is told to stop.
 
-    At least once by default: a job whose worker died is sent again, and every copy carries the same Message-ID. At most
-    once for jobs with ``when_unknown="record"``: before they are sent, a mark says so in the store, and nobody sends
-    what somebody has begun.
+    At least once by default: a job whose worker died is sent again, and every copy has the same Message-ID. At most
+    once for jobs with ``when_unknown="record"``: before they are sent, they are marked in the store, and no worker
+    sends what another one has begun.
 
     Args:
         source: gives out jobs.
         sender: a `Client`, or a route over several of them.
-        store: where marks and outcomes are; None: the source's own, which settles in the same step where it can.
+        store: where marks and outcomes are; None: the source's own, which settles in the same step if it can.
         shaper: says which jobs have to wait; None: none.
-        lanes: connections for each lane; None in place of a number: all that the client may have but one. By default
-            one for "transactional", the others for "bulk".
-        batch: jobs that a lane has at most. If the worker dies, so many may be sent again, or are unknown.
+        lanes: connections for each lane; None instead of a number: one fewer than the client may have. By default one
+            for "transactional", the others for "bulk".
+        batch: how many jobs a lane has at most. If the worker dies, so many may be sent again, or are unknown.
         in_flight: with a client that has ``chunking=True``, messages outstanding on a connection.
         backoff: how long to wait before a job is tried again.
-        timeout: seconds for each message, from its first octet to its verdict; None: the client's.
+        timeout: seconds for each message, from its first byte to its verdict; None: the client's.
         drain: seconds that `stop` waits for what is under way.
-        load: ``async (reference) -> octets``, for jobs that have a reference in place of content.
+        load: ``async (reference) -> bytes``, for jobs that have a reference instead of content.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -164,7 +164,7 @@ class Worker:
         self._scope: anyio.CancelScope | None = None
 
     def stop(self) -> None:
-        """Take nothing more, finish what is under way, give the rest back; then `run` returns."""
+        """Take no more jobs, finish what is under way, give the rest back; then `run` returns."""
         for run in self._runs:
             run.stop()
 
@@ -175,7 +175,7 @@ class Worker:
             self._scope.cancel()
 
     async def run(self, *, handle_signals: bool = False) -> None:
-        """Send until `stop`. What the engine or the relay does is logged, and tried again; it does not end this.
+        """Send until `stop`. Failures of the engine or the relay are logged and tried again; they do not end this.
 
         Args:
             handle_signals: the first SIGTERM or SIGINT calls `stop`, the next one `cancel`.

@@ -16,7 +16,7 @@ __all__ = ["send_job"]
 
 
 class Single(Protocol):
-    """What one job is sent by: a Client, or whatever has its `send`."""
+    """What one job is sent with: a Client, or anything else with its `send`."""
 
     async def send(self, message: Any, *, envelope: Any) -> Receipt:
         """Send one message; see `Client.send`."""
@@ -25,11 +25,10 @@ class Single(Protocol):
 async def send_job(
     job: Job, client: Single, store: Store, *, backoff: Backoff | None = None, now: float | None = None
 ) -> Decision:
-    """Send one job, as a worker does: what has an outcome is not sent, and what must not be sent twice is marked.
+    """Send one job, as a worker does: a job with an outcome is not sent, and one that must not be sent twice is marked.
 
-    The queue's own lease takes the place of ours: give the job a `token` whose name is unique for each time that the
-    queue hands it over. If this is cancelled, what was handed over stays marked; a "retry" job is for the queue to run
-    again.
+    The queue's own lease replaces ours: give the job a `token` with a new name each time that the queue hands it over.
+    If this is cancelled, what was handed over stays marked; the queue has to run a "retry" job again.
 
     Args:
         job: with its content.
@@ -39,7 +38,7 @@ async def send_job(
         now: the queue's time, in seconds since 1970; None: this machine's.
 
     Returns:
-        Its `Outcome`, which is written down; or `Later`, with the job as it is to be queued again, and the seconds.
+        Its `Outcome`, which is recorded; or `Later`, with the job as it is to be queued again, and the seconds.
     """
     now = time.time() if now is None else now
     outcome = (await store.find([job.identity])).get(job.identity)

@@ -1,4 +1,4 @@
-"""What a worker needs of an engine: Source and Store. Both are protocols: whatever has these methods will do."""
+"""What a worker needs of an engine: Source and Store. Both are protocols: any object with these methods will do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LaneStatus:
 
 
 class Store(Protocol):
-    """Where it is written down what became of each job, and what was begun that must not be sent twice.
+    """Records what became of each job, and which jobs that must not be sent twice were begun.
 
     One record for each `Identity`: a mark that it was begun, or its outcome. The first outcome stays, with one
     exception: "accepted" replaces any other. It is the truth, however late it comes.
@@ -60,8 +60,8 @@ class Store(Protocol):
 class Source(Protocol):
     """An engine that gives out jobs, each to one worker at a time, until its lease ends.
 
-    A worker that stood still may call with a lease that somebody else has by now. Every method must then leave the job
-    alone: it is not settled, not given back and not queued again, for it is another's.
+    A worker that was suspended may call with a lease whose job another worker has by now. Every method must then leave
+    the job alone: it is not settled, not given back and not queued again, because it belongs to the other worker.
 
     Attributes:
         store: where `settle` writes outcomes.
@@ -77,7 +77,7 @@ class Source(Protocol):
         """How long a lease lasts."""
 
     def now(self) -> float:
-        """Return the engine's time, in seconds since 1970; the clock of this machine may say another."""
+        """Return the engine's time, in seconds since 1970; the clock of this machine may differ."""
 
     async def lease(self, lane: str, most: int, wait: float) -> list[Job]:
         """Lease jobs of a lane that are due.
@@ -95,9 +95,9 @@ class Source(Protocol):
         """Have the leases of these end `lease_seconds` from now; their tokens say when. A lost one stays as it is."""
 
     async def settle(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes, and take the jobs out of the queue, in this order or at once.
+        """Record outcomes, and remove the jobs from the queue, in this order or at once.
 
-        Of a job that another has by now, only "accepted" is written down.
+        For a job that another worker has by now, only "accepted" is recorded.
         """
 
     async def retry(self, retries: Sequence[tuple[Job, float]]) -> None:

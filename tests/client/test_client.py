@@ -381,10 +381,10 @@ async def test_source_address() -> None:
 @pytest.mark.parametrize(
     ("greeting", "error", "text"),
     [
-        ("554 5.3.2 no mail here", smtplite.ServiceUnavailable, "server takes no mail: 554"),
-        ("421 4.3.2 busy", smtplite.ServiceUnavailable, "server takes no mail: 421"),
+        ("554 5.3.2 no mail here", smtplite.ServiceUnavailable, "server accepts no mail: 554"),
+        ("421 4.3.2 busy", smtplite.ServiceUnavailable, "server accepts no mail: 421"),
         ("354 go on", smtplite.RemoteProtocolError, "354"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", smtplite.RemoteProtocolError, "no reply"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", smtplite.RemoteProtocolError, "not a reply"),
     ],
 )
 async def test_a_server_that_does_not_greet(greeting: str | bytes, error: type[Exception], text: str) -> None:

@@ -282,7 +282,7 @@ async def test_a_server_that_does_not_know_who_signed_our_certificate(mode: str)
         context = server.ca_context(certificate="me@example.org")
         async with client_of(server, mode, tls_context=context) as client:
             error = await tls_failure(client)
-    assert 'the alert "unknown ca": it does not take our client certificate' in str(error)
+    assert 'the alert "unknown ca": it does not accept our client certificate' in str(error)
     assert not error.retryable
 
 

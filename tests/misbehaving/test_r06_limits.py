@@ -68,7 +68,7 @@ async def test_one_octet_beyond_the_limit_it_is_an_attack(phase: str, make: obje
         error = await failure_of(client)
         assert type(error) is (DeliveryUnknown if phase == "end of data" else RemoteProtocolError)
         cause = error.__cause__ if phase == "end of data" else error
-        assert f"of more than {limit} octets" in str(cause)
+        assert f"of more than {limit} bytes" in str(cause)
         assert (await client.send(SECOND)).complete
 
 

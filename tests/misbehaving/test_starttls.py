@@ -97,7 +97,7 @@ async def test_an_octet_behind_the_220_is_an_attack(injected: bytes, credentials
     async with Server(misbehave) as server, starttls_at(server, **credentials) as client:
         error = await assert_no_tls_no_mail(server, client)
         assert type(error.__cause__) is RemoteProtocolError
-        assert "in clear behind its 220 to STARTTLS" in str(error)
+        assert "unencrypted after its 220 to STARTTLS" in str(error)
         assert CLIENT_HELLO not in server.peers[0].received
 
 
@@ -266,7 +266,7 @@ def offering(*keywords: str | bytes) -> Script:
 
 STRIPPED = 'server does not offer STARTTLS: pass tls="none" to send unencrypted'
 REFUSED = [
-    pytest.param(d_1, False, "server knows no EHLO, and so no STARTTLS", id="R14-EAST_Negotiation/D_1"),
+    pytest.param(d_1, False, "server does not know EHLO, and so has no STARTTLS", id="R14-EAST_Negotiation/D_1"),
     pytest.param(o_1, False, STRIPPED, id="R14-EAST_Negotiation/O_1"),
     pytest.param(refused_by(b"502 5.5.1 what\r\n"), False, "refused STARTTLS: 502", id="R14-EAST_Negotiation/O_2"),
     pytest.param(refused_by(b"454 4.7.0 not now\r\n"), True, "refused STARTTLS: 454", id="R14-EAST_Negotiation/O_3"),
@@ -275,7 +275,7 @@ REFUSED = [
     pytest.param(refused_by(b"421 4.3.2 closing\r\n"), True, "refused STARTTLS: 421", id="R14-421"),
     pytest.param(refused_by(b"235 welcome\r\n"), False, "server answered '235", id="R14-235"),
     pytest.param(refused_by(b"221 bye\r\n"), False, "server answered '221", id="R14-221"),
-    pytest.param(refused_by(b"junk\r\n"), False, "a line that is no reply", id="R14-no_reply"),
+    pytest.param(refused_by(b"junk\r\n"), False, "a line that is not a reply", id="R14-no_reply"),
     pytest.param(offering("PIPELINING", "SIZE"), False, STRIPPED, id="R14-CVE-2016-0772"),
     pytest.param(offering("XXXXXXXA"), False, STRIPPED, id="R14-overwritten"),
     pytest.param(offering("STARTTLSX", "X-STARTTLS"), False, STRIPPED, id="R14-another_keyword"),

@@ -388,7 +388,7 @@ def test_a_refusal_names_what_is_in_the_way(reach: Reach) -> None:
         LocalProtocolError, match="RCPT cannot be sent before the reply to MAIL is read: the server does"
     ):
         connection.send(Rcpt("c@d"))
-    with pytest.raises(LocalProtocolError, match="MAIL cannot be sent now: a recipient was taken"):
+    with pytest.raises(LocalProtocolError, match="MAIL cannot be sent now: a recipient was accepted"):
         reach(State.RCPT).send(Mail("a@b"))
     with pytest.raises(LocalProtocolError, match="STARTTLS cannot be sent: the server does not offer STARTTLS"):
         reach(State.READY, keywords=()).send(StartTls())
@@ -448,10 +448,10 @@ def test_a_chunk_goes_as_it_is_and_to_its_last_octet(reach: Reach) -> None:
     assert connection.wants_content
     chunk = b".\n\r"
     assert connection.send_content(chunk) is chunk
-    with pytest.raises(LocalProtocolError, match="3 octets of content cannot be sent now: 2 are awaited"):
+    with pytest.raises(LocalProtocolError, match="3 bytes of content cannot be sent now: 2 are awaited"):
         connection.send_content(b"abc")
     for command in (Bdat(1), BdatLast(0), Rset(), Quit()):
-        with pytest.raises(LocalProtocolError, match="2 octets of the chunk are missing"):
+        with pytest.raises(LocalProtocolError, match="2 bytes of the chunk are missing"):
             connection.send(command)
     assert connection.send_content(b"") == b""
     assert connection.send_content(b"x") == b"x"
@@ -459,7 +459,7 @@ def test_a_chunk_goes_as_it_is_and_to_its_last_octet(reach: Reach) -> None:
     assert connection.send_content(b"y") == b"y"
     assert not connection.wants_content
     assert connection.send_content(b"") == b""
-    with pytest.raises(LocalProtocolError, match="content cannot be sent now: a recipient was taken"):
+    with pytest.raises(LocalProtocolError, match="content cannot be sent now: a recipient was accepted"):
         connection.send_content(b"z")
     connection.send(BdatLast(0))
     assert not connection.wants_content
@@ -485,7 +485,7 @@ def test_the_end_of_data_is_not_sent_while_an_early_reply_is_held(reach: Reach) 
     """R3: a reply that was there before the last octet cannot be the verdict."""
     connection = reach(State.DATA)
     connection.receive_data(b"2")
-    with pytest.raises(LocalProtocolError, match="octets nobody asked for"):
+    with pytest.raises(LocalProtocolError, match="bytes that nobody asked for"):
         connection.send(EndOfData())
     assert connection.wants_content
     connection.receive_data(b"50 ok\r\n")
@@ -751,7 +751,7 @@ def test_octets_behind_the_220_in_the_same_read_are_an_attack(
     data = b"220 go\r\n" + injected
     for n in range(0, len(data), piece_bytes):
         connection.receive_data(data[n : n + piece_bytes])
-    with pytest.raises(RemoteProtocolError, match="in clear behind its 220"):
+    with pytest.raises(RemoteProtocolError, match="unencrypted after its 220"):
         connection.next_event()  # no TlsReady first, upon which somebody would begin the handshake
     assert not connection.is_tls
     assert_ended(connection, make)
@@ -762,10 +762,10 @@ def test_octets_behind_the_220_in_a_later_read_are_an_attack(injected: bytes, re
     """R13."""
     connection = reach(State.TLS)
     connection.receive_data(injected)
-    with pytest.raises(LocalProtocolError, match="sent in clear"):
+    with pytest.raises(LocalProtocolError, match="sent unencrypted"):
         connection.tls_established()
     assert not connection.is_tls
-    with pytest.raises(RemoteProtocolError, match="in clear behind its 220"):
+    with pytest.raises(RemoteProtocolError, match="unencrypted after its 220"):
         connection.next_event()
     assert_ended(connection, make)
 
@@ -816,7 +816,7 @@ def test_implicit_tls_before_the_greeting() -> None:
 def test_a_greeting_in_clear_where_tls_was_to_begin() -> None:
     connection = Connection()
     connection.receive_data(b"220 mx\r\n")
-    with pytest.raises(LocalProtocolError, match="sent in clear"):
+    with pytest.raises(LocalProtocolError, match="sent unencrypted"):
         connection.tls_established()
     assert not connection.is_tls
 

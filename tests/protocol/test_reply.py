@@ -188,7 +188,7 @@ def test_what_is_no_reply_breaks_the_protocol_however_it_arrives(data: bytes) ->
 def test_the_error_shows_at_most_80_octets_of_the_line() -> None:
     _, error = until_error([b"\x1b" * 2000 + b"\r\n"])
     assert error is not None
-    assert error == "server sent a line that is no reply: " + repr(b"\x1b" * 80)
+    assert error == "server sent a line that is not a reply: " + repr(b"\x1b" * 80)
 
 
 def line(code: bytes, octets: int, separator: bytes = b" ") -> bytes:
@@ -203,7 +203,7 @@ def test_a_line_has_a_limit_and_a_challenge_a_higher_one(code: bytes, limit: int
 
     assert [reply.code for reply in parse(pieces(line(code, limit)))] == [int(code)]
     replies, error = until_error(pieces(line(code, limit + 1)))
-    assert (replies, error) == ([], f"server sent a line of more than {limit} octets")
+    assert (replies, error) == ([], f"server sent a line of more than {limit} bytes")
 
 
 def test_a_line_that_never_ends_is_given_up_at_the_limit_without_its_end() -> None:
@@ -235,9 +235,9 @@ def test_a_reply_has_a_limit() -> None:
     (reply,) = parse([fits])
     assert len(reply.lines) == whole
     _, error = until_error([line(b"250", 1024, b"-") * (whole - 1) + line(b"250", 1025)])
-    assert error == f"server sent a reply of more than {MAX_REPLY_BYTES} octets"
+    assert error == f"server sent a reply of more than {MAX_REPLY_BYTES} bytes"
     _, error = until_error(singly(b"250-\r\n" * (MAX_REPLY_BYTES // 6 + 1)))
-    assert error == f"server sent a reply of more than {MAX_REPLY_BYTES} octets"
+    assert error == f"server sent a reply of more than {MAX_REPLY_BYTES} bytes"
 
 
 def test_the_limit_of_a_reply_is_per_reply() -> None:

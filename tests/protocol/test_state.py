@@ -463,7 +463,7 @@ def test_a_group_is_its_commands_one_by_one_or_nothing(state: State, lmtp: bool,
 def test_nothing_goes_in_a_group_behind_a_chunk(reach: Reach) -> None:
     """The chunk's octets come first: they would be taken for commands, or the commands for the chunk."""
     connection = reach(State.RCPT)
-    with pytest.raises(LocalProtocolError, match="3 octets of the chunk are missing"):
+    with pytest.raises(LocalProtocolError, match="3 bytes of the chunk are missing"):
         connection.send_group([Bdat(3), BdatLast(0)])
     assert connection.pending == ()
     assert connection.send_group([Bdat(3)]) + connection.send_content(b"abc") == b"BDAT 3\r\nabc"

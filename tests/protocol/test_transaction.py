@@ -637,7 +637,7 @@ def up_to_354(case: Case | None = None) -> tuple[Connection, Transaction]:
 def test_an_error_while_the_content_is_sent_names_that_phase() -> None:
     """It said "mail" once."""
     _, transaction = up_to_354()
-    error = SMTPTimeout("the server does not take what is written")
+    error = SMTPTimeout("the server does not read what is written")
     transaction.fail(error)
     assert error.phase == "content"
     assert transaction.error is error

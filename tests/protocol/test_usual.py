@@ -128,7 +128,7 @@ def test_nothing_is_written_at_once_where_octets_wait_that_nobody_asked_for(reac
             connection.receive_data(b"4")
             results.append(written(connection, kinds, at_once=at_once))
         assert results[0] == results[1]
-        assert "octets nobody asked for" in str(results[0][0])
+        assert "bytes that nobody asked for" in str(results[0][0])
 
 
 def whole(connection: Connection, kinds: Sequence[type[Command]], content: bytes = b"abc") -> bytes | None:

@@ -374,7 +374,7 @@ async def test_what_is_wrong_is_said() -> None:
         with pytest.raises(LocalProtocolError, match="nothing is sent yet"):
             aiter(cast("RouteDeliveries", deliveries))
         async with deliveries:
-            with pytest.raises(LocalProtocolError, match="begun already"):
+            with pytest.raises(LocalProtocolError, match="already begun"):
                 await deliveries.__aenter__()
 
 

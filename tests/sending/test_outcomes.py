@@ -299,7 +299,7 @@ async def test_a_limit_for_the_whole_call(where: str) -> None:
         server.reply("DATA", b"", performs=False)
         error = await failure_of(client, timeout=SOON if where == "send" else None)
         assert isinstance(error, smtplite.SMTPTimeout)
-        assert str(error) == "time was up: timeout=0.2 s for the whole call"
+        assert str(error) == "timed out: timeout=0.2 s for the whole call"
 
 
 async def test_content_that_the_server_does_not_take(raw_server: RawServer) -> None:

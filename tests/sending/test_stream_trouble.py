@@ -82,7 +82,7 @@ async def test_without_async_with_it_says_what_to_write() -> None:
         stream = client.send_many(items(1))
         async with stream as deliveries:
             assert [delivery async for delivery in deliveries]
-        with pytest.raises(LocalProtocolError, match="begun already"):
+        with pytest.raises(LocalProtocolError, match="already begun"):
             async with stream:
                 pass
     assert len(server.messages) == 1

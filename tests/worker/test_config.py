@@ -60,12 +60,12 @@ def test_a_file_says_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ('url = "env:THE_RELAY"', 'host = "x"', "relay has url, not 'host'"),
         ("env:THE_RELAY", "env:NOT_THERE", "no variable 'NOT_THERE'"),
         ('url = "dbname=shop"', "", "source.url is missing"),
-        ("postgres", "mysql", "source.engine is 'postgres'"),
+        ("postgres", "mysql", "source.engine must be 'postgres'"),
         ("batch = 100", 'batch = "many"', "worker.batch cannot be 'many'"),
         ("batch = 100", "batch = true", "worker.batch cannot be True"),
         ("batch = 100", "size = 100", "worker has batch"),
         ("first = 10", "begin = 10", "worker.backoff has first and longest, not 'begin'"),
-        ("first = 10", "first = 1000", "first is above 0 and at most longest"),
+        ("first = 10", "first = 1000", "first must be above 0 and at most longest"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, text: str) -> None:

@@ -109,7 +109,7 @@ def test_a_job_survives_the_queue(**fields: Any) -> None:
     ["", "[]", "{}", '{"key":"a"}', '{"key":"a","envelope":{"sender":"","recipients":[{}]}}', '{"envelope":7}'],
 )
 def test_what_others_put_into_the_queue_is_refused(header: str) -> None:
-    with pytest.raises(MessageError, match="no job that smtplite"):
+    with pytest.raises(MessageError, match="not a job that smtplite"):
         Job.from_header(header, b"")
 
 

@@ -160,7 +160,7 @@ _IN_FRONT: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:From [^\n]*\n)?")
 
 
 def as_message(octets: bytes) -> bytes:
-    """Return octets as smtplite takes a message: its header section ended by an empty line, and without Bcc.
+    """Return bytes as smtplite accepts a message: its header section ended by an empty line, and without Bcc.
 
     aiosmtplib sends any text. Where a line of the header section is no field, the body begins there for whoever reads
     it: the empty line says so. A Bcc field would tell every recipient of the others; under a signature it stays, and

@@ -156,7 +156,7 @@ class Speaking(Connected):
         return response
 
     async def data(self, message: str | bytes, /, *, timeout: Timeout = Default.token) -> SMTPResponse:
-        """Send the content, behind `mail` and `rcpt`: line endings become CRLF, and nothing else is changed.
+        """Send the content, after `mail` and `rcpt`: line endings become CRLF, and nothing else is changed.
 
         Raises:
             SMTPDataError: the server said no.

@@ -76,7 +76,7 @@ def message() -> EmailMessage:
     result = EmailMessage()
     result["From"] = "team@example.org"
     result["To"] = "grace@example.net"
-    result.set_content("Hello, and a little more than ten octets\n")
+    result.set_content("Hello, and a little more than ten bytes\n")
     return result
 
 
@@ -123,7 +123,7 @@ async def try_fault(line: str, outcome: str) -> None:
                 await released(server, client, held)
             else:
                 assert (await client.send(message())).complete
-    assert len(server.connections) == (2 if "new one" in outcome else 1)
+    assert len(server.connections) == (2 if "new connection" in outcome else 1)
     taken = {"raises": "performs=True" in line, "returns": False, "delivers": True, "waits": True}[
         outcome.split(" ")[0]
     ]

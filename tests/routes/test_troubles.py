@@ -14,23 +14,23 @@ from smtplite.testing import ServerExtensions
 from .relays import Relay, raw, route_of
 
 MOVES = "goes to the next relay"
-STAYS = "stays where it is"
-COUNTS = "a failure: three in a row, and the relay is left alone"
-AT_ONCE = "the relay is left alone at once, for five minutes; an ERROR in the log"
-NOTHING = "the relay works"
+STAYS = "does not move on"
+COUNTS = "this counts as a failure; after three in a row the relay is left alone"
+AT_ONCE = "the relay is left alone at once, for five minutes; an ERROR is logged"
+NOTHING = "the relay counts as working"
 
-#: What happens at the first relay; how to make it happen; what becomes of the message; what is thought of the relay.
+#: What happens at the first relay; how to make it happen; what happens to the message; how the relay is judged.
 TROUBLES: tuple[tuple[str, str, str, str], ...] = (
     ("It cannot be reached: refused, no route, no DNS, silence", "is off", MOVES, COUNTS),
     ("Its greeting or EHLO reply is negative, or it says 421 anywhere", "GREETING 554 no service", MOVES, COUNTS),
     ("The password is wrong", "password", MOVES, AT_ONCE),
-    ("Its certificate is wrong", "certificate", MOVES + ", if TLS is as strong there", AT_ONCE),
+    ("Its certificate is wrong", "certificate", MOVES + ", if its TLS is as strong", AT_ONCE),
     ("The connection is lost, or time is up, before the end of the message was written", "lost", MOVES, COUNTS),
-    ("The same after the end of the message was written: nobody can know", "unknown", STAYS + ", unknown", COUNTS),
+    ("The same, but after the end of the message was written", "unknown", STAYS + ": unknown", COUNTS),
     ("It refuses the sender for now (4yz to MAIL)", "MAIL 451 4.3.0 not now", MOVES, COUNTS),
-    ("It refuses a recipient, or the message: 4yz or 5yz", "RCPT 450 4.2.1 not now", STAYS + ", refused", NOTHING),
-    ("It refuses the sender for good (5yz to MAIL)", "MAIL 550 5.7.1 not you", STAYS + ", refused", NOTHING),
-    ("It lacks SMTPUTF8, SIZE, 8BITMIME, or whatever the message needs", "extension", MOVES, NOTHING),
+    ("It refuses a recipient or the message (4yz or 5yz)", "RCPT 450 4.2.1 not now", STAYS + ": refused", NOTHING),
+    ("It refuses the sender for good (5yz to MAIL)", "MAIL 550 5.7.1 not you", STAYS + ": refused", NOTHING),
+    ("It does not offer what the message needs: SMTPUTF8, 8BITMIME, enough SIZE", "extension", MOVES, NOTHING),
 )
 
 
@@ -69,8 +69,8 @@ async def test_the_table_tells_what_is_done(what: str, how: str, message: str, r
             said = error
         [first, _] = (await route.check()).relays
     found = MOVES if len(said.hops) == 2 else STAYS
-    found += ", unknown" if said.unknown else ", refused" if said.refused else ""
-    assert message.removesuffix(", if TLS is as strong there") == found
+    found += ": unknown" if said.unknown else ": refused" if said.refused else ""
+    assert message.removesuffix(", if its TLS is as strong") == found
     assert bool(two.names) == (found == MOVES)
     is_open = any(isinstance(event, BreakerOpened) for event in events)
     assert relay == (AT_ONCE if is_open else COUNTS if first.failures else NOTHING)

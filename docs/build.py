@@ -243,7 +243,7 @@ def edges() -> list[Edge]:
             success = rule.after_success or state
             if rule.while_owed is not rule.after_success and rule.while_owed is not None:
                 found.append(Edge(state.name, rule.while_owed.name, verb))
-                found.append(Edge(rule.while_owed.name, success.name, f"{verb} taken"))
+                found.append(Edge(rule.while_owed.name, success.name, f"{verb} accepted"))
                 if rule.after_failure is not None:
                     found.append(Edge(rule.while_owed.name, rule.after_failure.name, f"{verb} refused"))
                 continue
@@ -703,7 +703,7 @@ def _literal(text: str) -> str:
 
 
 def accepted_addresses() -> str:
-    """Return the table of addresses that are taken, each with the path that the code makes of it."""
+    """Return the table of addresses that are accepted, each with the path that the code makes of it."""
     rows = []
     for address, wire, reason in _addresses():
         if wire is None:

@@ -102,8 +102,8 @@ def page(known: Sequence[tuple[Server, Tried]], quirks: Sequence[tuple[str, str,
         tried_on.append((server.name, _list(modes), _list(ways), _list(sorted(tried.mechanisms))))
     return _TEXT.format(
         command=COMMAND,
-        servers=_table(("Server", "Version", "Reached by", "It offers", "Authentication"), servers),
-        tried=_table(("Server", "Messages travelled by", "Sent with", "Authenticated with"), tried_on),
+        servers=_table(("Server", "Version", "Reached by", "Offers", "Authentication"), servers),
+        tried=_table(("Server", "Messages sent by", "Sent with", "Authenticated with"), tried_on),
         quirks=_table(("Server", "What it does", "What smtplite does"), quirks),
     )
 
@@ -142,9 +142,9 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 _TEXT = """\
 # Servers
 
-smtplite is tried on real servers, each a private instance on loopback: what they store is compared with what was sent,
-octet for octet, and what smtplite said of each recipient with what is in the mailboxes at the end. This page is written
-by such a run:
+smtplite is tested with real servers, each a private instance on loopback. The tests compare what the servers store with
+what was sent, byte for byte, and what smtplite reported for each recipient with what is in the mailboxes at the end.
+Such a run writes this page:
 
 ```sh
 {command}
@@ -155,23 +155,23 @@ by such a run:
 {servers}
 ## What was tried
 
-On every server, as far as it can be made to play its part:
+On every server, as far as the server can do it:
 
-- messages: dots everywhere, no final line ending, lines of 998 octets, every octet, bare CR and LF, the line endings of
-  Unix, no body, empty lines alone, attachments, 10 MiB, addresses and headers in UTF-8;
+- messages: dots everywhere, no final line ending, lines of 998 bytes, every byte value, bare CR and LF, Unix line
+  endings, no body, only empty lines, attachments, 10 MiB, addresses and headers in UTF-8;
 - envelopes: some, all and none of the recipients refused, for now and for good; refused after the content; 421 in the
-  middle; `require_all`; the null reverse-path; 1,500 recipients; recipients and domains beyond ASCII; odd local parts;
-  delivery status notifications;
-- connections: used again after a refusal, closed by the server while idle; the server restarted between two messages,
-  gone, killed in the middle of one and among hundreds; limits of messages for each connection; 1,000 messages with
-  `send_many`, and 100 tasks that `send` at the same time.
+  middle; `require_all`; the null reverse-path; 1,500 recipients; recipients and domains that are not ASCII; odd local
+  parts; delivery status notifications;
+- connections: used again after a refusal; closed by the server while idle; the server restarted between two messages,
+  gone, killed in the middle of one message and among hundreds; limits of messages for each connection; 1,000 messages
+  with `send_many`, and 100 tasks that `send` at the same time.
 
-BDAT is used where CHUNKING is offered, with `chunking=True`. In lockstep each command waits for the reply to the one
-before: with `pipelining=False`, or where PIPELINING is not offered.
+BDAT is used with `chunking=True`, where the server offers CHUNKING. In lockstep, each command waits for the reply to
+the one before: with `pipelining=False`, or where the server does not offer PIPELINING.
 
 {tried}
 ## Quirks
 
-What a server does that others do not, or that no standard asks for; each is held by a test.
+These servers do something that others do not, or that no standard asks for. A test covers each of these quirks.
 
 {quirks}"""

@@ -157,8 +157,8 @@ async def test_require_all_sends_to_all_or_to_nobody(server: Server, service: st
 
 @pytest.mark.quirk(
     "Postfix",
-    "leaves the transaction open when a policy refuses the end of data (smtpd_end_of_data_restrictions)",
-    "resets it before the next message",
+    "leaves the transaction open when a policy refuses the message at its end (smtpd_end_of_data_restrictions)",
+    "resets the transaction before the next message",
 )
 @each_server(lambda server: server.knows_end)
 @each_mode
@@ -239,13 +239,13 @@ async def test_who_is_discarded_was_accepted(server: Server, service: str) -> No
 
 @pytest.mark.quirk(
     "Postfix",
-    "takes 1,000 recipients of a message, and answers 452 4.5.3 to each that follows",
-    "sends the message to the rest in a further transaction, unless `require_all` is given",
+    "accepts 1,000 recipients of a message, and answers 452 4.5.3 to each further one",
+    "sends the message to the others in a further transaction, unless `require_all` is given",
 )
 @pytest.mark.quirk(
     "OpenSMTPD",
-    "takes 1,000 recipients of a message, and answers 451 4.5.3 to each that follows",
-    "sends the message to the rest in a further transaction, unless `require_all` is given",
+    "accepts 1,000 recipients of a message, and answers 451 4.5.3 to each further one",
+    "sends the message to the others in a further transaction, unless `require_all` is given",
 )
 @each_server_and_lmtp
 @pytest.mark.asyncio

@@ -36,8 +36,8 @@ def with_commands(message_id: str, injected: str) -> bytes:
 
 @pytest.mark.quirk(
     "OpenSMTPD",
-    "offers TLS, and every handshake fails: version 6.8 cannot use OpenSSL 3",
-    "raises `TLSError`; nothing is sent in clear",
+    "offers TLS, but every handshake fails, because version 6.8 cannot use OpenSSL 3",
+    "raises `TLSError`; nothing is sent unencrypted",
 )
 @pytest.mark.parametrize("server", [OpenSMTPD], indirect=True)
 @pytest.mark.parametrize("service", ["starttls", "implicit"])
@@ -60,11 +60,11 @@ async def test_tls_that_fails_is_an_error_and_no_reason_to_send_in_clear(server:
 
 @pytest.mark.quirk(
     "OpenSMTPD",
-    'offers no PIPELINING, and closes the connection of who pipelines ("500 5.5.1 Invalid command: Pipelining not '
-    'supported")',
-    "sends one command at a time, as everywhere where PIPELINING is not offered",
+    'does not offer PIPELINING, and closes the connection if a client pipelines ("500 5.5.1 Invalid command: '
+    'Pipelining not supported")',
+    "sends one command at a time, as with every server that does not offer PIPELINING",
 )
-@pytest.mark.quirk("aiosmtpd", "offers no PIPELINING", "sends one command at a time")
+@pytest.mark.quirk("aiosmtpd", "does not offer PIPELINING", "sends one command at a time")
 @pytest.mark.parametrize("server", [OpenSMTPD, Aiosmtpd], indirect=True)
 @pytest.mark.parametrize("way", ["send", "send_many"])
 @pytest.mark.asyncio
@@ -81,8 +81,9 @@ async def test_without_pipelining_each_command_waits_for_the_reply_to_the_one_be
 
 @pytest.mark.quirk(
     "Haraka",
-    'ignores what is written behind an end of data, with a 503 for each command ("pipelined after end of DATA")',
-    "reads those replies, resets, and sends the next message by itself; it remembers that for this server",
+    "ignores commands that follow the end of a message before its reply, and answers 503 to each "
+    '("pipelined after end of DATA")',
+    "reads those replies, resets, and sends the next message separately; it remembers this for the server",
 )
 @pytest.mark.parametrize("server", [Haraka], indirect=True)
 @pytest.mark.asyncio
@@ -107,8 +108,8 @@ async def test_a_server_that_ignores_what_is_behind_the_dot_is_asked_once(server
 
 @pytest.mark.quirk(
     "OpenSMTPD",
-    "refuses `NOTIFY=NEVER` for a recipient that comes behind one with another NOTIFY (553)",
-    "reports that recipient as refused, and delivers to the other",
+    "refuses `NOTIFY=NEVER` for a recipient that follows one with another NOTIFY (553)",
+    "reports that recipient as refused, and sends to the other",
 )
 @pytest.mark.parametrize("server", [OpenSMTPD], indirect=True)
 @pytest.mark.asyncio
@@ -124,8 +125,8 @@ async def test_a_recipient_that_is_refused_for_the_parameters_of_another_is_refu
 
 @pytest.mark.quirk(
     "Sendmail",
-    "says 421 to a recipient and does not close the connection: it takes the rest of the group",
-    "takes the 421 for what it says, sends no content, and closes",
+    "says 421 to a recipient but does not close the connection, and accepts the other commands of the group",
+    "believes the 421: it sends no content, and closes the connection",
 )
 @pytest.mark.parametrize("server", [Sendmail], indirect=True)
 @each_mode
@@ -145,7 +146,7 @@ async def test_a_421_that_closes_nothing_ends_the_message_all_the_same(server: S
 @pytest.mark.quirk(
     "Exim",
     "refuses a recipient with 550 and closes the connection at once (`drop`)",
-    "reports the refusal, and the other recipients as not sent; the error may be retried",
+    "reports the refusal, and the other recipients as not sent; the error is retryable",
 )
 @pytest.mark.parametrize("server", [Exim], indirect=True)
 @each_mode
@@ -162,9 +163,9 @@ async def test_a_refusal_with_which_the_connection_ends_is_a_refusal(server: Ser
 
 @pytest.mark.quirk(
     "Dovecot submission",
-    'does not know the code 571 from the server behind it, and closes ("421 4.4.0 ... Lost connection to relay server '
-    '(bad reply)")',
-    "reports what it reads: `ServiceUnavailable`, nothing sent, to be retried",
+    'does not know the code 571 of the server that it relays to, and closes the connection ("421 4.4.0 ... Lost '
+    'connection to relay server (bad reply)")',
+    "reports what it reads: `ServiceUnavailable`; nothing was sent, and the error is retryable",
 )
 @pytest.mark.parametrize("server", [DovecotSubmission], indirect=True)
 @pytest.mark.asyncio
@@ -180,8 +181,9 @@ async def test_a_code_that_a_relay_does_not_know_is_a_421(server: Server) -> Non
 
 @pytest.mark.quirk(
     "smtp-server",
-    "takes two LMTP recipients that differ in upper and lower case for one, says 250 to both, and gives one verdict",
-    "waits for the second verdict as long as `Timeouts.end_of_data` allows, then reports that recipient as unknown",
+    "treats two LMTP recipients that differ only in upper and lower case as one: it says 250 to both, and sends one "
+    "final reply",
+    "waits for the second reply as long as `Timeouts.end_of_data` allows, then reports that recipient as unknown",
 )
 @pytest.mark.parametrize("server", [SmtpServer], indirect=True)
 @pytest.mark.asyncio
@@ -202,8 +204,8 @@ async def test_a_verdict_that_is_missing_leaves_its_recipient_unknown(server: Se
 
 @pytest.mark.quirk(
     "Postfix",
-    "answers 530 to MAIL and BDAT while TLS or authentication is still to come, and runs the chunk as commands",
-    "sends eight harmless octets first, and the message only when those were swallowed",
+    "answers 530 to MAIL and BDAT before TLS or authentication, and runs the chunk as commands",
+    "sends eight harmless bytes first, and the message only after the server has read them as content",
 )
 @pytest.mark.parametrize(
     ("server", "service", "options"),

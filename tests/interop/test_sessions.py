@@ -285,7 +285,7 @@ async def test_a_server_killed_among_many_messages_has_what_we_say_it_has(
 
 @pytest.mark.quirk(
     "Exim",
-    "answers 421 to each MAIL beyond its limit for a connection, and closes nothing",
+    "answers 421 to each MAIL beyond its limit for a connection, but does not close it",
     "sends the rest over further connections, none of which goes beyond that limit",
 )
 @pytest.mark.quirk(
@@ -296,7 +296,7 @@ async def test_a_server_killed_among_many_messages_has_what_we_say_it_has(
 @pytest.mark.quirk(
     "OpenSMTPD",
     "answers 452 4.5.3 to each MAIL beyond the hundredth on a connection",
-    "reports that one message as refused, to be retried, and sends the rest over further connections",
+    "reports that one message as refused for now, and sends the rest over further connections",
 )
 @pytest.mark.parametrize(
     ("server", "service", "count"),
@@ -346,9 +346,9 @@ async def test_a_rate_that_is_exceeded_refuses_the_rest_for_now(
 
 @pytest.mark.quirk(
     "Dovecot submission",
-    "crashes on what is written behind an end of data; loses count behind a refused BDAT and RSET; runs a chunk as "
-    "commands before authentication",
-    "writes nothing behind an end of data there, and no chunks; it knows the server by its BURL",
+    "crashes when something follows the end of a message before its reply; loses count after a refused BDAT and RSET; "
+    "runs a chunk as commands before authentication",
+    "sends nothing after the end of a message before its reply, and no chunks; it recognizes the server by its BURL",
 )
 @each_server_with_each_way_to_travel
 @pytest.mark.asyncio

@@ -141,7 +141,7 @@ def _class(digit: int) -> tuple[str, str]:
 def reply_classes() -> str:
     """Return the table of the classes: what each first digit means."""
     rows = ((*_class(digit), code(f"reply.{name}")) for digit, name in _CLASSES.items())
-    return table(("Class", "Meaning", "True for it"), rows)
+    return table(("Class", "Meaning", "Property that is True"), rows)
 
 
 def _code_rows(codes: Iterable[int]) -> Iterable[Sequence[str]]:
@@ -199,14 +199,14 @@ def rules() -> str:
 def _rule_row(command: type[Command], rule: Rule) -> Sequence[str]:
     success = _state(rule.after_success)
     if rule.while_owed is not rule.after_success:
-        success += f"; {_state(rule.while_owed)} while its reply is owed"
+        success += f"; {_state(rule.while_owed)} until its reply comes"
     expected = ", ".join(f"{digit}yz" for digit in sorted(rule.expected))
     if rule.code is not None:
-        expected += f"; of 2yz {rule.code} alone"
+        expected += f"; of 2yz only {rule.code}"
     return (
         code(command.__name__),
         code(rule.verb),
-        ", ".join(code(state.name) for state in State if state in rule.legal_in) or "never sent; owed from the start",
+        ", ".join(code(state.name) for state in State if state in rule.legal_in) or "never sent; its reply comes first",
         success,
         _state(rule.after_failure),
         "yes" if rule.ends_group else "in LMTP" if rule.ends_lmtp_group else "no",
@@ -222,7 +222,7 @@ def occasions() -> str:
 
 
 def _state(state: State | None) -> str:
-    return "as it was" if state is None else code(state.name)
+    return "unchanged" if state is None else code(state.name)
 
 
 @attrs.frozen(order=True)
@@ -364,10 +364,10 @@ def picture() -> str:
     stays = sorted({edge.label for edge in edges() if edge.label in _EVERYWHERE and edge.source == edge.target})
     for row, caption in enumerate(
         (
-            f"Not drawn: RSET, or EHLO and its kind, leads back to READY from {resets}.",
+            f"Not drawn: RSET, EHLO, HELO or LHLO leads back to READY from {resets}.",
             f"QUIT leads to CLOSING from {quits}.",
             f"{', '.join(stays)} leave the state as it is.",
-            "A 421 leads to CLOSING and the end of the connection to CLOSED, from every state.",
+            "From every state, a 421 leads to CLOSING, and the end of the connection leads to CLOSED.",
         )
     ):
         parts.append(f'<text class="quiet" x="330" y="{820 + 24 * row}">{caption}</text>')
@@ -544,9 +544,9 @@ def pictures(docs: Path) -> dict[Path, str]:
 
 
 def reserved_codes() -> str:
-    """Return the table of the codes that are believed as the reply to some commands alone."""
+    """Return the table of the codes that are valid only as the reply to some commands."""
     return table(
-        ("Code", "Meaning", "Believed as the reply to"),
+        ("Code", "Meaning", "Valid as the reply to"),
         (
             (
                 str(number),
@@ -598,7 +598,7 @@ def error_table() -> str:
             add(child)
 
     add(SMTPError)
-    return table(("Class", "Bases", "What it says", "Attributes of its own"), rows)
+    return table(("Class", "Bases", "Meaning", "Further attributes"), rows)
 
 
 def error_attributes() -> str:
@@ -615,7 +615,7 @@ def timeouts() -> str:
     """Return the table of the defaults of Timeouts."""
     meanings = attributes(Timeouts)
     return table(
-        ("Field", "Default, seconds", "Limits", "Holds for the replies to"),
+        ("Field", "Default, seconds", "Limits", "For the replies to"),
         (
             (
                 code(field.name),
@@ -644,7 +644,7 @@ def limits() -> str:
         for module in modules
         for name, remark in _constants(module)
     )
-    return table(("Constant", "Value", "Unit", "Of what", "Module"), rows)
+    return table(("Constant", "Value", "Unit", "What it limits", "Module"), rows)
 
 
 def _unit(name: str) -> str:

@@ -22,7 +22,7 @@ from smtplite.protocol import ForwardPath, ReversePath
 
 log = logging.getLogger("mail")
 
-SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: it does not start
+SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: the start fails
 MAIL = web.AppKey("mail", Client)
 routes = web.RouteTableDef()
 
@@ -55,13 +55,13 @@ async def invitation(request: web.Request) -> EmailMessage:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("address"), str):
         raise web.HTTPUnprocessableEntity(text='the body is a JSON object with an "address"')
-    address = ForwardPath.parse(body["address"]).address  # one address, and nothing but that
+    address = ForwardPath.parse(body["address"]).address  # exactly one address
     return compose(from_=SENDER, to=[address], subject="Invitation", text="Good to have you here.\n")
 
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer a request whose message nobody certainly got."""
+    """Answer a request whose message was not certainly accepted for anybody."""
     try:
         return await handler(request)
     except SMTPError as error:
@@ -72,7 +72,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def answer_to(error: SMTPError) -> tuple[int, str]:
-    """Return the HTTP status and the outcome: the policy, as the FastAPI example explains it."""
+    """Return the HTTP status and the outcome: the policy that the FastAPI example explains."""
     if isinstance(error, DeliveryUnknown):
         return 504, "unknown"
     if isinstance(error, MessageError):

@@ -17,7 +17,7 @@ app = Celery("tasks", broker=os.environ.get("REDIS_URL", "redis://localhost"))
 app.conf.update(
     task_ignore_result=True,
     broker_connection_retry_on_startup=True,
-    # A retry waits in the worker until it is due; beyond this Redis would hand it to a second one.
+    # A retry waits in the worker until it is due. After this time, Redis would give it to a second worker.
     broker_transport_options={"visibility_timeout": 4 * 3600},
 )
 
@@ -26,12 +26,12 @@ FIRST_RETRY_SECONDS = float(os.environ.get("MAIL_FIRST_RETRY_SECONDS", "30"))
 LONGEST_RETRY_SECONDS = 3600.0
 RETRIES = 10
 
-# One for each process, which opens its connections when it first sends: after the fork.
+# One client for each process. It connects when it first sends, which is after the fork.
 mail = SyncClient.from_url(os.environ.get("SMTP_URL", "smtp://localhost:1025?tls=none"), max_connections=1, timeout=120)
 
 
 def enqueue(to: str, subject: str, text: str) -> str:
-    """Have a message sent; return its Message-ID, which every try of it keeps."""
+    """Queue a message; return its Message-ID, which is the same in every try."""
     message_id = make_msgid(domain="example.org")
     send.delay(to, subject, text, message_id)
     return message_id
@@ -39,7 +39,7 @@ def enqueue(to: str, subject: str, text: str) -> str:
 
 @app.task(bind=True, max_retries=RETRIES, soft_time_limit=300)
 def send(self: Any, to: str, subject: str, text: str, message_id: str) -> None:
-    """Send one message, and again later where that cannot deliver it twice."""
+    """Send one message. Try again later if that cannot deliver it twice."""
     message = EmailMessage()
     message["From"] = SENDER
     message["To"] = to
@@ -49,7 +49,7 @@ def send(self: Any, to: str, subject: str, text: str, message_id: str) -> None:
     try:
         mail.send(message)
     except DeliveryUnknown as error:
-        # It may have arrived: better never than twice. For the other choice: retry here, too.
+        # It may have arrived: better never than twice. For the opposite choice, retry here too.
         log.error("%s: nobody can know whether it arrived: %s", message_id, error.__cause__)  # noqa: TRY400 (no fault here)
     except SMTPError as error:
         if not error.retryable:
@@ -59,5 +59,5 @@ def send(self: Any, to: str, subject: str, text: str, message_id: str) -> None:
         seconds = min(FIRST_RETRY_SECONDS * 2**self.request.retries, LONGEST_RETRY_SECONDS)
         raise self.retry(exc=error, countdown=seconds) from error
     except SoftTimeLimitExceeded:
-        # Before it, smtplite has cancelled the message, and logged if its outcome is unknown.
+        # By now smtplite has cancelled the message, and logged it if its outcome is unknown.
         log.error("%s: given up after its time limit", message_id)  # noqa: TRY400 (no fault here)

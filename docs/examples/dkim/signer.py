@@ -1,7 +1,7 @@
 """DKIM signatures (RFC 6376) for `smtplite.Client(sign=...)`, over dkimpy; RSA and Ed25519 (RFC 8463).
 
-dkimpy's own `sign` takes the key as text and parses it for each message, and computes RSA in Python. So the key is
-read here once, and does its work in cryptography (OpenSSL); what is signed, and in which form, is dkimpy's affair.
+dkimpy's own `sign` takes the key as text, parses it for each message, and computes RSA in Python. Here the key is read
+once, and cryptography (OpenSSL) signs with it. dkimpy decides what is signed, and in which form.
 
 ``python signer.py example.org mail2026 key.pem`` prints the DNS record for a key.
 """
@@ -27,27 +27,27 @@ from dkim.canonicalization import CanonicalizationPolicy
 
 __all__ = ["DkimSigner", "sign_with"]
 
-#: Forms of header and body: both survive that a server folds a line anew, or cuts blanks at its end.
+#: Forms of header and body: both survive a server that folds a line again, or removes white space at its end.
 POLICY: Final = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
-#: Where they stand in a message, nobody may add a second one. A field that is missing may still be added on the way.
+#: If a message has one of these fields, nobody may add a second one. A missing field may still be added on the way.
 ONCE: Final = (b"from", b"reply-to", b"subject", b"date", b"to", b"cc", b"message-id", b"content-type")
-#: Below that, nobody may verify (RFC 8301).
+#: Verifiers must not accept shorter keys (RFC 8301).
 LEAST_RSA_BITS: Final = 1024
 
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class DkimSigner:
-    """Makes the DKIM-Signature field of a message; may be called from several threads at the same time.
+    """Makes the DKIM-Signature field of a message. May be called from several threads at the same time.
 
     Args:
-        domain: whose signature it is, such as "example.org"; the domain of From, for DMARC.
-        selector: names the key among those of the domain.
-        key: private, PEM; RSA or Ed25519.
-        password: of the key; None: it has none.
+        domain: the domain that signs, such as "example.org"; for DMARC, the domain of From.
+        selector: the name of the key within the domain.
+        key: the private key as PEM; RSA or Ed25519.
+        password: the password of the key; None: it has none.
 
     Raises:
-        ValueError: domain, selector or key are no such thing.
+        ValueError: domain, selector or key is not valid.
     """
 
     def __init__(self, domain: str, selector: str, key: bytes, *, password: bytes | None = None) -> None:
@@ -74,7 +74,7 @@ class DkimSigner:
             dkim.DKIMException: the message cannot be signed.
         """
         end = message.find(b"\r\n\r\n")
-        # The header alone: dkimpy would cut the body into lines, too.
+        # Only the header: dkimpy would split the body into lines too.
         header, body = (message[: end + 2], message[end + 4 :]) if end >= 0 else (message, b"")
         parsed = dkim.DKIM(header)
         parsed.add_frozen(ONCE)
@@ -96,7 +96,7 @@ class DkimSigner:
         return field + "\r\n ".join(textwrap.wrap(signature, 72)).encode() + b"\r\n"
 
     def _field(self, names: list[bytes], body_hash: str) -> bytes:
-        """Return the field as far as it is signed itself: all but the signature."""
+        """Return the part of the field that is itself signed: everything but the signature."""
         tags = (
             f"DKIM-Signature: v=1; a={self.algorithm}; c={POLICY.to_c_value().decode()}; d={self.domain};"
             f" s={self.selector}; t={int(time.time())}; h={' : '.join(name.decode() for name in names)};"
@@ -112,7 +112,7 @@ class DkimSigner:
 
     @property
     def record_name(self) -> str:
-        """The name of the DNS record that says the public key."""
+        """The name of the DNS record with the public key."""
         return f"{self.selector}._domainkey.{self.domain}"
 
     @property
@@ -127,7 +127,7 @@ class DkimSigner:
 
 
 def sign_with(*signers: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """Return a function that puts one signature of each in front: RSA for everybody, Ed25519 for who knows it."""
+    """Return a function that adds one signature of each signer: RSA for all, Ed25519 for receivers that know it."""
 
     def sign(message: bytes) -> bytes:
         return b"".join(signer(message) for signer in signers)
@@ -141,7 +141,7 @@ def main() -> None:
         sys.exit("usage: python signer.py DOMAIN SELECTOR KEY.PEM")
     signer = DkimSigner(sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_bytes())
     strings = " ".join(f'"{part}"' for part in textwrap.wrap(signer.record, 255, drop_whitespace=False))
-    print(f"{signer.record_name}. IN TXT ( {strings} )")  # a string of a TXT record has at most 255 octets
+    print(f"{signer.record_name}. IN TXT ( {strings} )")  # a string of a TXT record has at most 255 bytes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A FastAPI application that sends mail through one smtplite.Client. README.md says how to run it, and its policy."""
+"""A FastAPI application that sends mail through one smtplite.Client. README.md explains how to run it, and why."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ from smtplite.protocol import ForwardPath, ReversePath
 
 log = logging.getLogger("mail")
 
-SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: it does not start
+SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: the start fails
 REQUEST_SECONDS = 30.0
 """For a message that somebody waits for: for a connection, sending, and the verdict."""
 BACKGROUND_SECONDS = 300.0
@@ -36,14 +36,14 @@ RETRY_AFTER_SECONDS = 60
 
 
 class State(TypedDict):
-    """What the lifespan gives to each request, as `request.state`."""
+    """What the lifespan puts into each `request.state`."""
 
     mail: Client
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-    """Make the client, and close it when the last request and background task are done."""
+    """Make the client, and close it after the last request and background task."""
     url = os.environ.get("SMTP_URL", "smtp://localhost:1025?tls=none")
     async with Client.from_url(url, timeout=REQUEST_SECONDS) as client:  # opens no connection
         yield {"mail": client}
@@ -56,11 +56,11 @@ async def mail_client(request: Request) -> Client:
 
 
 def checked(address: str) -> str:
-    """Return the address, if it is one and no more than one, by the rules of `send`."""
+    """Return the address, if it is exactly one by the rules of `send`."""
     try:
         return ForwardPath.parse(address).address
     except MessageError as error:
-        raise ValueError(str(error)) from None  # pydantic makes 422 of it
+        raise ValueError(str(error)) from None  # pydantic turns this into a 422
 
 
 Mail = Annotated[Client, Depends(mail_client)]
@@ -68,7 +68,7 @@ Address = Annotated[str, AfterValidator(checked)]
 Line = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
-# What comes in, and what goes out
+# Requests and answers
 
 
 class Invitation(BaseModel):
@@ -103,7 +103,7 @@ class Report(BaseModel):
 
 
 def report(result: Receipt | SMTPError) -> Report:
-    """Say what became of a message: receipts and errors name each recipient in one of the same four attributes."""
+    """Return the outcome of a message. Receipts and errors have the recipients in the same four attributes."""
     return Report(
         message_id=result.message_id,
         recipients={
@@ -118,14 +118,14 @@ def report(result: Receipt | SMTPError) -> Report:
 
 
 def status_of(error: SMTPError) -> int:
-    """Return the HTTP status for a message that nobody certainly got: this is the policy."""
+    """Return the HTTP status for a message that was not certainly accepted for anybody. This is the policy."""
     if isinstance(error, DeliveryUnknown):
-        return 504  # handed over, and no verdict came
+        return 504  # handed over, and no final reply came
     if error.retryable:
         return 503  # certainly not delivered; the same request may succeed later
     if isinstance(error, RecipientsRefused | MessageRefused | MessageError | ExtensionRequired):
         return 422  # certainly not delivered; the caller has to change something
-    return 502  # certainly not delivered; whoever runs this has to: password, certificate, sender
+    return 502  # certainly not delivered; the operator has to change something: password, certificate, sender
 
 
 # The messages
@@ -143,7 +143,7 @@ def new_message(message_id: str, to: list[str], subject: str, text: str) -> Emai
 
 
 def message_id_of(invitation: Invitation, key: str | None) -> str:
-    """Return the same Message-ID for the same invitation under the same key, so that a second copy can be told."""
+    """Return the same Message-ID for the same invitation under the same key, so a second copy can be recognized."""
     domain = SENDER.rpartition("@")[2]
     if key is None:
         return make_msgid(domain=domain)
@@ -157,7 +157,7 @@ app = FastAPI(title="Invitations", lifespan=lifespan)
 
 @app.exception_handler(SMTPError)
 async def answer_error(_: Request, error: SMTPError) -> Response:
-    """Answer a request whose message nobody certainly got."""
+    """Answer a request whose message was not certainly accepted for anybody."""
     status = status_of(error)
     log.log(logging.ERROR if status in (502, 504) else logging.WARNING, "%s (%s)", error, error.message_id)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
@@ -170,14 +170,14 @@ async def invite(
     mail: Mail,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Report:
-    """Send while the caller waits, and say what became of it for each recipient."""
+    """Send while the caller waits, and tell the outcome for each recipient."""
     message = new_message(
         message_id_of(invitation, idempotency_key),
         invitation.to,
         f"Invitation: {invitation.event}",
         f"You are invited to {invitation.event}.\n",
     )
-    # The recipients are named, so that what stands in a header decides nothing.
+    # The recipients are passed explicitly, so that no header can add one.
     return report(await mail.send(message, sender=SENDER, recipients=invitation.to))
 
 
@@ -191,7 +191,7 @@ async def sign_up(person: SignUp, mail: Mail, tasks: BackgroundTasks) -> dict[st
 
 
 async def deliver(mail: Client, message: EmailMessage, recipient: str) -> None:
-    """Send in the background: nobody is there to be told, so each outcome but success is a line in the log."""
+    """Send in the background, and log every outcome but success, because nobody waits for an answer."""
     try:
         await mail.send(message, sender=SENDER, recipients=recipient, timeout=BACKGROUND_SECONDS)
     except DeliveryUnknown as error:
@@ -209,6 +209,6 @@ async def health() -> dict[str, bool]:
 
 @app.get("/health/mail")
 async def mail_health(mail: Mail) -> dict[str, bool]:
-    """Say whether the mail server takes us: connect, TLS, password."""
+    """Say whether the mail server accepts us: connect, TLS, password."""
     await mail.check()
     return {"ok": True}

@@ -1,4 +1,4 @@
-"""A FastAPI application that sends by fastapi-mail, over smtplite. README.md says how to run it."""
+"""A FastAPI application that sends with fastapi-mail, over smtplite. README.md says how to run it."""
 
 import os
 import sys

@@ -20,7 +20,7 @@ from smtplite.protocol import ForwardPath
 
 log = logging.getLogger("mail")
 
-# One for the process, shared by its threads. It opens nothing yet: gunicorn may fork after this.
+# One client for the process, shared by its threads. It does not connect yet, so gunicorn may fork after this.
 mail = SyncClient.from_url(os.environ.get("SMTP_URL", "smtp://localhost:1025?tls=none"), timeout=30)
 SENDER = os.environ.get("MAIL_FROM", "team@example.org")
 
@@ -41,11 +41,11 @@ def invitation(address: str) -> EmailMessage:
     """Write the message.
 
     Raises:
-        MessageError: this is not one address.
+        MessageError: the text is not exactly one address.
     """
     message = EmailMessage()
     message["From"] = SENDER
-    message["To"] = ForwardPath.parse(address).address  # one address, and nothing but that
+    message["To"] = ForwardPath.parse(address).address  # exactly one address
     message["Subject"] = "Invitation"
     message.set_content("Good to have you here.\n")
     return message
@@ -53,7 +53,7 @@ def invitation(address: str) -> EmailMessage:
 
 @app.errorhandler(SMTPError)
 def answer_error(error: SMTPError) -> ResponseReturnValue:
-    """Answer a request whose message nobody certainly got."""
+    """Answer a request whose message was not certainly accepted for anybody."""
     log.warning("%s (%s)", error, error.message_id)
     status, outcome = answer_to(error)
     headers = {"Retry-After": "60"} if status == 503 else {}
@@ -61,7 +61,7 @@ def answer_error(error: SMTPError) -> ResponseReturnValue:
 
 
 def answer_to(error: SMTPError) -> tuple[int, str]:
-    """Return the HTTP status and the outcome: the policy, as the FastAPI example explains it."""
+    """Return the HTTP status and the outcome: the policy that the FastAPI example explains."""
     if isinstance(error, DeliveryUnknown):
         return 504, "unknown"
     if isinstance(error, MessageError):

@@ -27,12 +27,12 @@ from smtplite.protocol import ForwardPath, ReversePath
 
 log = logging.getLogger("mail")
 
-SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: it does not start
+SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: the start fails
 
 
 @asynccontextmanager
 async def lifespan(app: Litestar) -> AsyncIterator[None]:
-    """Make the client, and close it when the last request and background task are done."""
+    """Make the client, and close it after the last request and background task."""
     url = os.environ.get("SMTP_URL", "smtp://localhost:1025?tls=none")
     async with Client.from_url(url, timeout=30) as client:  # opens no connection
         app.state.mail = client
@@ -47,7 +47,7 @@ async def mail_client(state: State) -> Client:
 
 @dataclass
 class Person:
-    """Whom to write to: the body of a request."""
+    """The body of a request: whom to write to."""
 
     address: str
 
@@ -60,7 +60,7 @@ def message_for(person: Person, subject: str) -> EmailMessage:
     """
     message = EmailMessage()
     message["From"] = SENDER
-    message["To"] = ForwardPath.parse(person.address).address  # one address, and nothing but that
+    message["To"] = ForwardPath.parse(person.address).address  # exactly one address
     message["Subject"] = subject
     message.set_content("Good to have you here.\n")
     return message
@@ -80,7 +80,7 @@ async def sign_up(data: JSONBody[Person], mail: NamedDependency[Client]) -> Resp
 
 
 async def deliver(mail: Client, message: EmailMessage) -> None:
-    """Send in the background: each outcome but success is a line in the log."""
+    """Send in the background, and log every outcome but success."""
     try:
         await mail.send(message, timeout=300)
     except DeliveryUnknown as error:
@@ -90,7 +90,7 @@ async def deliver(mail: Client, message: EmailMessage) -> None:
 
 
 def answer_error(_: Request[Any, Any, Any], error: SMTPError) -> Response[dict[str, str | None]]:
-    """Answer a request whose message nobody certainly got."""
+    """Answer a request whose message was not certainly accepted for anybody."""
     log.warning("%s (%s)", error, error.message_id)
     status, outcome = answer_to(error)
     headers = {"Retry-After": "60"} if status == 503 else None
@@ -98,7 +98,7 @@ def answer_error(_: Request[Any, Any, Any], error: SMTPError) -> Response[dict[s
 
 
 def answer_to(error: SMTPError) -> tuple[int, str]:
-    """Return the HTTP status and the outcome: the policy, as the FastAPI example explains it."""
+    """Return the HTTP status and the outcome: the policy that the FastAPI example explains."""
     if isinstance(error, DeliveryUnknown):
         return 504, "unknown"
     if isinstance(error, MessageError):

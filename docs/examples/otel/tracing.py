@@ -1,7 +1,7 @@
 """OpenTelemetry for `smtplite.Client(trace=...)`: a span for each message, and metrics.
 
-Names are OpenTelemetry's where its semantic conventions have one (``messaging.*``, ``server.*``, ``network.*``,
-``error.type``); all others begin with ``smtplite.``. Addresses of people, and texts that may hold them, are in none.
+Names are those of OpenTelemetry's semantic conventions if there is one (``messaging.*``, ``server.*``, ``network.*``,
+``error.type``). All others begin with ``smtplite.``. None contains an address, or a text that may contain one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from smtplite.trace import ConnectionClosed, ConnectionOpened, FlightSent, Messa
 
 __all__ = ["Telemetry"]
 
-#: Connections that are remembered once they are closed, for messages whose outcome is said behind that.
+#: How many closed connections are remembered, for messages whose outcome comes after the close.
 _CLOSED: Final = 100
 
 
 class _Connection:
-    """What is known of a connection.
+    """What is known about a connection.
 
     Attributes:
-        messages: how many were done on it.
-        flights: writes since the last of them was done, or since it was opened.
-        began: when the first of these writes was, or the last one before; in nanoseconds of the system's clock.
+        messages: how many were finished on it.
+        flights: writes since the last message was finished, or since the connection was opened.
+        began: the time of the first of these writes, or of the last one before; nanoseconds of the system's clock.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class _Connection:
 
 
 class Telemetry:
-    """Makes spans and metrics of the events of one Client: pass it as ``trace=``.
+    """Makes spans and metrics from the events of one Client: pass it as ``trace=``.
 
     Args:
         server_address: the server's name, or the path of its Unix socket.
-        server_port: None: it is a Unix socket.
+        server_port: the port; None: a Unix socket.
         tracer_provider: None: the global one.
         meter_provider: None: the global one.
     """
@@ -94,7 +94,7 @@ class Telemetry:
         self._flights = meter.create_counter("smtplite.client.flights", "{flight}", "Writes, each a round trip")
 
     def __call__(self, event: TraceEvent) -> None:
-        """Take note of an event."""
+        """Record an event."""
         if isinstance(event, ConnectionOpened):
             self._connections[event.connection] = _Connection()
             self._opened.add(1, self._server)
@@ -114,7 +114,7 @@ class Telemetry:
     def _finished(self, event: MessageFinished) -> None:
         now = time.time_ns()
         attributes = dict(self._of_span)
-        began = now  # it came to no connection
+        began = now  # no connection was opened
         if event.connection is not None and (connection := self._connections.get(event.connection)) is not None:
             began = connection.began
             attributes["smtplite.flights"] = connection.flights
@@ -144,15 +144,15 @@ class Telemetry:
             attributes.update(_attributes_of(event.error))
         self._messages.add(1, of_metric)
         self._duration.record(max(0, now - began) / 1e9, of_metric)
-        # Made at the end, with both times: the hook runs where `send` was called, so that the parent is the caller's.
+        # Made at the end, with both times. The hook runs where `send` was called, so the parent is the caller's span.
         span = self._tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=attributes, start_time=began)
         if not event.accepted:
-            span.set_status(Status(StatusCode.ERROR))  # no description: it may hold addresses
+            span.set_status(Status(StatusCode.ERROR))  # no description: it may contain addresses
         span.end(max(began, now))
 
 
 def _outcome(outcomes: dict[str, int]) -> str:
-    """Return the one outcome of all recipients, else "partial"; but "unknown" if anything is."""
+    """Return the outcome if all recipients have the same, else "partial"; but "unknown" if any is unknown."""
     if outcomes["unknown"]:
         return "unknown"
     named = [outcome for outcome, count in outcomes.items() if count]
@@ -160,7 +160,7 @@ def _outcome(outcomes: dict[str, int]) -> str:
 
 
 def _error_type(error: SMTPError | None) -> str:
-    """Return the error's class; "_OTHER", as the conventions have it, if the send was cancelled."""
+    """Return the error's class; "_OTHER", as the conventions say, if the send was cancelled."""
     return "_OTHER" if error is None else f"smtplite.{type(error).__name__}"
 
 

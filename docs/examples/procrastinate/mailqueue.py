@@ -1,7 +1,7 @@
-"""Mail in a queue in PostgreSQL, by procrastinate: what the application and worker.py share. Meant to be copied.
+"""A mail queue in PostgreSQL, with procrastinate: what the application and worker.py share. Meant to be copied.
 
-The application calls `enqueue` inside its own transaction. What becomes of each message is decided and written down by
-`smtplite.worker.send_job`; procrastinate keeps the queue, and hands over one job at a time.
+The application calls `enqueue` inside its own transaction. `smtplite.worker.send_job` sends each message and records
+its outcome. procrastinate keeps the queue, and hands over one job at a time.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ async def enqueue(
     when_unknown: Literal["retry", "record"] = "retry",
     not_after: timedelta | None = None,
 ) -> str:
-    """Queue a message within the transaction of `connection`: it is sent if that commits, and only then.
+    """Queue a message in the transaction of `connection`. It is sent only if that transaction commits.
 
-    One job for each recipient, so that each has an outcome of its own, and a retry concerns nobody else.
+    There is one job for each recipient, so each has its own outcome, and a retry affects no other recipient.
 
     Args:
-        connection: of psycopg.
-        message: what to send.
-        recipients: to whom.
-        when_unknown: if nobody can know whether it arrived: "retry", better twice than never; "record", better never
-            than twice.
-        not_after: how long to go on trying.
+        connection: psycopg's connection.
+        message: the message to send.
+        recipients: their addresses.
+        when_unknown: what to do if nobody can know whether it arrived: "retry" (better twice than never), or "record"
+            (better never than twice).
+        not_after: how long to keep trying.
 
     Returns:
-        The Message-ID, which every copy carries.
+        The Message-ID, which every copy has.
     """
     jobs = jobs_for(message, list(recipients), when_unknown=when_unknown, not_after=not_after)
     message_id = jobs[0].key
@@ -81,7 +81,7 @@ async def enqueue(
 
 @app.task(name="mail.deliver", queue="mail", pass_context=True)
 async def deliver(context: procrastinate.JobContext, *, job: str) -> None:
-    """Send one message to one recipient. What became of it is in smtplite_outcome."""
+    """Send one message to one recipient. Its outcome is recorded in smtplite_outcome."""
     client: Client = context.additional_context["client"]
     store: Store = context.additional_context["store"]
     queued = Job.from_header(job, None)
@@ -93,7 +93,7 @@ async def deliver(context: procrastinate.JobContext, *, job: str) -> None:
             queued,
             content=bytes(row["content"]),
             reference=None,
-            # A worker died while it had the job, and `rescue` took it back: it may have been handed over.
+            # A worker died while it had the job, and `rescue` took the job back. The message may have been handed over.
             is_uncertain=queued.is_uncertain or context.job.attempts > 0,
             token=Lease(uuid.uuid4().hex, 0.0),
         ),
@@ -102,24 +102,24 @@ async def deliver(context: procrastinate.JobContext, *, job: str) -> None:
         backoff=BACKOFF,
     )
     if isinstance(decision, Later):
-        # As a new job, for its header has changed. Should we die before this one is done, there are two of them: what
-        # the first one settles is in the store, and the second one finds it there.
+        # As a new job, because its header has changed. If this worker dies before the old job is done, there are two
+        # jobs: the first one records its outcome in the store, and the second one finds it there.
         again = attrs.evolve(decision.job, content=None, reference=queued.reference)
         at = datetime.now(UTC) + timedelta(seconds=decision.seconds or 0)
         await deliver.configure(schedule_at=at).defer_async(job=again.to_header())
 
 
-# The priority brings it in front of a long queue. A `lock` would stay with a worker that dies in here, for ever.
+# The priority puts it in front of a long queue. If a worker died in here, a `lock` would stay with it forever.
 @app.periodic(cron=RESCUE_CRON)
 @app.task(name="mail.rescue", queue="mail", queueing_lock="mail.rescue", priority=100)
 async def rescue(timestamp: int) -> None:  # procrastinate says when it was due
-    """Take back the jobs of workers that died: they stay "doing", and nobody else would touch them.
+    """Take back the jobs of workers that died. They stay "doing", and no other worker would touch them.
 
-    What must not arrive twice is marked in the store, if it was begun: whoever gets it next records it as unknown.
+    If a message must not arrive twice and was begun, a mark in the store says so; the next worker records "unknown".
     """
     jobs = app.job_manager
     for job in await jobs.get_stalled_jobs(queue="mail", seconds_since_heartbeat=DEAD_AFTER_SECONDS):
         if job.task_name == deliver.name:
             await jobs.retry_job(job)
         else:
-            await jobs.finish_job(job, Status.FAILED, delete_job=True)  # a rescue; the next one is this
+            await jobs.finish_job(job, Status.FAILED, delete_job=True)  # a rescue itself; this is the next one

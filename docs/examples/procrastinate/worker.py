@@ -23,14 +23,14 @@ POLL_SECONDS = float(os.environ.get("MAIL_POLL_SECONDS", "5"))
 
 
 async def run() -> None:
-    """Run jobs until SIGTERM or SIGINT: then take nothing more, and finish what is in flight."""
+    """Run jobs until SIGTERM or SIGINT; then take no more jobs, and finish those in flight."""
     client = Client.from_url(SERVER, max_connections=CONNECTIONS, timeout=SEND_SECONDS)
     async with app.open_async(), client, PostgresStore(DATABASE) as store:
         await app.run_worker_async(
             queues=["mail"],
             concurrency=JOBS_IN_FLIGHT,
             additional_context={"client": client, "store": store},
-            # Longer than a send may take: nothing is cut off in the middle, unless it is SIGKILL that does it
+            # Longer than a send may take, so only SIGKILL can cut it off in the middle
             shutdown_graceful_timeout=SEND_SECONDS + 10,
             fetch_job_polling_interval=POLL_SECONDS,
             update_heartbeat_interval=HEARTBEAT_SECONDS,
@@ -40,7 +40,7 @@ async def run() -> None:
 
 
 async def create_schema() -> None:
-    """Create procrastinate's tables, and ours."""
+    """Create procrastinate's tables and smtplite's."""
     async with app.open_async(), PostgresStore(DATABASE) as store:
         await store.install()
         await app.schema_manager.apply_schema_async()

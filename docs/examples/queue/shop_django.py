@@ -28,6 +28,6 @@ def place_order(request: HttpRequest) -> JsonResponse:
         )
         enqueue_sync(connection.connection, jobs)
         if request.POST.get("stock") == "0":
-            transaction.set_rollback(True)  # no order, no mail
+            transaction.set_rollback(True)  # no order, so no mail
             return JsonResponse({"error": "sold out"}, status=409)
     return JsonResponse({"order": number}, status=201)

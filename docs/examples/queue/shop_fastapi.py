@@ -16,14 +16,14 @@ from smtplite.worker.postgres import enqueue
 
 
 class State(TypedDict):
-    """What the lifespan gives to each request, as `request.state`."""
+    """What the lifespan puts into each `request.state`."""
 
     database: AsyncConnectionPool
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-    """Keep connections to the database."""
+    """Open the pool of database connections, and close it at the end."""
     async with AsyncConnectionPool(os.environ["DATABASE_URL"], open=False) as database:
         yield {"database": database}
 

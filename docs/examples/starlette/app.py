@@ -27,18 +27,18 @@ from smtplite.protocol import ForwardPath, ReversePath
 
 log = logging.getLogger("mail")
 
-SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: it does not start
+SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: the start fails
 
 
 class State(TypedDict):
-    """What the lifespan gives to each request, as `request.state`."""
+    """What the lifespan puts into each `request.state`."""
 
     mail: Client
 
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[State]:
-    """Make the client, and close it when the last request and background task are done."""
+    """Make the client, and close it after the last request and background task."""
     url = os.environ.get("SMTP_URL", "smtp://localhost:1025?tls=none")
     async with Client.from_url(url, timeout=30) as client:  # opens no connection
         yield {"mail": client}
@@ -65,7 +65,7 @@ async def message_for(request: Request, subject: str) -> EmailMessage:
         raise HTTPException(422, 'the body is a JSON object with an "address"')
     message = EmailMessage()
     message["From"] = SENDER
-    message["To"] = ForwardPath.parse(body["address"]).address  # one address, and nothing but that
+    message["To"] = ForwardPath.parse(body["address"]).address  # exactly one address
     message["Subject"] = subject
     message.set_content("Good to have you here.\n")
     return message
@@ -84,7 +84,7 @@ async def sign_up(request: Request) -> Response:
 
 
 async def deliver(mail: Client, message: EmailMessage) -> None:
-    """Send in the background: each outcome but success is a line in the log."""
+    """Send in the background, and log every outcome but success."""
     try:
         await mail.send(message, timeout=300)
     except DeliveryUnknown as error:
@@ -94,7 +94,7 @@ async def deliver(mail: Client, message: EmailMessage) -> None:
 
 
 async def answer_error(_: Request, error: Exception) -> Response:
-    """Answer a request whose message nobody certainly got."""
+    """Answer a request whose message was not certainly accepted for anybody."""
     assert isinstance(error, SMTPError)
     log.warning("%s (%s)", error, error.message_id)
     status, outcome = answer_to(error)
@@ -103,7 +103,7 @@ async def answer_error(_: Request, error: Exception) -> Response:
 
 
 def answer_to(error: SMTPError) -> tuple[int, str]:
-    """Return the HTTP status and the outcome: the policy, as the FastAPI example explains it."""
+    """Return the HTTP status and the outcome: the policy that the FastAPI example explains."""
     if isinstance(error, DeliveryUnknown):
         return 504, "unknown"
     if isinstance(error, MessageError):

@@ -204,7 +204,7 @@ async def test_each_outcome_is_retried_or_recorded_as_the_policy_says(site: Site
     site.mail.reply("RCPT", "451 4.3.0 try again later", to="later@example.net", times=2)
     site.mail.reply("RCPT", "451 4.3.0 never today", to="never@example.net")
     site.mail.reply("RCPT", "550 5.1.1 no such user", to="nobody@example.net")
-    for name in ("twice", "once"):  # taken, and the verdict is lost
+    for name in ("twice", "once"):  # accepted, and the final reply is lost
         site.mail.reply("END_OF_DATA", b"", performs=True, close=True, to=f"{name}@example.net", times=1)
     ids = {
         name: await site.enqueue(

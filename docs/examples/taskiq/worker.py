@@ -40,7 +40,7 @@ TICK_SECONDS = float(os.environ.get("MAIL_TICK_SECONDS", "5"))
 REMEMBER_SECONDS = 30 * 86_400
 
 QUEUE = "mail"
-LATER = "mail:later"  # sorted set: jobs that wait for their next try, by the time when it is due
+LATER = "mail:later"  # sorted set: jobs that wait for their next try, by the time of that try
 RECORD = "mail:record:"  # a key for each job that was begun or has an outcome
 
 MOVE_IF_STILL_THERE = """
@@ -66,11 +66,11 @@ broker = RedisStreamBroker(
     REDIS,
     queue_name=QUEUE,
     consumer_group_name=QUEUE,
-    consumer_id="0",  # by default what was queued before the first worker ever started would be skipped
+    consumer_id="0",  # by default, jobs that were queued before the first worker started would be skipped
     xread_count=JOBS_IN_FLIGHT,
     xread_block=1000,
-    # A job is fetched while others are still in flight, so it may wait for as long as a send takes, and then be sent
-    # for as long. Were this less, two workers could have it at the same time.
+    # A job is fetched while others are still in flight. It may wait as long as a send takes, and then take as long
+    # itself. With a shorter time, two workers could have it at the same time.
     idle_timeout=int(DEAD_AFTER_SECONDS * 1000),
     unacknowledged_batch_size=JOBS_IN_FLIGHT,
     unacknowledged_lock_timeout=60,
@@ -92,21 +92,21 @@ async def enqueue(
 ) -> str:
     """Queue a message.
 
-    One job for each recipient, so that each has an outcome of its own, and a retry concerns nobody else.
+    There is one job for each recipient, so each has its own outcome, and a retry affects no other recipient.
 
     Args:
-        message: what to send.
-        recipients: to whom.
-        when_unknown: if nobody can know whether it arrived: "retry", better twice than never; "record", better never
-            than twice.
-        not_after: how long to go on trying.
+        message: the message to send.
+        recipients: their addresses.
+        when_unknown: what to do if nobody can know whether it arrived: "retry" (better twice than never), or "record"
+            (better never than twice).
+        not_after: how long to keep trying.
 
     Returns:
-        The Message-ID, which every copy carries.
+        The Message-ID, which every copy has.
     """
     jobs = jobs_for(message, list(recipients), when_unknown=when_unknown, not_after=not_after)
     for job in jobs:
-        # JSON has no octets, but the message has none that are not ASCII
+        # JSON has no bytes, but the message is ASCII
         await deliver.kiq(message=(job.content or b"").decode("ascii"), job=job.to_header())
     return jobs[0].key
 
@@ -121,7 +121,7 @@ class RedisStore:
         self._redis = redis
 
     async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
-        """Mark these as begun, unless there is a record; return the records of others."""
+        """Mark these jobs as begun, unless they have a record; return the records that others wrote."""
         others: dict[Identity, Outcome | None] = {}
         for job in jobs:
             mark = _mark(job)
@@ -132,19 +132,19 @@ class RedisStore:
         return others
 
     async def forget(self, jobs: Iterable[Job]) -> None:
-        """Remove the marks of these, if they are theirs."""
+        """Remove the marks of these jobs, unless another lease set them."""
         for job in jobs:
             await self._redis.eval(FORGET_IF_MINE, 1, _key(job.identity), _mark(job))
 
     async def find(self, identities: Iterable[Identity]) -> Mapping[Identity, Outcome]:
-        """Return the outcomes of those that have one."""
+        """Return the outcomes of the jobs that have one."""
         wanted = list(identities)
         records = await self._redis.mget([_key(identity) for identity in wanted])
         found = {identity: _outcome(record) for identity, record in zip(wanted, records, strict=True)}
         return {identity: outcome for identity, outcome in found.items() if outcome is not None}
 
     async def save(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes: the first one stays, but "accepted" replaces any."""
+        """Record outcomes. The first outcome of a job stays, but "accepted" replaces any other."""
         for job, outcome in settled:
             arguments = (outcome.to_json(), outcome.status, REMEMBER_SECONDS)
             await self._redis.eval(SAVE_IF_FIRST, 1, _key(job.identity), *arguments)
@@ -162,17 +162,17 @@ def _outcome(record: bytes | None) -> Outcome | None:
     return None if record is None or record.startswith(b"begun ") else Outcome.from_json(record)
 
 
-# Acknowledged by itself alone: taskiq's other ways acknowledge a task that was cancelled, too, and it would be lost.
+# The task acknowledges itself. taskiq's other ways also acknowledge a cancelled task, and its message would be lost.
 @broker.task(task_name="mail.deliver", ack_type="manual")
 async def deliver(
     message: str,
     job: str,
-    context: Context = TaskiqDepends(),  # noqa: B008 (this is how taskiq wants it)
+    context: Context = TaskiqDepends(),  # noqa: B008 (taskiq requires this)
 ) -> None:
-    """Send one message to one recipient. What became of it is in its record.
+    """Send one message to one recipient. Its outcome is in the job's record.
 
-    If this ends before its ack, by SIGKILL or because Redis is away, a worker gets the job again after
-    DEAD_AFTER_SECONDS. It may have been handed over: that is one more "unknown".
+    If this task ends before it acknowledges, by SIGKILL or because Redis is down, a worker gets the job again after
+    DEAD_AFTER_SECONDS. The message may have been handed over: that is one more "unknown".
     """
     client: Client = context.state.client
     queued = Job.from_header(job, message.encode("ascii"), Lease(uuid.uuid4().hex, 0.0))
@@ -191,15 +191,15 @@ async def wake() -> None:
 
 
 async def tick(redis: Redis) -> None:
-    """Do what the broker does not: every worker does, and it does not matter how many."""
+    """Do what the broker does not do. Every worker calls this, and it does not matter how many do."""
     for job in await redis.zrange(LATER, 0, time.time(), byscore=True, offset=0, num=1000):
         await redis.eval(MOVE_IF_STILL_THERE, 2, LATER, QUEUE, job)
-    # The broker looks for the jobs of dead workers behind each batch that it reads, so in a quiet hour never.
+    # The broker looks for jobs of dead workers only after a batch that it reads: in a quiet hour, never.
     milliseconds = int(DEAD_AFTER_SECONDS * 1000)
     if await redis.xpending_range(QUEUE, QUEUE, min="-", max="+", count=1, idle=milliseconds):
         await wake.kiq()
-    # What is acknowledged stays in the stream until it is trimmed. A maxlen= would trim what was not sent yet, too.
-    (group,) = await redis.xinfo_groups(QUEUE)  # before `pending`: what is delivered in between is behind it
+    # Acknowledged jobs stay in the stream until they are trimmed. maxlen= would also trim jobs that were not sent.
+    (group,) = await redis.xinfo_groups(QUEUE)  # before `pending`: jobs delivered in between come after it
     pending = await redis.xpending(QUEUE, QUEUE)
     await redis.xtrim(QUEUE, minid=pending["min"] or group["last-delivered-id"], approximate=False)
 
@@ -231,7 +231,7 @@ async def stop(state: TaskiqState) -> None:
 
 
 async def run() -> None:
-    """Run jobs until SIGTERM or SIGINT: then take nothing more, and finish what is in flight."""
+    """Run jobs until SIGTERM or SIGINT; then take no more jobs, and finish those in flight."""
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)

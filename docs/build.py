@@ -301,6 +301,7 @@ BENDS: Final[dict[tuple[str, str], int]] = {
     ("AUTH", "READY"): 140,
     ("RCPT", "FAILED"): 50,
     ("MAIL", "FAILED"): -660,
+    ("VERDICT", "READY"): 50,
 }
 #: States whose own arrow hangs below them.
 HANGING: Final = frozenset({"AUTH"})
@@ -652,7 +653,7 @@ def _unit(name: str) -> str:
 
 
 def _constants(module: ModuleType) -> list[tuple[str, str]]:
-    """Return the module's public MAX_* and the comment behind each, or above it and those that follow on."""
+    """Return the module's public MAX_* and the comment after each, or above it and those that follow on."""
     found = []
     comment: list[str] = []
     is_above = False  # whether the line before was a comment too

@@ -29,7 +29,7 @@ log = logging.getLogger("mail")
 
 SENDER = ReversePath.parse(os.environ.get("MAIL_FROM", "team@example.org")).address  # wrong: the start fails
 REQUEST_SECONDS = 30.0
-"""For a message that somebody waits for: for a connection, sending, and the verdict."""
+"""For a message that somebody waits for: the wait for a connection, sending, and the final reply."""
 BACKGROUND_SECONDS = 300.0
 """For a message that nobody waits for: a server may take minutes to scan it."""
 RETRY_AFTER_SECONDS = 60

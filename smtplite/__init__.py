@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from smtplite.sending.stream import Deliveries
     from smtplite.sync import SyncClient, SyncDeliveries, SyncSession
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOME = {
     "smtplite.client": ("Client", "send"),

@@ -380,7 +380,7 @@ def test_every_page_of_the_docs_can_be_reached_from_the_index() -> None:
     [
         ("run on Windows", "install.md#where-it-runs"),
         ("cost in dependencies", "install.md#what-it-costs-in-dependencies"),
-        ("break in 0.2", "faq.md#what-will-break-in-02"),
+        ("break in 0.2", "versioning.md#what-may-change-in-02"),
         ("report a security hole", "https://github.com/smtplite/smtplite/security/policy"),
     ],
 )

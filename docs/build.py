@@ -809,7 +809,7 @@ def measured() -> str:
             *(f"{seconds[who]} s" for who in ("smtplite, one send after another", "smtplite", *_PEERS)),
         ),
     ]
-    return table(("", "smtplite `send`", "`send_many`", *_PEERS), rows)
+    return table(("Cost", "smtplite `send`", "`send_many`", *_PEERS), rows)
 
 
 def goals() -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import email.policy
 import functools
-import importlib.util
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -29,9 +27,9 @@ from smtplite.cli.web.release import Release
 from smtplite.cli.web.server import listen, serve
 from smtplite.testing import ReceivedMessage, Refusal, RefusedMessage, SMTPServer, Violation
 
+from .browser import axe, chromium, faults, missing
 from .hostile import HACKED, MESSAGES, TRAP
 from .launcher import ensure_nothing_is_missing
-from .secure import INSTALL, servers_folder
 
 pytestmark = pytest.mark.interop
 
@@ -39,19 +37,6 @@ PATIENCE_MS = 20_000
 #: Where pictures of the page are written, for the documentation, or to be looked at.
 SHOTS = os.environ.get("SMTPLITE_SHOTS")
 SECRET = "correct horse battery"
-
-
-def axe() -> Path:
-    """Return the script of axe-core, which says what people with a screen reader, say, cannot use."""
-    return servers_folder() / "npm/node_modules/axe-core/axe.min.js"
-
-
-def missing() -> str | None:
-    if shutil.which("chromium") is None:
-        return f"Chromium is not installed: {INSTALL}"
-    if importlib.util.find_spec("playwright") is None:
-        return "playwright is not installed: pip install playwright"
-    return None if axe().exists() else f"axe-core is not installed: {INSTALL}"
 
 
 @attrs.define
@@ -146,15 +131,9 @@ def catcher() -> Iterator[Catcher]:
 @pytest.fixture(scope="module")
 def browser(trap: Trap) -> Iterator[Any]:
     ensure_nothing_is_missing(missing)
-    from playwright.sync_api import sync_playwright
-
     rules = f"MAP evil.example 127.0.0.1:{trap.port}, MAP rebound.example 127.0.0.1"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", f"--host-resolver-rules={rules}"]
-        )
-        yield chromium
-        chromium.close()
+    with chromium(f"--host-resolver-rules={rules}") as found:
+        yield found
 
 
 Open = Callable[..., Any]
@@ -585,16 +564,7 @@ def test_it_fits_and_axe_finds_nothing(width: int, scheme: str, catcher: Catcher
         shot(page, f"{scheme}-{width}-{name}")
         if (width == 390 or scheme == "dark") and name in {"text", "attachments", "headers", "source"}:
             return  # what they are made of is in the others
-        found = page.evaluate(
-            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],"
-            " iframes: false})"
-        )
-        serious = [
-            (each["id"], each["impact"], [node["html"][:200] for node in each["nodes"][:3]])
-            for each in found["violations"]
-            if each["impact"] in {"serious", "critical", "moderate"}
-        ]
-        assert not serious, (name, serious)
+        assert not faults(page, {"moderate", "serious", "critical"}), name
 
     page.evaluate(axe().read_text())
     look("list")

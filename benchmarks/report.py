@@ -139,9 +139,9 @@ def goals_page(report: Report) -> str:
     return "\n".join(
         [
             "# Against the goals\n",
-            f"Written by `{COMMAND}`; do not edit it. The goals stand in `CONTRIBUTING.md`, made from "
-            "`benchmarks/rows.py`; what others reach, and each single run, on the documentation's benchmark page, "
-            "which is written at the same time.\n",
+            f"`{COMMAND}` wrote this page; do not edit it by hand. The goals are in `CONTRIBUTING.md`, and come from "
+            "`benchmarks/rows.py`. What others reach, and each single run, is on the benchmark page of the "
+            "documentation, which is written at the same time.\n",
             "".join(f"- {line}\n" for line in report.conditions),
             against_the_goals(report),
             *_failures(report),
@@ -164,7 +164,7 @@ def what_people_do(report: Report) -> str:
                     results.spread(row.peers[peer], row.metric) if peer in row.peers else None for peer in LEADING
                 ]
                 lines.append([row.title, *(show(row.metric, spread) for spread in (ours, *theirs))])
-    return table(("", "smtplite", *LEADING), lines, right=range(1, 2 + len(LEADING)))
+    return table(("work", "smtplite", *LEADING), lines, right=range(1, 2 + len(LEADING)))
 
 
 def beside_others(report: Report) -> str:
@@ -238,26 +238,27 @@ def page(report: Report) -> str:
     """Return the whole page."""
     parts = [
         "# Benchmarks\n",
-        "What it costs to send, with smtplite and with others: the same messages, the same server, one core, side by "
-        "side in one run.\n",
+        "What it costs to send mail with smtplite, and with other libraries. All send the same messages to the same "
+        "server, on one core, side by side in one run.\n",
         "![smtplite beside others: an EmailMessage by send, a bulk run over a network, and one on a single machine]"
         "(results.svg)\n",
         what_people_do(report),
-        "Over a network, round trips decide: smtplite waits for fewer of them. On one machine there is nothing to wait "
-        "for, and the numbers say what a message costs the processor. `chunking=True` is for servers that you trust: "
-        "[why](../explanation/round-trips.md).\n",
+        "Over a network, round trips decide, and smtplite waits for fewer of them. On one machine there is nothing to "
+        "wait for: there the numbers show how much processor time a message costs. `chunking=True` is for servers that "
+        "you trust: [why](../explanation/round-trips.md).\n",
         "## How it was measured\n",
         "".join(f"- {line}\n" for line in report.conditions),
-        f"`{COMMAND}` wrote this page and its picture; do not edit them. Everybody has a turn in each round: A B C A B "
-        "C ... A number is the median of the rounds. The server is written in C, and counts what it takes. smtplite "
-        "runs on asyncio unless another event loop is named. `EmailMessage` objects are built before the clock "
-        "starts, each its own; octets are ready to be sent.\n",
+        f"`{COMMAND}` wrote this page and its picture; do not edit them by hand. In each round, each program has one "
+        "turn: A B C, A B C, ... A number is the median of the rounds. The server is written in C, and counts what it "
+        "accepts. smtplite runs on asyncio unless another event loop is named. `EmailMessage` objects are built before "
+        "the clock starts, one for each message. Messages as bytes are ready to be sent.\n",
         "## All of it\n",
-        "The median of each; *raw bytes* is the floor of asyncio: octets composed beforehand, replies only counted.\n",
+        "The median of each. *raw bytes* is the least that asyncio can do: the bytes are composed beforehand, and "
+        "replies are only counted.\n",
         beside_others(report),
         "## Every run\n",
-        "*The usual way*: how many of smtplite's messages were written and decided at once, without a look at each "
-        "command and reply. A ratio is taken round for round.\n",
+        "*The usual way* is how many of smtplite's messages were written and decided at once, without a look at each "
+        "command and reply. A ratio is taken in each round.\n",
         *(every_run(results) for results in report.results),
         *_failures(report),
     ]

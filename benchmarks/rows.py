@@ -45,9 +45,9 @@ _COUNTS: Final[dict[Form, tuple[int, ...]]] = {
 }
 _TITLES: Final[dict[Form, tuple[str, ...]]] = {
     "octets": (
-        "one `await send` of octets, 1 KiB, after another",
+        "one `await send` of bytes, 1 KiB, after another",
         "the same with `chunking=True`",
-        "`send_many` of octets, 1 KiB",
+        "`send_many` of bytes, 1 KiB",
         "the same with `chunking=True`",
     ),
     "objects": (
@@ -163,7 +163,7 @@ def loopback(*, quick: bool) -> Group:
         rows=[_on_loopback("octets", way, peers | {"raw bytes": f"raw bytes, as {way}"}, goals[way]) for way in WAYS],
         drawings=[
             Drawing(
-                title="A bulk run of octets, on one machine",
+                title="A bulk run of bytes, on one machine",
                 metric=RATE,
                 unit="messages a second",
                 runs={"smtplite, chunking": "smtplite send_many, chunking", "smtplite": "smtplite send_many"}
@@ -172,8 +172,8 @@ def loopback(*, quick: bool) -> Group:
                 place=3,
             ),
         ],
-        note="Octets are ready to be sent. smtpproto takes objects only. smtp-source connects within its time, and "
-        "sends one message over and over.",
+        note="Messages as bytes are ready to be sent. smtpproto accepts only objects. The time of smtp-source includes "
+        "connecting, and it sends one message again and again.",
     )
 
 
@@ -188,7 +188,7 @@ def another(interpreter: str, name: str, form: Form, *, quick: bool) -> Group:
     """
     part = _part(quick)
     work = Work(way="sequence", count=(2_000 if form == "octets" else 1_000) // part, warm=50 // part, form=form)
-    what = "octets" if form == "octets" else "EmailMessage objects"
+    what = "bytes" if form == "octets" else "EmailMessage objects"
     return Group(
         name="another",
         title=f"The same on {name}: {what}",
@@ -208,7 +208,7 @@ def another(interpreter: str, name: str, form: Form, *, quick: bool) -> Group:
             )
             for way, title in zip(WAYS, _TITLES[form], strict=True)
         ],
-        note="aiosmtplib is faster on CPython 3.11 than on later ones, and a ratio lower.",
+        note="aiosmtplib is faster on CPython 3.11 than on later versions, so ratios are lower there.",
         arguments=(interpreter, name, form),
     )
 
@@ -285,7 +285,7 @@ def trips(*, quick: bool) -> Group:
             row("send_many", "round trips a message: `send_many`", 1.05),
             row("send_many, chunking", "the same with `chunking=True`", 0.06),
         ],
-        note=f"The server answers once the client was silent for {SETTLE_MS} ms, and counts how often that was.",
+        note=f"The server answers when the client was silent for {SETTLE_MS} ms, and counts how often that was.",
     )
 
 
@@ -348,8 +348,8 @@ def _on_the_line(
         ]
         if recipients == 1
         else [],
-        note="From making the client to the last receipt, connecting included. The peers were measured once, all at "
-        "the same time: they do little but wait.",
+        note="The time is from making the client to the last receipt, and includes connecting. The peers were measured "
+        "once, all at the same time, because they do little but wait.",
     )
 
 
@@ -406,7 +406,8 @@ def concurrent(*, quick: bool) -> Group:
         warms_up=not quick,
         runs=runs,
         rows=[row("", 1.3), row(", chunking", 2.4)],
-        note="aiosmtplib.send opens a connection for each message; smtpproto's client too, so many at a time.",
+        note="aiosmtplib.send opens a connection for each message. smtpproto's client does too, up to that number at a "
+        "time.",
     )
 
 
@@ -438,7 +439,7 @@ def handshake(*, quick: bool) -> Group:
             )
             for title, limit in modes.values()
         ],
-        note="Here raw bytes means blocking sockets that know every octet beforehand. See `benchmarks/handshake.py`.",
+        note="Here raw bytes means blocking sockets that know every byte beforehand. See `benchmarks/handshake.py`.",
     )
 
 
@@ -507,9 +508,9 @@ def large(*, quick: bool) -> Group:
                 loops={loop: f"{on('smtplite', loop)}, watched" for loop in LOOPS if loop != "asyncio"},
             ),
         ],
-        note="Each run in a process of its own, whose memory is the growth of its high-water mark from just before the "
-        "message, on a connection that has sent a small one. smtpproto holds the message as an object. Stalls are wall "
-        "time, what the server takes of the same core included.",
+        note="Each run has a process of its own. Its memory is how much the high-water mark grows from just before the "
+        "message, on a connection that has already sent a small one. smtpproto holds the message as an object. Stalls "
+        "are wall time, and include what the server uses of the same core.",
     )
 
 
@@ -528,7 +529,7 @@ def core(*, quick: bool) -> Group:
             Run(
                 who="aiosmtplib", peer="aiosmtplib", request=Work(way="sequence", count=count, warm=20, form="objects")
             ),
-            Run(who="aiosmtplib, of octets", peer="aiosmtplib", request=Work(way="sequence", count=count, warm=20)),
+            Run(who="aiosmtplib, of bytes", peer="aiosmtplib", request=Work(way="sequence", count=count, warm=20)),
         ],
         rows=[
             Row(
@@ -577,8 +578,8 @@ def watching(*, quick: bool) -> Group:
             )
             for name in work
         ],
-        note="Without a question: the statements that ask whether somebody listens were cut out of the source. With "
-        "`trace=`: a function that does nothing is called for each event.",
+        note='"Without a question": the statements that ask whether somebody listens were cut out of the source. "With '
+        '`trace=`": a function that does nothing is called for each event.',
     )
 
 
@@ -591,9 +592,9 @@ def blocking(*, quick: bool) -> Group:
         Run(who="SyncClient, of objects", peer="sync", request=objects),
         Run(who="smtplib, of objects", peer="smtplib", request=objects),
         Run(who="smtplite, of objects", peer="smtplite", request=objects),
-        Run(who="SyncClient, of octets", peer="sync", request=work(2_000)),
-        Run(who="smtplib, of octets", peer="smtplib", request=work(2_000)),
-        Run(who="smtplite, of octets", peer="smtplite", request=work(2_000)),
+        Run(who="SyncClient, of bytes", peer="sync", request=work(2_000)),
+        Run(who="smtplib, of bytes", peer="smtplib", request=work(2_000)),
+        Run(who="smtplite, of bytes", peer="smtplite", request=work(2_000)),
     ]
     return Group(
         name="blocking",
@@ -611,13 +612,14 @@ def blocking(*, quick: bool) -> Group:
                 peers={"smtplib": "smtplib, of objects"},
             ),
             Row(
-                title="`SyncClient.send` of octets: CPU",
-                ours="SyncClient, of octets",
+                title="`SyncClient.send` of bytes: CPU",
+                ours="SyncClient, of bytes",
                 metric=CPU,
-                peers={"smtplib": "smtplib, of octets"},
+                peers={"smtplib": "smtplib, of bytes"},
             ),
         ],
-        note="CPU of the whole process: the caller's thread and that of the event loop. smtplite: `await Client.send`.",
+        note="CPU of the whole process: the caller's thread and that of the event loop. smtplite is `await "
+        "Client.send`.",
     )
 
 
@@ -659,7 +661,7 @@ def transparency(*, quick: bool) -> Group:
         runs.append(run("prose, by aiosmtplib", "aiosmtplib", "prose"))
     return Group(
         name="transparency",
-        title="Dot-stuffing and line endings, streamed, against copying the octets",
+        title="Dot-stuffing and line endings, streamed, against copying the bytes",
         metric=SPEED,
         reference="copy",
         keywords=None,
@@ -692,7 +694,7 @@ def flattening(*, quick: bool) -> Group:
     ]
     return Group(
         name="flattening",
-        title="CPU to make octets of an EmailMessage",
+        title="CPU to make bytes of an EmailMessage",
         metric=CPU,
         keywords=None,
         rounds=QUICK_ROUNDS if quick else ROUNDS,
@@ -709,7 +711,7 @@ def flattening(*, quick: bool) -> Group:
             )
             for kind in counts
         ],
-        note="See `benchmarks/flattening.py`. The peers flatten by `as_bytes`, which stands in the column of the "
+        note="See `benchmarks/flattening.py`. The peers flatten with `as_bytes`, which is in the column of the "
         "standard library.",
     )
 
@@ -727,7 +729,7 @@ def parsing(*, quick: bool) -> Group:
     ]
     runs.append(
         Run(
-            who="a reply of one line, octet by octet, by ReplyParser",
+            who="a reply of one line, byte by byte, by ReplyParser",
             peer="kernels",
             request={"kernel": "parsing", "work": "ReplyParser", "kind": "octets", "count": 4 if quick else 20},
         )

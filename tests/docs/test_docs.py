@@ -381,7 +381,7 @@ def test_every_page_of_the_docs_can_be_reached_from_the_index() -> None:
         ("run on Windows", "install.md#where-it-runs"),
         ("cost in dependencies", "install.md#what-it-costs-in-dependencies"),
         ("break in 0.2", "versioning.md#what-may-change-in-02"),
-        ("report a security hole", "https://github.com/smtplite/smtplite/security/policy"),
+        ("report a security hole", "security-policy.md"),
     ],
 )
 def test_the_landing_page_leads_to_what_a_stranger_asks_first(question: str, page: str) -> None:

@@ -30,7 +30,8 @@ What to try next
   smtplite COMMAND --help
       what else a command can do
 
-In Python, begin with docs/tutorial.md: from smtplite import Client"""
+In Python, begin with the quickstart
+  https://smtplite.readthedocs.io/en/latest/quickstart.html"""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:

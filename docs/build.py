@@ -449,7 +449,7 @@ FLOWS: Final[dict[str, Flow]] = {
         ),
     ),
     "stream": Flow(
-        "A stream: the end of one message and the envelope of the next share a write: one round trip a message",
+        "A stream: the end of one message and the envelope of the next, in one write: one round trip a message",
         (
             ("(the content of message 1)", ".", "(message 2:) MAIL, RCPT, DATA"),
             ("250 queued", "250, 250, 354"),
@@ -458,7 +458,7 @@ FLOWS: Final[dict[str, Flow]] = {
         ),
     ),
     "chunking": Flow(
-        "chunking=True: envelopes and content of 32 messages in one write: one round trip for all of them",
+        "chunking=True: the envelopes and the content of 32 messages in one write, one round trip for all of them",
         (
             (
                 "MAIL, RCPT, BDAT 900 LAST",
@@ -471,7 +471,7 @@ FLOWS: Final[dict[str, Flow]] = {
         ),
     ),
     "refusal": Flow(
-        "One recipient is refused within a group; the other still gets the message, in two round trips",
+        "One recipient of a group is refused; the message is still sent to the other, in two round trips",
         (
             ("MAIL FROM:<ada@example.org>", "RCPT TO:<grace@example.net>", "RCPT TO:<nobody@example.net>", "DATA"),
             ("250 sender ok", "250 recipient ok", "550 no such user here", "354 go on"),

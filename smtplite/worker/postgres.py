@@ -39,9 +39,10 @@ try:
     from pgqueuer.domain.types import QueueEntrypoint, QueueManagerId
     from pgqueuer.ports.repository import EntrypointExecutionParameter
     from pgqueuer.queries import Queries, SyncQueries
-    from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
+    from psycopg import AsyncConnection, AsyncRawCursor, Connection, Error, OperationalError, RawCursor
+    from psycopg.conninfo import conninfo_to_dict
     from psycopg.rows import dict_row
-    from psycopg_pool import AsyncConnectionPool
+    from psycopg_pool import AsyncConnectionPool, PoolTimeout
 except ModuleNotFoundError as error:
     raise ImportError("PostgreSQL as a source needs more: pip install 'smtplite[worker-postgres]'") from error
 
@@ -56,6 +57,16 @@ _POLL_SECONDS: Final = 0.2
 _OPEN_SECONDS: Final = 30.0
 #: How long a statement waits for a connection while the database is away; then the worker tries again.
 _CONNECTION_SECONDS: Final = 5.0
+#: How often it is tried meanwhile.
+_TRY_SECONDS: Final = 1.0
+#: What libpq does when the machine of the database falls silent: without it a statement waits for a quarter of an hour.
+_WHEN_SILENT: Final[Mapping[str, Any]] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 class _Driver:
@@ -143,16 +154,9 @@ class _Database:
     """The pool, and the names of the tables, for source and store alike."""
 
     def __init__(self, conninfo: str, connections: int) -> None:
-        self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
-            conninfo,
-            kwargs={"autocommit": True},
-            min_size=1,
-            max_size=connections,
-            open=False,
-            name="smtplite",
-            timeout=_CONNECTION_SECONDS,
-            check=AsyncConnectionPool.check_connection,  # after a restart the others are dead, too
-        )
+        self._conninfo = conninfo
+        self._connections = connections
+        self._pool: AsyncConnectionPool[AsyncConnection[Any]] | None = None
         settings = DBSettings()  # reads PGQUEUER_PREFIX and the like, as PgQueuer itself does
         self.queue = settings.qualified.queue_table
         self.log = settings.qualified.queue_table_log
@@ -165,11 +169,58 @@ class _Database:
         Raises:
             ConfigurationError: that cannot be done.
         """
+        until = time.monotonic() + _OPEN_SECONDS
+        while True:
+            try:
+                options = {**_WHEN_SILENT, **conninfo_to_dict(self._conninfo)}
+                await (await AsyncConnection.connect(**options)).close()
+                break
+            except Error as error:
+                if not isinstance(error, OperationalError) or time.monotonic() > until:
+                    raise ConfigurationError(f"cannot use the database: {error}") from error
+            await anyio.sleep(_TRY_SECONDS)
+        self._pool = AsyncConnectionPool(
+            kwargs={**options, "autocommit": True},
+            min_size=1,
+            max_size=self._connections,
+            open=False,
+            name="smtplite",
+            # None: its pauses between two tries double, to minutes; `connection` tries steadily.
+            reconnect_timeout=0.0,
+        )
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Give a connection of the pool.
+
+        Raises:
+            PoolTimeout: there was none for _CONNECTION_SECONDS; the log of psycopg.pool says why.
+        """
+        pool = self._pool
+        if pool is None:
+            raise ConfigurationError("this source is not connected: use it by async with")
+        until = time.monotonic() + _CONNECTION_SECONDS
+        connection: AsyncConnection[Any] | None = None
+        while connection is None:
+            try:
+                connection = await pool.getconn(_TRY_SECONDS)  # has the pool try once, if it has too few
+            except PoolTimeout:
+                if time.monotonic() > until:
+                    raise PoolTimeout(f"no connection to the database for {_CONNECTION_SECONDS:g} s") from None
         try:
-            await self.pool.open(wait=True, timeout=_OPEN_SECONDS)
-        except Exception as error:
-            await self.pool.close()
-            raise ConfigurationError(f"cannot use the database: {error}") from error
+            yield connection
+        finally:
+            with anyio.CancelScope(shield=True):  # or the pool would have one less for ever
+                is_lost = connection.closed
+                await pool.putconn(connection)
+                if is_lost:
+                    await pool.check()  # after a restart the others are lost, too
 
     def outcomes_table(self) -> str:
         """Return the statement that creates the table of outcomes."""
@@ -181,13 +232,13 @@ class _Database:
 
     async def fetch(self, query: str, *arguments: object) -> list[dict[str, Any]]:
         """Run a statement, a transaction of its own, and return its rows."""
-        async with self.pool.connection() as connection:
+        async with self.connection() as connection:
             return await _Driver(connection).fetch(query, *arguments)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Driver]:
         """Give a driver whose statements are one transaction."""
-        async with self.pool.connection() as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction():
             yield _Driver(connection)
 
 
@@ -223,7 +274,7 @@ class PostgresStore:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._database.pool.close()
+        await self._database.close()
 
     async def install(self) -> None:
         """Create the table, if it is not there."""
@@ -389,7 +440,7 @@ class PostgresSource:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._database.pool.close()
+        await self._database.close()
 
     async def install(self) -> None:
         """Create the tables: PgQueuer's, if they are not there, and the one of outcomes."""

@@ -41,7 +41,7 @@ _LEASE_SECONDS: Final = 10.0
 #: How long the pauses are while the engine or the relay is away: the first, and the longest.
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 60.0
-_LONGEST_ENGINE_PAUSE_SECONDS: Final = 5.0
+_LONGEST_ENGINE_PAUSE_SECONDS: Final = 2.0
 #: A lease is extended when this part of it is over.
 _EXTEND_AFTER: Final = 1 / 3
 #: For this part of a lease before its end a worker does not begin what it was for: its own delay must not matter.

@@ -122,12 +122,79 @@ async def test_a_restart_of_the_database_loses_nothing_and_sends_nothing_twice(
         await until(lambda: _sent(relay, 50))
         await anyio.to_thread.run_sync(server.stop, how)
         await anyio.to_thread.run_sync(server.start)
-        await until(lambda: _done(source, jobs), seconds=90)  # the pool reconnects in steps
+        await until(lambda: _done(source, jobs), seconds=90)
         worker.stop()
     recipients = [path for message in relay.messages for path in message.recipients]
     assert len(recipients) == len(set(recipients)) == 400
     found = await source.store.find([job.identity for job in jobs])
     assert {outcome.status for outcome in found.values()} == {"accepted"}
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_is_back_is_found_however_often_it_was_not(
+    engine: InPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pauses between two tries do not grow: those of the pool double, to minutes."""
+    import psycopg
+
+    from smtplite.worker import postgres
+
+    monkeypatch.setattr(postgres, "_TRY_SECONDS", 0.02)
+    connect = psycopg.AsyncConnection.connect
+    failures = 0
+
+    async def refused(*arguments: Any, **options: Any) -> psycopg.AsyncConnection[Any]:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise psycopg.OperationalError("connection refused")
+        return await connect(*arguments, **options)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", refused)
+    async with postgres.PostgresSource(engine.info, connections=1) as source:
+        failures = 12
+        with pytest.raises(psycopg.OperationalError):
+            await source._database.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+        with anyio.fail_after(20):
+            assert await source.status() == []
+    assert failures == 0
+
+
+@pytest.mark.asyncio
+async def test_a_restart_costs_one_statement_and_not_one_for_each_connection(
+    engine: InPostgres, server: PostgresServer
+) -> None:
+    import psycopg
+
+    source = await engine.source()
+    async with anyio.create_task_group() as tasks:  # at the same time: each has a connection of its own
+        for _ in range(4):
+            tasks.start_soon(source._database.fetch, "SELECT pg_sleep(0.05)")
+    await anyio.to_thread.run_sync(server.stop)
+    await anyio.to_thread.run_sync(server.start)
+    with pytest.raises(psycopg.OperationalError):
+        await source.status()
+    for _ in range(8):
+        assert await source.status() == []
+
+
+@pytest.mark.asyncio
+async def test_a_machine_that_falls_silent_is_given_up_and_the_url_may_say_when(engine: InPostgres) -> None:
+    from smtplite.worker.postgres import PostgresSource
+
+    async with PostgresSource(f"{engine.info} tcp_user_timeout=5000") as source, source._database.connection() as given:
+        parameters = given.info.get_parameters()
+    assert parameters["tcp_user_timeout"] == "5000"
+    assert parameters["keepalives_idle"] == "10"
+
+
+@pytest.mark.asyncio
+async def test_a_source_that_was_not_entered_says_so() -> None:
+    ensure_nothing_is_missing(PostgresServer.missing)
+    from smtplite.worker.postgres import PostgresSource
+
+    with pytest.raises(ConfigurationError, match="use it by async with"):
+        await PostgresSource("dbname=x").status()
 
 
 async def _fails(connection: psycopg.AsyncConnection[Any]) -> None:

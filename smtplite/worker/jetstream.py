@@ -20,6 +20,7 @@ old delivery is acknowledged.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -36,7 +37,6 @@ from smtplite.worker.jobs import Identity, Job, Lease, Outcome
 from smtplite.worker.source import LaneStatus
 
 try:
-    import nats
     from nats.aio.client import Client as Connection
     from nats.js.api import (
         AckPolicy,
@@ -65,6 +65,7 @@ _HEADER: Final = "Smtplite-Job"
 _MARGIN: Final = 0.15
 #: Many leased jobs are no reason to give out no more.
 _MAX_ACK_PENDING: Final = 100_000
+_OPEN_SECONDS: Final = 30.0
 _REQUEST_SECONDS: Final = 5.0
 #: Requests that are under way at the same time, and subjects in one batched get (the server's limit is 1024).
 _AT_A_TIME: Final = 500
@@ -254,8 +255,6 @@ class JetStreamStore:
             )
         except NotFoundError:
             return None
-        import base64
-
         message = answer["message"]
         return _record(message["seq"], base64.b64decode(message.get("data", "")))
 
@@ -369,16 +368,7 @@ class JetStreamSource:
         return self._lease_seconds
 
     async def __aenter__(self) -> Self:
-        try:
-            connection = await nats.connect(
-                self._servers,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.5,
-                allow_reconnect=True,
-                error_cb=_ignore,
-            )
-        except Exception as error:
-            raise ConfigurationError(f"cannot connect to NATS: {error!r}") from error
+        connection = await self._connected()
         self._wire.connection = connection
         version = connection.connected_server_version
         if (version.major, version.minor, version.patch) < OLDEST_SERVER:
@@ -388,6 +378,23 @@ class JetStreamSource:
                 " tried again, need 2.12 or later"
             )
         return self
+
+    async def _connected(self) -> Connection:
+        connection = Connection()
+        try:
+            # Once connected it goes on trying for ever, which is what is asked for; at first somebody waits for it.
+            async with asyncio.timeout(_OPEN_SECONDS):
+                await connection.connect(
+                    self._servers,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.5,
+                    allow_reconnect=True,
+                    error_cb=_ignore,
+                )
+        except Exception as error:
+            await connection.close()
+            raise ConfigurationError(f"cannot connect to NATS: {connection.last_error or error!r}") from error
+        return connection
 
     async def __aexit__(
         self,

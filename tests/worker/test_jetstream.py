@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -189,16 +190,13 @@ async def test_a_server_without_schedules_is_refused(engine: InJetStream, monkey
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_not_there_is_said_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     ensure_nothing_is_missing(NatsServer.missing)
-    import nats
-
     from smtplite.worker import jetstream
 
-    async def connect(*_: Any, **__: Any) -> None:
-        raise OSError("refused")
-
-    monkeypatch.setattr(nats, "connect", connect)
-    with pytest.raises(ConfigurationError, match="cannot connect to NATS"):
-        async with jetstream.JetStreamSource("nats://localhost:1"):
-            pass
+    monkeypatch.setattr(jetstream, "_OPEN_SECONDS", 0.2)
+    with socket.socket() as nobody:  # it has a port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(ConfigurationError, match="cannot connect to NATS: ConnectionRefusedError"):
+            async with jetstream.JetStreamSource(f"nats://127.0.0.1:{nobody.getsockname()[1]}"):
+                pass

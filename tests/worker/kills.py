@@ -35,6 +35,8 @@ LEASE_SECONDS: Final = 2.0
 #: A worker is killed after the relay took so many more messages, at most.
 MESSAGES_PER_KILL: Final = 50
 PATIENCE_SECONDS: Final = 120.0
+#: How often it is asked whether there is still something to send: the engine has to count all of it.
+LOOK_SECONDS: Final = 1.0
 
 
 @attrs.frozen
@@ -42,7 +44,7 @@ class Report:
     """What came of it.
 
     Attributes:
-        kills: how many workers were killed.
+        kills: how many workers were killed while there was something to send.
         jobs: how many jobs there were.
         lost_verdicts: how often the relay took a message, and its reply was lost.
         copies: identity -> how often it arrived.
@@ -86,7 +88,7 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{self.jobs} jobs, {WORKERS} workers, {self.kills} x SIGKILL, {self.lost_verdicts} lost verdicts:"
-            f" {self.duplicates} duplicates, {self.unknown} unknown, 0 lost"
+            f" {self.duplicates} duplicates, {self.unknown} unknown, {self.jobs - len(self.outcomes)} lost"
         )
 
 
@@ -163,21 +165,18 @@ async def run(source: dict[str, Any], enqueue: Any, kills: int, jobs: list[Job])
     with relay.in_thread() as mail:
         async with fleet(source, mail) as (workers, looking):
             await enqueue(jobs)
-            arrived = 0
-            for _ in range(kills):
+            arrived = killed = 0
+            while killed < kills:
                 arrived += random.randrange(MESSAGES_PER_KILL)
-                await _until(lambda wanted=arrived: len(mail.messages) >= wanted, looking)
+                if not await _until(lambda wanted=arrived: len(mail.messages) >= wanted, looking):
+                    break
                 arrived = max(arrived, len(mail.messages))
                 await asyncio.to_thread(workers.kill_one)
-            identities = [job.identity for job in jobs]
-            until = time.monotonic() + PATIENCE_SECONDS
-            while len(outcomes := await looking.store.find(identities)) < len(jobs):
-                assert time.monotonic() < until, f"{len(jobs) - len(outcomes)} jobs have no outcome"
-                await asyncio.sleep(0.1)
+                killed += 1
+            outcomes = await _all_outcomes(looking, [job.identity for job in jobs])
             # The last one may not have come so far as to hear the signal.
             assert set(await asyncio.to_thread(workers.terminate)) <= {0, -signal.SIGTERM}
-            left = [lane for lane in await looking.status() if lane.waiting + lane.leased + lane.later]
-            assert not left, left
+            assert not await _left(looking)
         copies: Counter[str] = Counter()
         message_ids: dict[str, set[bytes]] = {}
         for message in mail.messages:
@@ -185,21 +184,44 @@ async def run(source: dict[str, Any], enqueue: Any, kills: int, jobs: list[Job])
             copies[recipient] += 1
             message_ids.setdefault(recipient, set()).add(_message_id(message.content))
         once = {job.identity.recipient for job in jobs if job.when_unknown == "record"}
-        return Report(kills, len(jobs), lost, copies, dict(outcomes), message_ids, once)
+        return Report(killed, len(jobs), lost, copies, outcomes, message_ids, once)
 
 
 def _message_id(content: bytes) -> bytes:
     return content.partition(b"Message-ID: ")[2].partition(b"\r\n")[0]
 
 
-async def _until(condition: Any, looking: Installable) -> None:
-    """Wait for so many messages, or until nothing is left to be sent."""
-    until = time.monotonic() + PATIENCE_SECONDS
+async def _until(condition: Any, looking: Installable) -> bool:
+    """Wait for so many messages; return False if nothing is left to be sent."""
+    began = looked = time.monotonic()
     while not condition():
-        if not any(lane.waiting + lane.leased + lane.later for lane in await looking.status()):
-            return
-        assert time.monotonic() < until, "the workers do not send"
+        if time.monotonic() > looked + LOOK_SECONDS:
+            if not await _left(looking):
+                return False
+            looked = time.monotonic()
+            assert looked < began + PATIENCE_SECONDS, "the workers do not send"
         await asyncio.sleep(0.02)
+    return True
+
+
+async def _all_outcomes(looking: Installable, identities: list[Identity]) -> dict[Identity, Outcome]:
+    """Wait for the outcome of each, as long as they become more."""
+    outcomes: dict[Identity, Outcome] = {}
+    least, until = len(identities) + 1, 0.0
+    while len(outcomes) < len(identities):
+        left = await _left(looking)
+        if left < least:
+            least, until = left, time.monotonic() + PATIENCE_SECONDS
+        elif time.monotonic() > until:
+            raise AssertionError(f"{len(identities) - len(outcomes)} jobs have no outcome; in the queue are {left}")
+        if not left:
+            outcomes |= await looking.store.find(identities)
+        await asyncio.sleep(0.2)
+    return outcomes
+
+
+async def _left(looking: Installable) -> int:
+    return sum(lane.waiting + lane.leased + lane.later for lane in await looking.status())
 
 
 async def over_postgres(info: str, kills: int, jobs: list[Job]) -> Report:
@@ -235,14 +257,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=1000)
     options = parser.parse_args()
     jobs = make_jobs(options.kills * MESSAGES_PER_KILL)
+    began = time.monotonic()
     if options.engine == "postgres":
         with PostgresServer() as database:
             report = asyncio.run(over_postgres(database.info, options.kills, jobs))
     else:
         with NatsServer() as server:
             report = asyncio.run(over_jetstream(server.url, options.kills, jobs))
+    print(f"{options.engine}: {report}; {time.monotonic() - began:.0f} s")
     report.check()
-    print(f"{options.engine}: {report}")
+    print("all promises were kept")
 
 
 if __name__ == "__main__":

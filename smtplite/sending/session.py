@@ -8,6 +8,7 @@ and it is never used again (rules R9, R10).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import ssl
@@ -119,6 +120,13 @@ class _Flight:
         limit = outbound.limit
         if self.limit is None or limit < self.limit:
             self.limit = limit
+
+
+class _ObjectionError(Exception):
+    """What the queue raised in `begins`: even if it is one of our errors, it says nothing of the connection."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class Session:
@@ -355,6 +363,10 @@ class Session:
         self._stream.watch()
         try:
             await self._run(queue, deadline)
+        except _ObjectionError as objection:
+            error = objection.error
+            self._cut_off(queue, ConnectionLost(f"not sent: {error!r} came before it"), is_our_own=True)
+            raise error from error.__cause__
         except RemoteProtocolError as error:
             self._cut_off(queue, error)
         except ConnectionLost as error:
@@ -466,10 +478,13 @@ class Session:
         """Tell the queue which messages this flight begins; if it objects, nothing of the flight is written."""
         try:
             queue.begins(begun)
-        except BaseException:
-            # What was handed over before is owed its verdict.
-            while (oldest := self.window.oldest) is not None and oldest.transaction.has_left(self.unsent):
-                await self._receive_next(queue, deadline)
+        except BaseException as error:
+            # What was handed over before is owed its verdict, if the connection still has it.
+            with contextlib.suppress(ConnectionLost, TLSError, RemoteProtocolError):
+                while (oldest := self.window.oldest) is not None and oldest.transaction.has_left(self.unsent):
+                    await self._receive_next(queue, deadline)
+            if isinstance(error, Exception):
+                raise _ObjectionError(error) from None
             raise
 
     async def _upload(self, outbound: Outbound, queue: Queue, deadline: Deadline) -> None:

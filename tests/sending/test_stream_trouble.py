@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 import smtplite
-from smtplite import Client, Delivery, LocalProtocolError, Outgoing
+from smtplite import Client, ConnectionLost, Delivery, LocalProtocolError, Outgoing, RemoteProtocolError, TLSError
 from smtplite.testing import SMTPServer
 from smtplite.trace import TraceEvent
 
@@ -133,19 +133,22 @@ async def test_each_item_is_named_once_before_its_first_octet(options: dict[str,
 
 
 @pytest.mark.parametrize("options", [{}, {"chunking": True}], ids=["DATA", "chunks"])
+@pytest.mark.parametrize("objection", [OSError, ConnectionLost, RemoteProtocolError, TLSError])
 @pytest.mark.anyio
-async def test_what_on_begin_objects_to_is_not_sent_and_ends_the_stream(options: dict[str, object]) -> None:
-    """Messages that were handed over before it still get their verdicts."""
+async def test_what_on_begin_objects_to_is_not_sent_and_ends_the_stream(
+    options: dict[str, object], objection: type[Exception]
+) -> None:
+    """Messages handed over before it still get their verdicts. Whatever it is, it says nothing of the connection."""
     begun: list[int] = []
     got: list[Delivery] = []
 
     def on_begin(given: list[Outgoing]) -> None:
         if any(item.tag >= 5 for item in given):
-            raise OSError(28, "No space left on device")
+            raise objection("No space left on device")
         begun.extend(int(item.tag) for item in given)
 
     async with SMTPServer() as server, client_of(server, **options) as client:
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(objection, match="No space left"):
             async with client.send_many(items(10), connections=1, in_flight=3, on_begin=on_begin) as deliveries:
                 async for delivery in deliveries:
                     got.append(delivery)  # noqa: PERF401 (the loop raises)

@@ -382,14 +382,10 @@ class JetStreamSource:
     async def _connected(self) -> Connection:
         connection = Connection()
         try:
-            # Once connected it goes on trying for ever, which is what is asked for; at first somebody waits for it.
+            # Once it is connected it goes on trying for ever; at first somebody waits for it.
             async with asyncio.timeout(_OPEN_SECONDS):
                 await connection.connect(
-                    self._servers,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,
-                    allow_reconnect=True,
-                    error_cb=_ignore,
+                    self._servers, max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_ignore
                 )
         except Exception as error:
             await connection.close()

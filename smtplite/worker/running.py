@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
@@ -17,11 +17,10 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from smtplite.errors import ConfigurationError, ConnectionLost, SMTPError
+from smtplite.errors import ConfigurationError, SMTPError
 from smtplite.message.envelope import Outgoing
 from smtplite.options import check_number
 from smtplite.results import Delivery
-from smtplite.sending.stream import Deliveries
 from smtplite.system.signals import open_stop_signals
 from smtplite.worker.jobs import Identity, Job, Outcome, has_identity_fields
 from smtplite.worker.retrying import Backoff, Later, decide, expired, given_up
@@ -50,6 +49,17 @@ _MARGIN: Final = 0.2
 _LAST_SECONDS: Final = 5.0
 
 
+class Sending(Protocol):
+    """What `Sender.send_many` gives: the outcomes."""
+
+    @property
+    def rest(self) -> list[Delivery]:
+        """After the block: what the loop did not hand out."""
+
+    def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Iterate over them, in order of completion."""
+
+
 class Sender(Protocol):
     """What a worker sends with: a Client, or anything else with its `send_many`, such as a Route."""
 
@@ -62,12 +72,15 @@ class Sender(Protocol):
         timeout: float | None = None,
         drain: float = 30.0,
         on_begin: Callable[[list[Any]], None] | None = None,
-    ) -> AbstractAsyncContextManager[Deliveries]:
+    ) -> AbstractAsyncContextManager[Sending]:
         """Send many messages; see `Client.send_many`."""
 
 
-class _LeaseEnded(ConnectionLost):
-    """A lease ended before its job was begun; the stream is left, and nothing of it was sent."""
+class _LeaseEndedError(Exception):
+    """A lease ended before its job was begun: nothing of the write is sent, and the stream ends.
+
+    It is none of the errors of sending: those may have a sender try again by itself.
+    """
 
 
 @attrs.frozen(kw_only=True)
@@ -95,9 +108,11 @@ class _Held:
         is_marked: whether a mark in the store says that it was begun.
         is_begun: whether its first octet was about to be written.
         is_decided: whether it is known what becomes of it, and only has to be written down.
+        copy: the same job, leased once more, for the lease of `job` ended meanwhile; given back after it.
     """
 
     job: Job
+    copy: Job | None = None
     is_marked: bool = False
     is_begun: bool = False
     is_decided: bool = False
@@ -229,6 +244,7 @@ class _Run:
         self._laters: list[Later] = []
         self._trouble: SMTPError | None = None  # why jobs had to be given back
         self._pause = 0.0
+        self._has_objected = False  # the stream ends, because a lease did
         self._is_stopping = False
         self._changed = anyio.Event()
 
@@ -265,8 +281,9 @@ class _Run:
     async def _stream(self) -> None:
         """Send over one stream, until `stop`, or until no connection can be had."""
         plan = self._plan
+        self._has_objected = False
         feed = self._feed()
-        deliveries: Deliveries | None = None
+        deliveries: Sending | None = None
         try:
             async with plan.sender.send_many(
                 feed,
@@ -289,19 +306,21 @@ class _Run:
             self._change()
             await feed.aclose()
 
-    async def _take(self, deliveries: Deliveries, scope: anyio.CancelScope) -> None:
+    async def _take(self, deliveries: Sending, scope: anyio.CancelScope) -> None:
         try:
             async for delivery in deliveries:
                 self._pause = 0.0
                 self._decide(delivery)
-        except SMTPError as error:  # no connection could be opened, or a lease ended
+        except _LeaseEndedError as error:
+            logger.warning("lane %s: %s", self._lane, error)
+        except SMTPError as error:  # no connection could be opened
             self._trouble = error
         scope.cancel()
 
     async def _rest_after_trouble(self) -> None:
         """Wait a moment after there was no connection to be had, longer each time."""
         trouble, self._trouble = self._trouble, None
-        if trouble is None or isinstance(trouble, _LeaseEnded) or self._is_stopping:
+        if trouble is None or self._has_objected or self._is_stopping:
             return
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         logger.error(
@@ -317,13 +336,14 @@ class _Run:
         for item in items:
             job: Job = item.tag
             if job.lease.until - self._margin <= now:
-                raise _LeaseEnded(f"not sent: the lease of job {job.key!r:.80} ended before it was begun")
+                self._has_objected = True
+                raise _LeaseEndedError(f"not sent: the lease of job {job.key!r:.80} ended before it was begun")
         for item in items:
             self._held[item.tag.identity].is_begun = True
 
     async def _feed(self) -> AsyncGenerator[Outgoing, None]:
         """Yield what is to be sent, as long as there is room for more."""
-        while not self._is_stopping:
+        while not (self._is_stopping or self._has_objected):
             await anyio.lowlevel.checkpoint_if_cancelled()  # leasing is shielded
             room = self._plan.batch - len(self._held)
             if room < max(1, self._plan.batch // 4):
@@ -354,9 +374,12 @@ class _Run:
         with anyio.move_on_after(_LEASE_SECONDS, shield=True):
             found = await plan.source.lease(self._lane, room, _WAIT_SECONDS)
         for job in found:
-            if job.identity not in self._held:  # a second copy of what is under way: its lease ends by itself
+            held = self._held.get(job.identity)
+            if held is None:
                 leased.append(job)
                 self._held[job.identity] = _Held(job)
+            else:
+                held.copy = job
         if not leased:
             return []
         try:
@@ -369,9 +392,9 @@ class _Run:
             return await self._marked(jobs)
         except BaseException:
             for job in leased:
-                held = self._held.get(job.identity)
-                if held is not None and not held.is_decided:
-                    self._give_back(held)
+                mine = self._held.get(job.identity)
+                if mine is not None and not mine.is_decided:
+                    self._give_back(mine)
             raise
 
     def _was_settled(self, job: Job, outcome: Outcome | None) -> bool:
@@ -530,4 +553,7 @@ class _Run:
 
     def _drop(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            self._held.pop(job.identity, None)
+            held = self._held.pop(job.identity, None)
+            if held is not None and held.copy is not None:
+                self._held[job.identity] = copy = _Held(held.copy)
+                self._give_back(copy)

@@ -122,9 +122,12 @@ def ids(server: ThreadedServer) -> list[str]:
 def test_forked_processes_send_each_over_a_connection_of_its_own(
     server: ThreadedServer, tasks: ModuleType, start: Callable[[str], Worker], module: str
 ) -> None:
+    held = server.hold("END_OF_DATA", sender="team@example.org")  # so that no process is done before another began
     expected = [tasks.enqueue(f"guest-{number}@example.net", "Hello", "Hello.\n") for number in range(MESSAGES)]
     worker = start(module)
     preloaded = module == "preloaded"
+    held.wait(2, timeout=DEADLINE_SECONDS)
+    held.release()
     server.wait_for_messages(MESSAGES + preloaded, timeout=DEADLINE_SECONDS)
     said = worker.end()
     assert sorted(set(ids(server)) - {"None"}) == sorted(expected)
@@ -156,7 +159,7 @@ def test_a_soft_time_limit_ends_the_wait_for_a_server_that_says_nothing(
 ) -> None:
     held = server.hold("MAIL", sender="team@example.org")
     message_id = "<slow@example.org>"
-    tasks.send.apply_async(("slow@example.net", "Hello", "Hello.\n", message_id), soft_time_limit=1)
+    tasks.send.apply_async(("slow@example.net", "Hello", "Hello.\n", message_id), soft_time_limit=3)
     worker = start("tasks")
     held.wait(timeout=DEADLINE_SECONDS)
     worker.wait_until_said(f"{message_id}: given up after its time limit")

@@ -44,6 +44,8 @@ SIZES = [
 """Workers, connections of each, jobs in flight of each, messages."""
 DEADLINE_SECONDS = 60.0
 """Of each wait: it ends the test, it is not what the test takes."""
+NOBODY_DIES = {"MAIL_DEAD_AFTER_SECONDS": "60"}
+"""A machine that is busy may keep a worker from its heartbeat for longer than the usual three seconds."""
 
 
 # --- a PostgreSQL of our own ----------------------------------------------------------------------------------------
@@ -244,7 +246,7 @@ async def test_a_message_is_sent_if_the_applications_transaction_commits_and_onl
             site.connection, letter("yes@example.net"), ["yes@example.net", "hidden@example.net"]
         )
     await site.connection.commit()
-    site.start()
+    site.start(**NOBODY_DIES)
     await site.until_jobs_are(succeeded=2)
     assert sorted(m.recipients for m in site.mail.messages) == [("hidden@example.net",), ("yes@example.net",)]
     assert {message_id_of(m.content) for m in site.mail.messages} == {message_id}
@@ -268,7 +270,7 @@ async def test_each_outcome_is_retried_or_recorded_as_the_policy_says(site: Site
         for name in ("later", "never", "nobody", "twice", "once")
     }
     await site.connection.commit()
-    site.start(MAIL_FIRST_RETRY_SECONDS="2", MAIL_LONGEST_RETRY_SECONDS="3", MAIL_POLL_SECONDS="0.2")
+    site.start(MAIL_FIRST_RETRY_SECONDS="2", MAIL_LONGEST_RETRY_SECONDS="3", MAIL_POLL_SECONDS="0.2", **NOBODY_DIES)
     outcomes = await site.until_outcomes_are(accepted=2, expired=1, refused=1, unknown=1)
     assert {
         to: (outcome, reply) for to, (outcome, reply, _) in outcomes.items() if outcome in ("refused", "unknown")
@@ -294,7 +296,7 @@ async def test_a_job_of_a_dead_worker_that_must_not_arrive_twice_is_recorded_as_
     await mailqueue.enqueue(site.connection, letter("once@example.net"), ["once@example.net"], when_unknown="record")
     await mailqueue.enqueue(site.connection, letter("twice@example.net"), ["twice@example.net"])
     await site.connection.commit()
-    process = site.start()
+    process = site.start(**NOBODY_DIES)
     await asyncio.to_thread(held.wait, 2, timeout=DEADLINE_SECONDS)
     killed(process)
     held.release()
@@ -313,7 +315,7 @@ async def test_a_worker_that_is_told_to_stop_finishes_what_is_in_flight_and_take
     for number in range(10):
         await mailqueue.enqueue(site.connection, letter(f"{number}@example.net"), [f"{number}@example.net"])
     await site.connection.commit()
-    process = site.start(MAIL_JOBS_IN_FLIGHT="4", MAIL_CONNECTIONS="4")
+    process = site.start(MAIL_JOBS_IN_FLIGHT="4", MAIL_CONNECTIONS="4", **NOBODY_DIES)
     await asyncio.to_thread(held.wait, 4, timeout=DEADLINE_SECONDS)
     process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
@@ -405,7 +407,9 @@ async def test_sizing(site: Site, mailqueue: ModuleType) -> None:
                 await mailqueue.enqueue(site.connection, letter(to), [to])
             await site.connection.commit()
             processes = [
-                site.start(MAIL_URL=url, MAIL_CONNECTIONS=str(connections), MAIL_JOBS_IN_FLIGHT=str(jobs))
+                site.start(
+                    MAIL_URL=url, MAIL_CONNECTIONS=str(connections), MAIL_JOBS_IN_FLIGHT=str(jobs), **NOBODY_DIES
+                )
                 for _ in range(workers)
             ]
             await site.mail.wait_for_messages_async(1, timeout=DEADLINE_SECONDS)

@@ -1,0 +1,503 @@
+"""Rules: what a relay takes, what recipients' servers take, and what to do when a reply says that it was too much."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias, TypeVar
+
+import attrs
+import idna
+
+from smtplite.errors import ConfigurationError
+from smtplite.protocol.reply import Reply
+from smtplite.worker.shaping.positions import Path as Position
+from smtplite.worker.shaping.positions import positions
+from smtplite.worker.shaping.units import Rate, seconds_of
+
+__all__ = ["Action", "Automation", "RecipientRule", "RelayRule", "Rules", "Trigger"]
+
+T = TypeVar("T")
+
+#: What an action may change.
+Setting: TypeAlias = int | Rate | None
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_ENHANCED: Final = re.compile(r"[245x]\.(?:[0-9]{1,3}|x)\.(?:[0-9]{1,3}|x)")
+_MOST_CONNECTIONS: Final = 100_000
+
+
+@attrs.frozen
+class Trigger:
+    """How many replies set an automation off.
+
+    Attributes:
+        count: so many.
+        seconds: within so many seconds; 0: the first one does.
+    """
+
+    count: int = 1
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return "Immediate" if self.count == 1 else str(Rate(self.count, self.seconds))
+
+
+@attrs.frozen
+class Action:
+    """What an automation does.
+
+    Attributes:
+        setting: "suspend", "max_message_rate" or "connection_limit".
+        value: the rate, or the number of connections; None: to suspend needs none.
+    """
+
+    setting: str
+    value: Setting = None
+
+    def __str__(self) -> str:
+        return "suspend" if self.value is None else f"{self.setting} = {self.value}"
+
+
+@attrs.frozen(kw_only=True)
+class Automation:
+    """What to do, and for how long, when a server's reply says something.
+
+    A reply that all of `regex`, `code` and `enhanced_code` fit counts; those that are empty fit any.
+
+    Attributes:
+        name: what it is called in `status` and in the log: its key in the file.
+        where: file and line.
+        regex: searched for in the reply, such as ``"451 4.7.1 too many messages"``; any of them.
+        code: reply codes; any of them.
+        enhanced_code: enhanced status codes, with "x" for any number; any of them.
+        trigger: how many such replies it takes.
+        actions: what is done.
+        duration: for how many seconds.
+    """
+
+    name: str
+    where: str
+    regex: tuple[re.Pattern[str], ...] = ()
+    code: tuple[int, ...] = ()
+    enhanced_code: tuple[str, ...] = ()
+    trigger: Trigger = Trigger()
+    actions: tuple[Action, ...]
+    duration: float
+
+    def fits(self, reply: Reply) -> bool:
+        """Say whether a reply counts."""
+        if self.code and reply.code not in self.code:
+            return False
+        if self.enhanced_code and not any(_fits_enhanced(code, reply) for code in self.enhanced_code):
+            return False
+        if not self.regex:
+            return True
+        said = f"{reply.code} {reply.text}".replace("\n", " ")
+        return any(regex.search(said) for regex in self.regex)
+
+
+def _fits_enhanced(pattern: str, reply: Reply) -> bool:
+    if reply.enhanced is None:
+        return False
+    parts = str(reply.enhanced).split(".")
+    return all(wanted in ("x", part) for wanted, part in zip(pattern.split("."), parts, strict=True))
+
+
+@attrs.frozen(kw_only=True)
+class RecipientRule:
+    """What holds for recipients in some domains; all that match a rule share its limits.
+
+    Attributes:
+        pattern: a domain, with "*" for any characters.
+        where: file and line.
+        max_message_rate: messages to them, in even steps.
+        quota: messages to them within any period so long.
+        suspended: True: nothing is sent to them.
+        automation: what to do on replies about them.
+    """
+
+    pattern: str
+    where: str = ""
+    max_message_rate: Rate | None = None
+    quota: Rate | None = None
+    suspended: bool | None = None
+    automation: tuple[Automation, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class RelayRule(RecipientRule):
+    """What holds for relays, by the name of their host.
+
+    Attributes:
+        connection_limit: connections to it, of all workers together.
+        max_deliveries_per_connection: after so many messages, a connection is replaced.
+    """
+
+    connection_limit: int | None = None
+    max_deliveries_per_connection: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What the files say, checked.
+
+    Attributes:
+        relays: for relays, in the order of the files.
+        recipients: for recipients, likewise.
+    """
+
+    relays: tuple[RelayRule, ...] = ()
+    recipients: tuple[RecipientRule, ...] = ()
+
+    @classmethod
+    def read(cls, *paths: Path) -> Self:
+        """Read files; what a later one says of the same relay or domain replaces what an earlier one said.
+
+        Raises:
+            ConfigurationError: a file cannot be read, or says something that is not known; with file, line and key.
+        """
+        rules = cls()
+        for path in paths:
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"cannot read the rules {path}: {error}") from error
+            rules = rules.and_also(cls.of(text, str(path)))
+        return rules
+
+    @classmethod
+    def of(cls, text: str, where: str = "rules") -> Self:
+        """Return what a text says, as `read` does of a file.
+
+        Args:
+            text: TOML.
+            where: what to call it in errors.
+
+        Raises:
+            ConfigurationError: as `read`.
+        """
+        try:
+            given = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"the rules {where} are no TOML: {error}") from error
+        return cls(**_read_tables(_Table(given, (), where, positions(text))))
+
+    def and_also(self, later: Rules) -> Self:
+        """Return these rules with others beside them, which win where both say something."""
+        return attrs.evolve(
+            self,
+            relays=_merged([*self.relays, *later.relays]),
+            recipients=_merged([*self.recipients, *later.recipients]),
+        )
+
+    def for_relay(self, host: str) -> RelayRule:
+        """Return what holds for a relay: of all rules that match its name, what the last one says."""
+        found = RelayRule(pattern=host)
+        for rule in self.relays:
+            if _matches(rule.pattern, host):
+                found = attrs.evolve(_over(found, rule), pattern=host)
+        return found
+
+    def for_recipient(self, address: str) -> tuple[RecipientRule, ...]:
+        """Return the rules that match the domain of an address; all of them hold."""
+        domain = _normal(address.rpartition("@")[2])
+        return tuple(rule for rule in self.recipients if _matches(rule.pattern, domain))
+
+
+_Rule = TypeVar("_Rule", bound=RecipientRule)
+
+
+def _merged(rules: Iterable[_Rule]) -> tuple[_Rule, ...]:
+    by_pattern: dict[str, _Rule] = {}
+    for rule in rules:
+        earlier = by_pattern.get(rule.pattern)
+        by_pattern[rule.pattern] = rule if earlier is None else _over(earlier, rule)
+    return tuple(by_pattern.values())
+
+
+def _over(earlier: _Rule, later: _Rule) -> _Rule:
+    """Return the earlier rule with all that the later one says; what either does on replies is done."""
+    said = {
+        field.name: value
+        for field in attrs.fields(type(later))
+        if (value := getattr(later, field.name)) != field.default and field.name not in ("pattern", "automation")
+    }
+    return attrs.evolve(earlier, **said, automation=(*earlier.automation, *later.automation))
+
+
+@lru_cache(maxsize=1024)
+def _matches(pattern: str, name: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name.lower()) is not None
+
+
+@lru_cache(maxsize=1024)
+def _normal(domain: str) -> str:
+    """Return a domain, or a pattern for some, as it travels, in lower case."""
+    return ".".join(label.lower() if label.isascii() else _a_label(label) for label in domain.split("."))
+
+
+def _a_label(label: str) -> str:
+    try:
+        return idna.encode(label, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return label.lower()
+
+
+# From TOML
+
+
+@attrs.frozen
+class _Table:
+    """A table of a file: reads values, and says where what is wrong.
+
+    Attributes:
+        values: key -> value.
+        path: where it is.
+        file: the name of the file.
+        lines: where everything is.
+    """
+
+    values: Mapping[str, Any]
+    path: Position
+    file: str
+    lines: Mapping[Position, int]
+
+    def wrong(self, problem: str, *key: str | int) -> ConfigurationError:
+        """Return the error for a key of this table, or for the table."""
+        path = (*self.path, *key)
+        return ConfigurationError(f"{self.where(*key)}: {_spelt(path)} {problem}")
+
+    def where(self, *key: str | int) -> str:
+        """Return file and line of a key of this table, or of the table."""
+        return f"{self.file}:{self.lines.get((*self.path, *key), 1)}"
+
+    @property
+    def name(self) -> str:
+        """What it is called in the file."""
+        return _spelt(self.path)
+
+    def check_keys(self, known: Iterable[str]) -> None:
+        for key in self.values:
+            if key not in known:
+                raise self.wrong(f"is not known; known here: {', '.join(known)}", key)
+
+    def table(self, key: str) -> _Table:
+        value = self.values.get(key, {})
+        if not isinstance(value, Mapping):
+            raise self.wrong(f"must be a table, not {value!r:.80}", key)
+        return _Table(value, (*self.path, key), self.file, self.lines)
+
+    def tables(self, key: str) -> list[_Table]:
+        value = self.values.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            raise self.wrong(f"must be an array of tables: write [[{_spelt((*self.path, key))}]]", key)
+        return [_Table(item, (*self.path, key, n), self.file, self.lines) for n, item in enumerate(value)]
+
+    def read(self, key: str, reader: Callable[[Any], T], default: T) -> T:
+        """Return the value of a key, read by a function that raises ValueError with what it should be."""
+        if key not in self.values:
+            return default
+        value = self.values[key]
+        try:
+            return reader(value)
+        except ValueError as error:
+            raise self.wrong(f"must be {error}, not {value!r:.80}", key) from None
+
+    def read_each(self, key: str, reader: Callable[[Any], T]) -> tuple[T, ...]:
+        """Return the values of a key that has one or several."""
+        given = self.values.get(key, [])
+        values: list[T] = []
+        for number, value in enumerate(given if isinstance(given, list) else [given]):
+            try:
+                values.append(reader(value))
+            except ValueError as error:
+                at = (key, number) if isinstance(given, list) else (key,)
+                raise self.wrong(f"must be {error}, not {value!r:.80}", *at) from None
+        return tuple(values)
+
+
+def _spelt(path: Position) -> str:
+    """Return a path as one would write it: ``relay."smtp.example.com".automation[0].regex``."""
+    text = ""
+    for name in path:
+        if isinstance(name, int):
+            text += f"[{name}]"
+        else:
+            spelt = name if _BARE.fullmatch(name) else f'"{name}"'
+            text += f".{spelt}" if text else spelt
+    return text
+
+
+_LIMITS: Final = ("max_message_rate", "quota", "suspended", "automation")
+_RELAY_LIMITS: Final = ("connection_limit", "max_deliveries_per_connection", *_LIMITS)
+_AUTOMATION: Final = ("regex", "code", "enhanced_code", "trigger", "action", "duration")
+_NO_CONNECTIONS: Final = (
+    "is for relays: a client of a relay holds no connections by recipient; use max_message_rate, or [relay.NAME]"
+)
+
+
+def _read_tables(root: _Table) -> dict[str, tuple[Any, ...]]:
+    root.check_keys(("default", "relay", "recipient"))
+    relays: list[RelayRule] = []
+    if "default" in root.values:
+        relays.append(_relay_rule("*", root.table("default")))
+    by_relay, by_recipient = root.table("relay"), root.table("recipient")
+    relays += [_relay_rule(_pattern(by_relay, name), by_relay.table(name)) for name in by_relay.values]
+    recipients = [
+        _recipient_rule(_pattern(by_recipient, name), by_recipient.table(name)) for name in by_recipient.values
+    ]
+    return {"relays": _merged(relays), "recipients": _merged(recipients)}
+
+
+def _pattern(table: _Table, name: str) -> str:
+    if not isinstance(table.values[name], Mapping):
+        raise table.wrong('must be a table: name the host or the domain, as in [relay."smtp.example.com"]', name)
+    pattern = name.strip().rstrip(".")
+    if not re.fullmatch(r"[^\s@/:]+", pattern):
+        raise table.wrong(
+            'must be the name of a host or a domain, without port and "@"; "*" is for any characters', name
+        )
+    return _normal(pattern)
+
+
+def _limits(table: _Table, *, is_relay: bool) -> dict[str, Any]:
+    return {
+        "where": table.where(),
+        "max_message_rate": table.read("max_message_rate", _rate, None),
+        "quota": table.read("quota", _rate, None),
+        "suspended": table.read("suspended", _flag, None),
+        "automation": tuple(_automation(each, is_relay=is_relay) for each in table.tables("automation")),
+    }
+
+
+def _relay_rule(pattern: str, table: _Table) -> RelayRule:
+    table.check_keys(_RELAY_LIMITS)
+    return RelayRule(
+        pattern=pattern,
+        connection_limit=table.read("connection_limit", _whole, None),
+        max_deliveries_per_connection=table.read("max_deliveries_per_connection", _whole, None),
+        **_limits(table, is_relay=True),
+    )
+
+
+def _recipient_rule(pattern: str, table: _Table) -> RecipientRule:
+    for key in ("connection_limit", "max_deliveries_per_connection"):
+        if key in table.values:
+            raise table.wrong(_NO_CONNECTIONS, key)
+    table.check_keys(_LIMITS)
+    return RecipientRule(pattern=pattern, **_limits(table, is_relay=False))
+
+
+def _automation(table: _Table, *, is_relay: bool) -> Automation:
+    table.check_keys(_AUTOMATION)
+    if not {"regex", "code", "enhanced_code"} & table.values.keys():
+        raise table.wrong("needs a regex, a code or an enhanced_code: which replies is it for")
+    for key in ("action", "duration"):
+        if key not in table.values:
+            raise table.wrong(f"needs {'an action' if key == 'action' else 'a duration'}")
+    return Automation(
+        name=table.name,
+        where=table.where(),
+        regex=table.read_each("regex", _regex),
+        code=table.read_each("code", _code),
+        enhanced_code=table.read_each("enhanced_code", _enhanced_code),
+        trigger=_trigger(table),
+        actions=_actions(table, is_relay=is_relay),
+        duration=table.read("duration", _duration, 0.0),
+    )
+
+
+def _trigger(table: _Table) -> Trigger:
+    given = table.values.get("trigger", "Immediate")
+    if given == "Immediate":
+        return Trigger()
+    if not isinstance(given, Mapping):
+        raise table.wrong(f'must be "Immediate" or {{ Threshold = "3/h" }}, not {given!r:.80}', "trigger")
+    trigger = table.table("trigger")
+    trigger.check_keys(("Threshold",))
+    rate = trigger.read("Threshold", _rate, None)
+    if rate is None:
+        raise table.wrong('must be "Immediate" or { Threshold = "3/h" }', "trigger")
+    return Trigger(rate.count, rate.seconds)
+
+
+def _actions(table: _Table, *, is_relay: bool) -> tuple[Action, ...]:
+    given = table.values["action"]
+    several: Sequence[tuple[tuple[str | int, ...], Any]] = (
+        [(("action", number), value) for number, value in enumerate(given)]
+        if isinstance(given, list)
+        else [(("action",), given)]
+    )
+    if not several:
+        raise table.wrong("is empty: what is to be done", "action")
+    return tuple(_action(table, key, value, is_relay=is_relay) for key, value in several)
+
+
+def _action(table: _Table, key: tuple[str | int, ...], value: Any, *, is_relay: bool) -> Action:
+    if value == "Suspend":
+        return Action("suspend")
+    if not isinstance(value, Mapping) or not isinstance(value.get("SetConfig"), Mapping):
+        raise table.wrong(
+            f'must be "Suspend" or {{ SetConfig = {{ name = ..., value = ... }} }}, not {value!r:.80}', *key
+        )
+    action = _Table(value, (*table.path, *key), table.file, table.lines)
+    action.check_keys(("SetConfig",))
+    config = action.table("SetConfig")
+    config.check_keys(("name", "value"))
+    for needed in ("name", "value"):
+        if needed not in config.values:
+            raise config.wrong(f"needs a {needed}")
+    match config.values["name"]:
+        case "max_message_rate":
+            return Action("max_message_rate", config.read("value", _rate, None))
+        case "connection_limit" if is_relay:
+            return Action("connection_limit", config.read("value", _whole, None))
+        case "connection_limit":
+            raise config.wrong(_NO_CONNECTIONS, "name")
+        case other:
+            raise config.wrong(f'must be "max_message_rate" or "connection_limit", not {other!r:.80}', "name")
+
+
+def _whole(value: Any) -> int:
+    if not (type(value) is int and 1 <= value <= _MOST_CONNECTIONS):
+        raise ValueError(f"a whole number from 1 to {_MOST_CONNECTIONS}")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if value is True or value is False:
+        return bool(value)
+    raise ValueError("true or false")
+
+
+def _rate(value: Any) -> Rate:
+    return Rate.of(value if isinstance(value, str) else "")
+
+
+def _duration(value: Any) -> float:
+    return seconds_of(value if isinstance(value, str) else "")
+
+
+def _regex(value: Any) -> re.Pattern[str]:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a regular expression")
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise ValueError(f"a regular expression ({error})") from None
+
+
+def _code(value: Any) -> int:
+    if not (type(value) is int and 400 <= value <= 599):
+        raise ValueError("a reply code from 400 to 599")
+    return value
+
+
+def _enhanced_code(value: Any) -> str:
+    if not isinstance(value, str) or not _ENHANCED.fullmatch(value):
+        raise ValueError('an enhanced status code, such as "4.7.28" or "4.7.x"')
+    return value

@@ -193,6 +193,21 @@ class Client:
         """Close the idle connections, and each busy one when its message is done; nothing can be sent after that."""
         await self._pool.aclose()
 
+    async def resize(self, connections: int) -> None:
+        """Use at most so many connections from now on; return when no more are open.
+
+        Idle connections are closed at once, busy ones when their message is done. With 0, whoever wants to send waits
+        until there may be some again, or until `timeouts.pool` is over.
+
+        Args:
+            connections: from 0 to `max_connections`.
+
+        Raises:
+            ConfigurationError: it is not; nothing changes.
+        """
+        check_number("connections", connections, 0, self._options.max_connections, whole=True)
+        await self._pool.resize(connections)
+
     async def send(
         self,
         message: AnyMessage | Prepared,

@@ -92,6 +92,7 @@ async def contexts(client: Client) -> None:
     """A client is entered asynchronously, and as itself."""
     async with client as entered:
         assert_type(entered, Client)
+        assert_type(await client.resize(3), None)
     with client:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
         pass
     await client.aclose()

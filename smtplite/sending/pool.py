@@ -186,6 +186,7 @@ class Pool:
     def __init__(self, open_session: Callable[[Deadline], Awaitable[Session]], options: Options) -> None:
         self._open_session = open_session
         self._options = options
+        self._most = options.max_connections  # until somebody says otherwise
         self._idle: list[Session] = []  # the one used last at the end: the others may grow old and go
         self._lent: set[Session] = set()
         self._apart: set[Session] = set()  # of those, the ones that others do not wait for
@@ -196,6 +197,7 @@ class Pool:
         self._token: object = None  # the event loop's, while anything is lent
         self._process = os.getpid()
         self._is_closed = False
+        self._shrunk: anyio.Event | None = None  # somebody waits until few enough are open
 
     async def acquire(
         self,
@@ -305,19 +307,21 @@ class Pool:
         if waiter.called.is_set():
             waiter.called = anyio.Event()
         # One of those who wait keeps the time for all.
-        is_first = self._count < self._options.max_connections and self._queue.next_opener() is waiter
+        is_first = self._count < self._most and self._queue.next_opener() is waiter
         with anyio.move_on_after(self._limit.wait if is_first else math.inf):
             await waiter.called.wait()
 
     def is_wanted_beside(self, owner: object) -> bool:
-        """Return True if somebody waits for a session on behalf of another owner, or of none."""
+        """Return True if another owner, or none, has somebody waiting for a session; or if one too many is open."""
         queue = self._queue
-        return bool(queue) and any(waiter.owner is not owner and queue.takes_others(waiter) for waiter in queue)
+        return self._is_too_many or (
+            bool(queue) and any(waiter.owner is not owner and queue.takes_others(waiter) for waiter in queue)
+        )
 
     async def release(self, session: Session) -> None:
         """Take a session back: for the next in the queue, or to idle, or to be closed."""
         self._apart.discard(session)
-        if not (self._is_lendable(session) and session.is_reusable):
+        if self._is_too_many or not (self._is_lendable(session) and session.is_reusable):
             await self._close(session, is_word_due=True)
             return
         session.idle_since = time.monotonic()
@@ -335,6 +339,32 @@ class Pool:
         waiter.session = session
         waiter.called.set()
         self._call_next()
+
+    async def resize(self, connections: int) -> None:
+        """Have at most so many sessions from now on; return when no more are open.
+
+        Idle ones are closed at once, lent ones when they come back.
+        """
+        self._most = connections
+        self._note_fewer()
+        self._call_next()
+        while self._is_too_many and self._idle:
+            await self._close(self._idle.pop(0), is_word_due=True)
+        while self._count > self._most:
+            if self._shrunk is None:
+                self._shrunk = anyio.Event()
+            await self._shrunk.wait()
+
+    @property
+    def _is_too_many(self) -> bool:
+        """True if a session is to be closed because fewer are wanted."""
+        return self._count - self._closing > self._most
+
+    def _note_fewer(self) -> None:
+        """Wake who waits until few enough are open, if they are."""
+        if self._shrunk is not None and self._count <= self._most:
+            self._shrunk.set()
+            self._shrunk = None
 
     async def aclose(self) -> None:
         """End the idle sessions; those that are lent end when they come back. Idempotent, from any task."""
@@ -407,6 +437,7 @@ class Pool:
                 await session.discard("it ended while it was idle")
         finally:
             self._closing -= 1
+            self._note_fewer()
             self._call_next()
             self._leave()
 
@@ -426,12 +457,12 @@ class Pool:
     @property
     def _has_place(self) -> bool:
         """True if one more would not be too many."""
-        return self._count < min(self._options.max_connections, self._limit.connections)
+        return self._count < min(self._most, self._limit.connections)
 
     @property
     def _may_open(self) -> bool:
         """True if one more may be opened now."""
-        if self._count >= self._options.max_connections:
+        if self._count >= self._most:
             return False
         return self._has_place or not self._has_others or self._limit.wait == 0
 
@@ -518,13 +549,14 @@ class Pool:
         if is_trial:
             self._limit.is_tried = False
         self._lent.update(opened)
+        self._note_fewer()
         return opened[0] if opened else None
 
     def _note_success(self, seconds: float) -> None:
         self._queue.note_opened(seconds)
         count = self._count - self._opening
         self._limit.note_success(count)
-        if count >= self._options.max_connections:
+        if count >= self._most:
             self._limit.forget()
 
     def _note_refusal(self, error: BaseException, *, is_trial: bool) -> None:
@@ -558,5 +590,5 @@ class Pool:
             return
         if self._idle and (waiter := self._queue.next_taker()) is not None:
             waiter.called.set()
-        if self._count < self._options.max_connections and (waiter := self._queue.next_opener()) is not None:
+        if self._count < self._most and (waiter := self._queue.next_opener()) is not None:
             waiter.called.set()

@@ -161,6 +161,17 @@ class SyncClient:
         finally:
             run(self, Client.aclose)
 
+    def resize(self, connections: int) -> None:
+        """Use at most so many connections from now on; return when no more are open: see `Client.resize`.
+
+        Args:
+            connections: from 0 to `max_connections`.
+
+        Raises:
+            ConfigurationError: it is not; nothing changes.
+        """
+        self._run(lambda client: client.resize(connections))
+
     def send(
         self,
         message: AnyMessage | Prepared,

@@ -48,6 +48,8 @@ try:
         StreamConfig,
     )
     from nats.js.errors import APIError, NotFoundError
+
+    from smtplite.worker.shaping.jetstream import JetStreamBoards
 except ModuleNotFoundError as error:
     raise ImportError("NATS JetStream as a source needs more: pip install 'smtplite[worker-nats]'") from error
 
@@ -336,7 +338,8 @@ class JetStreamSource:
 
     Args:
         url: one server, or several, separated by commas.
-        stream: the name of the stream of jobs; the stream of outcomes has the same name with _OUTCOMES at its end.
+        stream: the name of the stream of jobs; the stream of outcomes has the same name with _OUTCOMES at its end, and
+            the bucket of what workers share the same with _BOARDS.
         lease_seconds: how long a lease lasts; the same for all workers, because it is the consumer's `ack_wait`.
         replicas: of the streams that `install` creates.
 
@@ -353,6 +356,8 @@ class JetStreamSource:
         self._replicas = replicas
         self._wire = _Wire()
         self._store = JetStreamStore(self._wire, self._names)
+        #: What `smtplite.worker.shaping` shares.
+        self.boards = JetStreamBoards(f"{stream}_BOARDS", lambda: self._wire.connection.jetstream(), self._wire.ask)
         self._lanes: set[str] = set()
         self._offset = time.time() - time.monotonic()
         self._clock_at = 0.0
@@ -401,7 +406,7 @@ class JetStreamSource:
         await self._wire.connection.close()
 
     async def install(self) -> None:
-        """Create the two streams, if they are not there."""
+        """Create the two streams, and the bucket of boards, if they are not there."""
         prefix = self._names.prefix
         jetstream = self._wire.connection.jetstream()
         for config in (
@@ -430,6 +435,7 @@ class JetStreamSource:
                 await jetstream.stream_info(config.name or "")
             except NotFoundError:
                 await jetstream.add_stream(config)
+        await jetstream.create_key_value(bucket=self.boards.bucket, replicas=self._replicas)
 
     def now(self) -> float:
         """Return the server's time, in seconds since 1970."""

@@ -13,6 +13,7 @@ import anyio
 import attrs
 
 from smtplite.worker.jobs import Identity, Job, Lease, Outcome
+from smtplite.worker.shaping.boards import MemoryBoards
 from smtplite.worker.source import LaneStatus
 
 __all__ = ["MemorySource", "MemoryStore"]
@@ -110,6 +111,8 @@ class MemorySource:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = MemoryStore()
+        #: What `smtplite.worker.shaping` shares.
+        self.boards = MemoryBoards(monotonic)
         self.lease_seconds = lease_seconds
         self._monotonic = monotonic
         self._epoch = clock() - monotonic()

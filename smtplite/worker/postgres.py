@@ -32,6 +32,7 @@ import attrs
 
 from smtplite.errors import ConfigurationError, MessageError
 from smtplite.worker.jobs import Identity, Job, Lease, Outcome
+from smtplite.worker.shaping.postgres import PostgresBoards, table_of
 from smtplite.worker.source import LaneStatus
 
 try:
@@ -162,6 +163,7 @@ class _Database:
         self.log = settings.qualified.queue_table_log
         self.status_type = settings.qualified.queue_status_type
         self.outcomes = settings.qualify("smtplite_outcome")
+        self.boards = settings.qualify("smtplite_board")
 
     async def open(self) -> None:
         """Connect.
@@ -280,6 +282,7 @@ class PostgresStore:
         """Create the table, if it is not there."""
         async with self._database.transaction() as driver:
             await driver.execute(self._database.outcomes_table())
+            await driver.execute(table_of(self._database.boards))
 
     async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
         """Mark these as begun; see `Store.begin`."""
@@ -417,6 +420,8 @@ class PostgresSource:
         self._database = _Database(conninfo, connections)
         self._lease_seconds = lease_seconds
         self._store = PostgresStore._over(self._database)
+        #: What `smtplite.worker.shaping` shares.
+        self.boards = PostgresBoards(self._database.boards, self._database.transaction)
         self._offset = time.time() - time.monotonic()
 
     @property
@@ -443,12 +448,13 @@ class PostgresSource:
         await self._database.close()
 
     async def install(self) -> None:
-        """Create the tables: PgQueuer's, if they are not there, and the one of outcomes."""
+        """Create the tables that are not there: PgQueuer's, the one of outcomes, and the one of boards."""
         async with self._database.transaction() as driver:
             queries = _queries(driver)
             if not await queries.schema_is_installed():
                 await queries.install()
             await driver.execute(self._database.outcomes_table())
+            await driver.execute(table_of(self._database.boards))
 
     async def _set_clock(self) -> None:
         [row] = await self._database.fetch("SELECT extract(epoch FROM clock_timestamp())::float AS now")

@@ -175,6 +175,8 @@ class Worker:
             timeout=timeout,
             drain=drain,
         )
+        self._shaper = shaper
+        self._lanes = list(lanes)
         self._runs = [_Run(plan, lane, connections) for lane, connections in lanes.items()]
         self._scope: anyio.CancelScope | None = None
 
@@ -200,6 +202,8 @@ class Worker:
                 async with anyio.create_task_group() as tasks:
                     if handle_signals:
                         await tasks.start(self._hear_signals)
+                    if self._shaper is not None:
+                        tasks.start_soon(self._shaper.run, self._lanes)
                     async with anyio.create_task_group() as runs:
                         for run in self._runs:
                             runs.start_soon(run.run)
@@ -242,6 +246,7 @@ class _Run:
         self._held: dict[Identity, _Held] = {}
         self._outcomes: list[tuple[Job, Outcome]] = []  # decided, and not written down yet
         self._laters: list[Later] = []
+        self._given: set[Identity] = set()  # to the stream, and not begun; only if there is a shaper
         self._trouble: SMTPError | None = None  # why jobs had to be given back
         self._pause = 0.0
         self._has_objected = False  # the stream ends, because a lease did
@@ -303,6 +308,7 @@ class _Run:
                 self._decide(delivery)
             for held in [held for held in self._held.values() if not held.is_decided]:
                 self._give_back(held)  # leased, and never given to the stream
+            self._given.clear()
             self._change()
             await feed.aclose()
 
@@ -315,6 +321,8 @@ class _Run:
             logger.warning("lane %s: %s", self._lane, error)
         except SMTPError as error:  # no connection could be opened
             self._trouble = error
+            if self._plan.shaper is not None:
+                self._plan.shaper.trouble(error)
         scope.cancel()
 
     async def _rest_after_trouble(self) -> None:
@@ -340,6 +348,7 @@ class _Run:
                 raise _LeaseEndedError(f"not sent: the lease of job {job.key!r:.80} ended before it was begun")
         for item in items:
             self._held[item.tag.identity].is_begun = True
+        self._forget_given(item.tag.identity for item in items)
 
     async def _feed(self) -> AsyncGenerator[Outgoing, None]:
         """Yield what is to be sent, as long as there is room for more."""
@@ -350,18 +359,37 @@ class _Run:
                 await self._changed.wait()
                 continue
             try:
+                if self._plan.shaper is not None:
+                    room = await self._plan.shaper.room(self._lane, room)
                 jobs = await self._lease(room)
             except Exception:
                 logger.exception("lane %s: jobs cannot be leased; next try in %g s", self._lane, _FIRST_PAUSE_SECONDS)
                 await anyio.sleep(_FIRST_PAUSE_SECONDS)
                 continue
-            for job in jobs:
+            for number, job in enumerate(jobs):
+                if self._plan.shaper is not None and not await self._has_turn(self._plan.shaper):
+                    for other in jobs[number:]:
+                        self._give_back(self._held[other.identity])
+                    break
                 if self._is_stopping:
                     return
                 if job.lease.until - self._margin <= time.monotonic():
                     self._give_back(self._held[job.identity])
                     continue
+                if self._plan.shaper is not None:
+                    self._given.add(job.identity)
                 yield Outgoing(job.content or b"", envelope=job.envelope, tag=job)
+
+    async def _has_turn(self, shaper: Shaper) -> bool:
+        """Wait until one more job may be sent. A stream takes some ahead: what is counted as sent must be sent soon."""
+        while len(self._given) > max(1, self._connections or 1):
+            await self._changed.wait()
+        return await shaper.turn(self._lane)
+
+    def _forget_given(self, identities: Iterable[Identity]) -> None:
+        if self._given:
+            self._given.difference_update(identities)
+            self._change()
 
     # Leasing
 
@@ -468,9 +496,10 @@ class _Run:
     def _decide(self, delivery: Delivery) -> None:
         job: Job = delivery.item.tag  # type: ignore[union-attr]  # `_feed` gives nothing but Outgoing
         held = self._held.get(job.identity)
+        self._forget_given([job.identity])
         if held is None or held.is_decided:
             return
-        if self._plan.shaper is not None:
+        if self._plan.shaper is not None and held.is_begun:
             self._plan.shaper.observe(job, delivery)
         decision = decide(job, delivery, self._plan.source.now(), self._plan.backoff, is_begun=held.is_begun)
         if isinstance(decision, Outcome):

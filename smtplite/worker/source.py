@@ -7,6 +7,7 @@ from typing import Protocol
 
 import attrs
 
+from smtplite.errors import SMTPError
 from smtplite.results import Delivery
 from smtplite.worker.jobs import Identity, Job, Outcome
 
@@ -116,10 +117,29 @@ class Source(Protocol):
 
 
 class Shaper(Protocol):
-    """Decides which jobs have to wait, so that a relay or a recipient's server is not asked for more than it takes."""
+    """Decides when jobs may be sent, so that a relay or a recipient's server is not asked for more than it takes.
+
+    `smtplite.worker.shaping.Shaping` is one.
+    """
+
+    async def run(self, lanes: Sequence[str]) -> None:
+        """Do what is to be done beside the worker, until cancelled.
+
+        Args:
+            lanes: the worker's; the first one comes first.
+        """
+
+    async def room(self, lane: str, most: int) -> int:
+        """Return how many jobs to lease, from 1 to `most`; wait as long as none should be."""
 
     async def hold(self, jobs: Sequence[Job]) -> Mapping[Identity, float]:
-        """Return those that are not to be sent now, with the seconds after which to ask again."""
+        """Return those of the leased jobs that are not to be sent now, with the seconds after which to ask again."""
+
+    async def turn(self, lane: str) -> bool:
+        """Wait until the lane may send a message, and count it as sent; False: give back what was leased."""
 
     def observe(self, job: Job, delivery: Delivery) -> None:
         """Learn what became of a try."""
+
+    def trouble(self, error: SMTPError) -> None:
+        """Learn why no connection could be opened."""

@@ -10,7 +10,7 @@ import anyio
 import attrs
 import pytest
 
-from smtplite import Client, ConfigurationError, Delivery
+from smtplite import Client, ConfigurationError, Delivery, SMTPError
 from smtplite.testing import SMTPServer
 from smtplite.worker import Backoff, Identity, Job, MemorySource, MemoryStore, Worker
 from smtplite.worker import running as running_module
@@ -143,33 +143,68 @@ async def test_outcomes_may_be_kept_elsewhere() -> None:
     assert not store.begun
 
 
-class _Slowly:
-    """A shaper that has the first of all jobs wait."""
+class _Shaper:
+    """A shaper that has the first of all jobs wait, and gives no turn at first."""
 
     def __init__(self) -> None:
         self.asked: list[Identity] = []
         self.seen: list[Identity] = []
+        self.troubles: list[SMTPError] = []
+        self.turns = [False, True, True]
+        self.lanes: Sequence[str] = []
+
+    async def run(self, lanes: Sequence[str]) -> None:
+        self.lanes = lanes
+        await anyio.sleep_forever()
+
+    async def room(self, lane: str, most: int) -> int:
+        return min(most, 2)
 
     async def hold(self, jobs: Sequence[Job]) -> Mapping[Identity, float]:
         self.asked += [job.identity for job in jobs]
         return {self.asked[0]: 0.01} if len(self.asked) <= len(jobs) else {}
 
+    async def turn(self, lane: str) -> bool:
+        return self.turns.pop(0)
+
     def observe(self, job: Job, delivery: Delivery) -> None:
         self.seen.append(job.identity)
 
+    def trouble(self, error: SMTPError) -> None:
+        self.troubles.append(error)
+
 
 async def test_a_shaper_has_jobs_wait_and_that_is_no_try() -> None:
-    source, server, shaper = MemorySource(), SMTPServer(), _Slowly()
-    jobs = [*letter(1), *letter(2)]
+    source, server, shaper = MemorySource(), SMTPServer(), _Shaper()
+    jobs = [*letter(1), *letter(2, when_unknown="record")]
     source.enqueue(jobs)
     async with server.client() as client, anyio.create_task_group() as tasks:
         worker = Worker(source, client, shaper=shaper, lanes={"bulk": 1})
         tasks.start_soon(worker.run)
         await until(lambda: is_done(source, jobs))
         worker.stop()
-    assert shaper.asked == [jobs[0].identity, jobs[1].identity, jobs[0].identity]
-    assert shaper.seen == [jobs[1].identity, jobs[0].identity]
+    assert shaper.asked[:2] == [jobs[0].identity, jobs[1].identity], "no more than there was room for"
+    assert sorted(shaper.seen) == sorted(job.identity for job in jobs)
+    assert shaper.lanes == ["bulk"]
+    assert not shaper.turns, "what was given back had no turn, and had one later"
+    assert not source.store.begun, "what was given back has no mark"
     assert {outcome.attempt for outcome in source.store.outcomes.values()} == {1}
+
+
+async def test_a_shaper_learns_why_there_was_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_module, "_FIRST_PAUSE_SECONDS", 0.01)
+    source, server, shaper = MemorySource(), SMTPServer(), _Shaper()
+    server.reply("GREETING", "421 4.7.0 too many connections", times=1)
+    shaper.turns = [True, True, True]
+    jobs = letter(1)
+    source.enqueue(jobs)
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, shaper=shaper, lanes={"bulk": 1})
+        tasks.start_soon(worker.run)
+        await until(lambda: is_done(source, jobs))
+        worker.stop()
+    assert [error.reply.code for error in shaper.troubles if error.reply is not None] == [421]
+    assert shaper.seen == [jobs[0].identity], "the first time it was not begun"
 
 
 async def test_content_may_lie_elsewhere(caplog: pytest.LogCaptureFixture) -> None:

@@ -204,8 +204,12 @@ class Rules:
 
     def for_recipient(self, address: str) -> tuple[RecipientRule, ...]:
         """Return the rules that match the domain of an address; all of them hold."""
-        domain = _normal(address.rpartition("@")[2])
-        return tuple(rule for rule in self.recipients if _matches(rule.pattern, domain))
+        return tuple(rule for rule in self.recipients if self.matches(rule.pattern, address))
+
+    @staticmethod
+    def matches(pattern: str, address: str) -> bool:
+        """Say whether the domain of an address fits a pattern."""
+        return _matches(pattern, _normal(address.rpartition("@")[2]))
 
 
 _Rule = TypeVar("_Rule", bound=RecipientRule)

@@ -113,7 +113,7 @@ def quoted(text: str, draw: Any) -> str:
     return f'"{escaped}"'
 
 
-@examples(300)
+@examples(100)
 @given(st.dictionaries(names, st.dictionaries(names, values, max_size=4), max_size=4), st.data())
 def test_any_file_has_each_key_on_the_line_where_it_is_written(tables: dict[str, Any], data: Any) -> None:
     text = ""

@@ -1,0 +1,90 @@
+"""Boards in JetStream: a key for each relay, in a bucket beside the streams, written by compare-and-set."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import anyio
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+
+from smtplite.worker.shaping.board import Board
+
+__all__ = ["JetStreamBoards"]
+
+T = TypeVar("T")
+
+#: How often somebody else may be faster.
+_TRIES: Final = 20
+_LONGEST_PAUSE_SECONDS: Final = 0.05
+#: How often the server is asked for its time; in between, time passes as the monotonic clock says.
+_CLOCK_SECONDS: Final = 60.0
+
+
+class JetStreamBoards:
+    """Boards in a bucket of keys and values; see `Boards`. A `JetStreamSource` has one.
+
+    Args:
+        bucket: its name.
+        context: gives nats-py's JetStream.
+        ask: calls JetStream's API.
+    """
+
+    def __init__(
+        self, bucket: str, context: Callable[[], Any], ask: Callable[[str], Awaitable[dict[str, Any]]]
+    ) -> None:
+        #: Its name.
+        self.bucket = bucket
+        self._context = context
+        self._ask = ask
+        self._clock_at: float | None = None
+        self._offset = 0.0
+
+    async def change(self, relay: str, action: Callable[[Board, float], T]) -> T:
+        """Change the board of a relay; see `Boards.change`.
+
+        Raises:
+            TimeoutError: others were faster each time.
+        """
+        values = await self._context().key_value(self.bucket)
+        for _ in range(_TRIES):
+            text, revision = await self._get(values, relay)
+            board, now = Board.from_json(text), await self._now()
+            result = action(board, now)
+            try:
+                # Revision 0 is that of a key that is not there; one that was deleted has another.
+                await values.update(_key(relay), board.to_json(), last=revision)
+            except KeyWrongLastSequenceError:
+                await anyio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))  # noqa: S311 (no secret)
+            else:
+                return result
+        raise TimeoutError(f"the board of {relay!r:.80} was changed by others {_TRIES} times in a row")
+
+    async def read(self, relay: str) -> tuple[Board, float]:
+        """Return the board of a relay, and the server's time."""
+        text, _ = await self._get(await self._context().key_value(self.bucket), relay)
+        return Board.from_json(text), await self._now()
+
+    async def _get(self, values: Any, relay: str) -> tuple[bytes | None, int]:
+        try:
+            entry = await values.get(_key(relay))
+        except KeyNotFoundError as error:
+            entry = getattr(error, "entry", None)  # of a key that was deleted
+            return None, 0 if entry is None else entry.revision
+        return entry.value, entry.revision
+
+    async def _now(self) -> float:
+        if self._clock_at is None or time.monotonic() - self._clock_at > _CLOCK_SECONDS:
+            info = await self._ask(f"STREAM.INFO.KV_{self.bucket}")
+            self._clock_at = time.monotonic()
+            self._offset = datetime.fromisoformat(info["ts"]).timestamp() - self._clock_at
+        return time.monotonic() + self._offset
+
+
+def _key(relay: str) -> str:
+    """Return what a relay is called in the bucket, which does not take every character."""
+    return re.sub(r"[^A-Za-z0-9.-]", lambda found: f"={ord(found[0]):x}=", relay).strip(".") or "="

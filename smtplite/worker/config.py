@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
@@ -15,6 +16,7 @@ from smtplite.client import Client
 from smtplite.errors import ConfigurationError
 from smtplite.worker.retrying import Backoff
 from smtplite.worker.running import Worker
+from smtplite.worker.shaping import Boards, Rules, Shaping
 from smtplite.worker.source import Source
 
 if TYPE_CHECKING:
@@ -37,11 +39,19 @@ _KEYS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
         "lanes": dict,
         "backoff": dict,
     },
+    "shaping": {"rules": (str, list)},
 }
+
+#: How many connections a client may have if nobody says so.
+_CLIENT_CONNECTIONS: Final = 5
 
 
 class Installable(Source, Protocol):
-    """A source that can prepare its engine."""
+    """A source that can prepare its engine, and has a place for what workers share."""
+
+    @property
+    def boards(self) -> Boards:
+        """What shaping shares."""
 
     async def install(self) -> None:
         """Create what the engine needs, where it is not there."""
@@ -56,12 +66,14 @@ class Config:
         engine: "postgres" or "jetstream".
         source: arguments of the source.
         worker: arguments of `Worker`.
+        rules: what shaping allows; None: nothing is shaped.
     """
 
     relay: str = attrs.field(repr=False)
     engine: str
     source: dict[str, Any] = attrs.field(repr=False)
     worker: dict[str, Any]
+    rules: Rules | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -75,15 +87,16 @@ class Config:
             given = tomllib.loads(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(f"cannot read the worker's configuration {path}: {error}") from error
-        return cls.of(given, str(path))
+        return cls.of(given, str(path), folder=path.parent)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], where: str) -> Self:
+    def of(cls, given: Mapping[str, Any], where: str, *, folder: Path = Path()) -> Self:
         """Return what a mapping says, as `read` does of a file.
 
         Args:
             given: table -> key -> value.
             where: what to call it in errors.
+            folder: where files of rules are looked for.
 
         Raises:
             ConfigurationError: as `read`.
@@ -106,8 +119,18 @@ class Config:
                 raise ConfigurationError(f"{where}: worker.backoff has first and longest, not {min(unknown)!r:.80}")
             worker["backoff"] = Backoff(**worker["backoff"])
         return cls(
-            relay=_value(given["relay"]["url"], f"{where}: relay.url"), engine=engine, source=source, worker=worker
+            relay=_value(given["relay"]["url"], f"{where}: relay.url"),
+            engine=engine,
+            source=source,
+            worker=worker,
+            rules=_rules(given["shaping"], folder) if "shaping" in given else None,
         )
+
+    @property
+    def relay_name(self) -> str:
+        """What the relay is called where workers share its limits: its host, and its port if the URL has one."""
+        url = urlsplit(self.relay)
+        return f"{url.hostname or url.path}{f':{url.port}' if url.port else ''}"
 
     @asynccontextmanager
     async def open_source(self) -> AsyncIterator[Installable]:
@@ -118,13 +141,31 @@ class Config:
     @asynccontextmanager
     async def open_worker(self) -> AsyncIterator[Worker]:
         """Connect to the engine, and give the worker; the relay is connected to when there is something to send."""
+        options = self._client_options()
+        async with self.open_source() as source, Client.from_url(self.relay, **options) as client:
+            shaper = None
+            if self.rules is not None:
+                said = parse_qs(urlsplit(self.relay).query).get("max_connections", [_CLIENT_CONNECTIONS])[0]
+                connections = int(options.get("max_connections", said))
+                shaper = Shaping(self.rules, self.relay_name, source.boards, client, connections=connections)
+            yield Worker(source, client, shaper=shaper, **self.worker)
+
+    def _client_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {}
         lanes = self.worker.get("lanes") or {}
         numbers = [number for number in lanes.values() if number]
-        options = {"max_connections": sum(numbers)} if len(numbers) == len(lanes) > 0 else {}
-        if "max_connections=" in self.relay:
-            options = {}
-        async with self.open_source() as source, Client.from_url(self.relay, **options) as client:
-            yield Worker(source, client, **self.worker)
+        if len(numbers) == len(lanes) > 0 and "max_connections=" not in self.relay:
+            options["max_connections"] = sum(numbers)
+        if self.rules is not None:
+            most = self.rules.for_relay(urlsplit(self.relay).hostname or "").max_deliveries_per_connection
+            if most is not None:
+                options["max_messages_per_connection"] = most
+        return options
+
+
+def _rules(given: Mapping[str, Any], folder: Path) -> Rules:
+    names = given.get("rules", [])
+    return Rules.read(*(folder / str(name) for name in ([names] if isinstance(names, str) else names)))
 
 
 def _postgres(url: str, **options: Any) -> Any:

@@ -53,7 +53,7 @@ def test_a_file_says_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        ("[relay]", "[rely]", "tables are relay, source, worker, not 'rely'"),
+        ("[relay]", "[rely]", "tables are relay, source, worker, shaping, not 'rely'"),
         ("[relay]", "[relay", "cannot read"),
         ("[relay]", "relays = 1\n[relay]", "tables are"),
         ('url = "env:THE_RELAY"', "", "relay.url is missing"),
@@ -79,3 +79,38 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_the_command_says_it_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["worker", "run", str(tmp_path / "none.toml")]) == 2
     assert capsys.readouterr().err.startswith("smtplite worker: cannot read the worker's configuration ")
+
+
+def test_rules_lie_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_RELAY", "smtp://me:secret@mail.example.org:587")
+    (tmp_path / "a.toml").write_text("[default]\nconnection_limit = 3\n")
+    (tmp_path / "b.toml").write_text("[default]\nmax_deliveries_per_connection = 9\n")
+    config = Config.read(written(tmp_path, GOOD + '[shaping]\nrules = ["a.toml", "b.toml"]\n'))
+    assert config.rules is not None
+    assert config.rules.for_relay("mail.example.org").connection_limit == 3
+    assert config.relay_name == "mail.example.org:587"
+    assert config._client_options() == {"max_connections": 5, "max_messages_per_connection": 9}
+    assert Config.read(written(tmp_path, GOOD)).rules is None
+    one = Config.read(written(tmp_path, GOOD + '[shaping]\nrules = "a.toml"\n')).rules
+    assert one is not None
+    assert one.for_relay("mail.example.org").max_deliveries_per_connection is None
+    assert Config.read(written(tmp_path, GOOD + "[shaping]\n")).rules is not None
+
+
+def test_wrong_rules_are_refused_with_file_line_and_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THE_RELAY", "smtp://mail.example.org")
+    (tmp_path / "a.toml").write_text("[default]\nconnections = 3\n")
+    path = written(tmp_path, GOOD + '[shaping]\nrules = "a.toml"\n')
+    assert main(["worker", "run", str(path)]) == 2
+    assert "a.toml:2: default.connections is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["suspend", "resume"])
+def test_nothing_is_suspended_where_nobody_would_look(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THE_RELAY", "smtp://mail.example.org")
+    assert main(["worker", action, str(written(tmp_path, GOOD))]) == 2
+    assert "has no table [shaping]" in capsys.readouterr().err

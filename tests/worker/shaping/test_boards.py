@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from smtplite import Client
+from smtplite.cli import main
 from smtplite.testing import SMTPServer
 from smtplite.testing.message import ReceivedMessage
 from smtplite.worker import MemorySource, Worker
@@ -21,11 +24,7 @@ from tests.interop.launcher import ensure_nothing_is_missing
 from tests.worker.engines import NatsServer, PostgresServer
 from tests.worker.kit import letter
 
-pytestmark = pytest.mark.asyncio
-
 RULES = Rules.of('[default]\nconnection_limit = 5\nmax_message_rate = "50/s"\n')
-
-_numbers = itertools.count(1)
 
 
 @asynccontextmanager
@@ -85,6 +84,7 @@ def held(reason: str) -> Effect:
     return Effect(what=RELAY, action=Action("suspend"), until=9e9, reason=reason, by=reason)
 
 
+@pytest.mark.asyncio
 async def test_what_several_change_at_the_same_time_is_all_there(source: Callable[[], Any]) -> None:
     boards: list[Boards] = [(await source()).boards for _ in range(3)]
 
@@ -98,6 +98,7 @@ async def test_what_several_change_at_the_same_time_is_all_there(source: Callabl
     assert sorted(effect.reason for effect in board.effects) == sorted(map(str, range(12)))
 
 
+@pytest.mark.asyncio
 async def test_each_relay_has_its_own_and_one_that_nobody_wrote_is_empty(source: Callable[[], Any]) -> None:
     boards: Boards = (await source()).boards
     await boards.change("a.example", lambda board, now: board.add(held("here"), now))
@@ -107,6 +108,7 @@ async def test_each_relay_has_its_own_and_one_that_nobody_wrote_is_empty(source:
     assert not (await boards.read("a.example"))[0].effects
 
 
+@pytest.mark.asyncio
 async def test_time_is_the_stores_and_goes_on(source: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     boards: Boards = (await source()).boards
     now = time.time
@@ -119,6 +121,7 @@ async def test_time_is_the_stores_and_goes_on(source: Callable[[], Any], monkeyp
 
 
 @pytest.mark.interop
+@pytest.mark.asyncio
 async def test_three_workers_share_five_connections_and_fifty_messages_a_second(source: Callable[[], Any]) -> None:
     """Counted by the server, within 10 %."""
     times: list[float] = []
@@ -150,6 +153,46 @@ async def test_three_workers_share_five_connections_and_fifty_messages_a_second(
     start = times[0] + 3
     assert 45 * 5 <= sum(start <= at < start + 5 for at in times) <= 55 * 5
     assert most <= 5
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("engine", ["postgres", "jetstream"])
+def test_suspend_status_and_resume_by_hand(engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = (PostgresServer if engine == "postgres" else NatsServer)()
+    ensure_nothing_is_missing(type(server).missing)
+    config = tmp_path / "worker.toml"
+
+    def run(action: str, *options: str) -> list[str]:
+        assert main(["worker", action, str(config), *options]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    with server:
+        url = getattr(server, "info", None) or getattr(server, "url", "")
+        config.write_text(
+            f"[relay]\nurl = 'smtp://mail.example.com'\n[source]\nengine = '{engine}'\nurl = '{url}'\n[shaping]\n"
+        )
+        run("install")
+        assert run("suspend", "--for", "2 hours", "--reason", "maintenance") == [
+            "mail.example.com: nothing is sent for 2 h"
+        ]
+        run("suspend", "Gmail.com", "--for", "90m")
+        lines = run("status")
+        assert lines[:2] == [
+            "nothing is queued",
+            "mail.example.com: 0 workers, 0 connections, at most 5.0 messages a second",
+        ]
+        assert re.fullmatch(r"mail\.example\.com: suspend for another (2 h|1 h 59 min), by hand: maintenance", lines[2])
+        assert re.fullmatch(r"gmail\.com: suspend for another 1 h (30|29) min, by hand: no reason given", lines[3])
+        [shaping] = map(json.loads, run("status", "--json"))
+        assert [(held["what"], held["action"]) for held in shaping["holds"]] == [
+            ("mail.example.com", "suspend"),
+            ("gmail.com", "suspend"),
+        ]
+        assert run("resume", "gmail.com") == ["gmail.com: ended suspend, by hand: no reason given"]
+        assert run("resume", "gmail.com") == ["gmail.com: nothing was suspended or slowed"]
+        assert len(run("status")) == 3
+        assert main(["worker", "suspend", str(config), "--for", "soon"]) == 2
+        assert "--for is a duration" in capsys.readouterr().err
 
 
 async def _enqueue(source: Any, jobs: list[Any]) -> None:

@@ -239,7 +239,9 @@ def test_each_mistake_has_its_rule() -> None:
 
 def test_the_page_says_what_is_accepted() -> None:
     """Each row has a violation, its rule, and the reply of a strict server: those that the server gives."""
-    [table] = re.findall(r"^\| What the client does \|.*\n\| ---.*\n((?:\|.*\n)+)", PAGE.read_text("utf-8"), re.MULTILINE)
+    [table] = re.findall(
+        r"^\| What the client does \|.*\n\| ---.*\n((?:\|.*\n)+)", PAGE.read_text("utf-8"), re.MULTILINE
+    )
     rows = [[cell.strip().strip("`") for cell in line.strip("|\n").split(" | ")] for line in table.splitlines()]
     told = {(violation, rfc, int(code)) for _, violation, rfc, code in rows}
     known = {(breach.violation.partition(": ")[0], breach.rfc, breach.refusal) for breach in BREACHES}

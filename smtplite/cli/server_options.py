@@ -101,7 +101,7 @@ def add_server_options(parser: argparse.ArgumentParser, *, takes_several: bool =
         "--password-file",
         type=Path,
         metavar="FILE",
-        help=f"the password (default: {PASSWORD_VARIABLE}, or ask)",
+        help=f"its first line is the password (default: {PASSWORD_VARIABLE}, or ask)",
     )
     group.add_argument(
         "--mechanism",

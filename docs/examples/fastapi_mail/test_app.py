@@ -90,7 +90,7 @@ async def test_a_password_does_not_travel_without_tls(tmp_path: Path) -> None:
         async with running(server, tmp_path, **settings) as http:
             response = await invite(http, GRACE)
     assert response.status_code == 503
-    assert "not sent in clear" in response.json()["detail"]
+    assert "not sent unencrypted" in response.json()["detail"]
     assert b"AUTH" not in server.connections[0].received
 
 

@@ -206,7 +206,7 @@ class _Database:
         """
         pool = self._pool
         if pool is None:
-            raise ConfigurationError("this source is not connected: use it by async with")
+            raise ConfigurationError("this source is not connected: use it with async with")
         until = time.monotonic() + _CONNECTION_SECONDS
         connection: AsyncConnection[Any] | None = None
         while connection is None:

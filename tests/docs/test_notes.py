@@ -84,3 +84,11 @@ def test_the_notes_of_this_version_can_be_printed(capsys: pytest.CaptureFixture[
     else:
         assert script.main([]) == 0
         assert "### Upgrading" in capsys.readouterr().out
+
+
+def test_every_entry_of_the_changelog_is_whole() -> None:
+    """Merges of a list leave pieces behind, or two of one entry."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = [" ".join(each.split()) for each in re.findall(r"^- (.+(?:\n  .+)*)", changelog, re.MULTILINE)]
+    assert [entry for entry in entries if not entry.endswith(".")] == []
+    assert len({entry[:40] for entry in entries}) == len(entries)

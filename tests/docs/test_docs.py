@@ -115,28 +115,28 @@ def test_a_part_that_nothing_makes_is_an_error(page: str) -> None:
 
 
 def test_the_article_has_21_codes_and_the_core_knows_each() -> None:
-    assert len(set(build.ARTICLE_CODES)) == 21
-    assert set(build.ARTICLE_CODES) <= set(REPLY_CODES)
+    assert len(set(build.codes.ARTICLE_CODES)) == 21
+    assert set(build.codes.ARTICLE_CODES) <= set(REPLY_CODES)
 
 
 # States
 
 
 def _arrows() -> list[tuple[str, str, list[str]]]:
-    arrows = re.findall(r"^    (\w+) --> (\w+): (.+)$", build.diagram(), re.MULTILINE)
+    arrows = re.findall(r"^    (\w+) --> (\w+): (.+)$", build.states.diagram(), re.MULTILINE)
     return [(source, target, labels.split(", ")) for source, target, labels in arrows]
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.verb)
 def test_the_verb_of_every_rule_is_in_the_table_and_in_the_diagram(rule: Any) -> None:
-    assert f"| `{rule.verb}` |" in build.rules()
+    assert f"| `{rule.verb}` |" in build.states.rules()
     labels = {label for _, _, labels in _arrows() for label in labels}
     assert rule.verb in labels or any(f"({rule.verb})" in label for label in labels)
 
 
 def test_every_transition_is_an_arrow_and_every_arrow_a_transition() -> None:
     drawn = {(source, target, label) for source, target, labels in _arrows() for label in labels}
-    assert drawn == {attrs.astuple(edge) for edge in build.edges()}
+    assert drawn == {attrs.astuple(edge) for edge in build.states.edges()}
 
 
 def test_every_state_is_in_the_diagram() -> None:
@@ -418,16 +418,16 @@ def test_every_public_name_is_on_the_page_of_its_module(page: str, module: Modul
 
 
 def test_the_picture_has_every_state_and_every_label() -> None:
-    picture = build.picture()
+    picture = build.states.picture()
     for state in State:
         assert f">{state.name}</text>" in picture
-    for edge in build.edges():
+    for edge in build.states.edges():
         assert edge.label.partition(" ")[0] in picture
 
 
 def test_no_box_of_the_picture_lies_on_another() -> None:
-    places = list(build.PLACES.values())
-    assert set(build.PLACES) == {state.name for state in State}
+    places = list(build.states.PLACES.values())
+    assert set(build.states.PLACES) == {state.name for state in State}
     for number, (x, y) in enumerate(places):
         for other_x, other_y in places[:number]:
             assert abs(x - other_x) > 104 or abs(y - other_y) > 34
@@ -436,10 +436,10 @@ def test_no_box_of_the_picture_lies_on_another() -> None:
 # The pictures of the round trips
 
 
-@pytest.mark.parametrize("name", build.FLOWS)
+@pytest.mark.parametrize("name", build.flows.FLOWS)
 def test_a_picture_has_every_line_and_a_number_for_each_round_trip(name: str) -> None:
-    drawn = build.flow(name)
-    turns = build.FLOWS[name].turns
+    drawn = build.flows.flow(name)
+    turns = build.flows.FLOWS[name].turns
     texts = [html.unescape(text) for text in re.findall(r">([^<>]+)</text>", drawn)]
     said = [line for turn in turns for line in turn]
     numbers = [str(number + 1) for number in range(len(turns) // 2)]
@@ -460,7 +460,7 @@ async def test_a_picture_shows_what_the_client_writes_at_once(name: str, options
 
     server = SMTPServer()
     server.reply("RCPT", "550 no such user here", to="nobody@example.net")
-    drawn = build.FLOWS[name].turns[::2]
+    drawn = build.flows.FLOWS[name].turns[::2]
     recipients = re.findall(r"RCPT TO:<(.+?)>", " ".join(line for turn in drawn for line in turn))
     async with server.client(trace=trace, **options) as client:
         await client.check()
@@ -473,17 +473,17 @@ async def test_a_picture_shows_what_the_client_writes_at_once(name: str, options
 
 
 def test_the_tables_of_the_dependencies_have_every_extra_and_every_package() -> None:
-    table = build.dependencies()
-    for extra, asked in build._requirements().items():
+    table = build.dependencies.dependencies()
+    for extra, asked in build.dependencies._requirements().items():
         assert (f"| `smtplite[{extra}]` |" if extra else "| `smtplite` |") in table
         for requirement in asked:
-            assert f"`{build._name_of(requirement)}`" in table
+            assert f"`{build.dependencies._name_of(requirement)}`" in table
 
 
 def test_an_extra_that_was_not_measured_is_listed_without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {**build._requirements(), "new": ("some_package>=1",)}
-    monkeypatch.setattr(build, "_requirements", lambda: asked)
-    assert "| `smtplite[new]` | `some-package` |  |  |  |" in build.dependencies()
+    asked = {**build.dependencies._requirements(), "new": ("some_package>=1",)}
+    monkeypatch.setattr(build.dependencies, "_requirements", lambda: asked)
+    assert "| `smtplite[new]` | `some-package` |  |  |  |" in build.dependencies.dependencies()
 
 
 # Docstrings

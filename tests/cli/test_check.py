@@ -369,6 +369,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time(start: Start, run: Run) 
     held.release()
 
 
+@pytest.mark.needs("signals for other processes")
 def test_ctrl_c_is_no_traceback(start: Start, spawn: Callable[..., subprocess.Popen[str]]) -> None:
     server = start()
     held = server.hold("NOOP")
@@ -474,6 +475,7 @@ def test_an_address_beyond_ascii_asks_for_smtputf8(start: Start, run: Run) -> No
     assert "SMTPUTF8" in found["error"]
 
 
+@pytest.mark.needs("Unix sockets")
 def test_lmtp_over_a_unix_socket(start: Start, run: Run, tmp_path: Path) -> None:
     server = start(lmtp=True, socket_path=tmp_path / "s")
     found = checked(run, f"lmtp+unix://{tmp_path / 's'}", "--rcpt", "x@y.example")

@@ -164,6 +164,7 @@ def test_a_long_line_is_sent_as_the_articles_program_does(job: Callable[..., lis
         assert b"\r\n" + b"x" * 5000 + b"\r\n" in server.messages[0].content
 
 
+@pytest.mark.needs("devices")
 def test_a_job_file_is_a_regular_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["job", "/dev/zero"]) == 1
     assert capsys.readouterr().err == "smtplite job: cannot read /dev/zero: it is a device, not a regular file\n"

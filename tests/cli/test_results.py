@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 from smtplite.cli import results as results_module
 from smtplite.cli.results import Record, Result, Results, begun_lines
 from smtplite.cli.terminal import UserError
+
+if sys.platform != "win32":
+    import resource
 
 FORMER = '{{"file": "{}", "recipient": {}, "outcome": "{}", "reply": {}, "error": null}}\n'
 
@@ -227,6 +230,7 @@ def test_a_later_run_to_others_leaves_the_unknown_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.needs("symbolic links")
 def test_a_second_one_is_refused_until_the_first_is_done(read_only: bool, path: Path) -> None:
     with Results(path):
         with pytest.raises(UserError, match="results is in use by another smtplite send: wait for its end, or"):
@@ -238,6 +242,7 @@ def test_a_second_one_is_refused_until_the_first_is_done(read_only: bool, path: 
         pass
 
 
+@pytest.mark.needs("flock")
 def test_where_files_cannot_be_locked_it_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
@@ -249,6 +254,7 @@ def test_where_files_cannot_be_locked_it_is_said(path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("kind", ["FIFO", "device", "socket", "folder"])
 @pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.needs("named pipes")
 def test_it_is_a_regular_file(kind: str, read_only: bool, path: Path) -> None:
     """R33."""
     if kind == "FIFO":
@@ -289,6 +295,7 @@ def room_for(octets: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room", [0, 1, 30, 70, 100, 150])
+@pytest.mark.needs("limits of resources")
 def test_what_has_no_room_is_not_in_the_file_and_the_rest_is_whole(room: int, path: Path) -> None:
     with Results(path) as results:
         results.begin(begun_lines("a.eml", None))
@@ -305,6 +312,7 @@ def test_what_has_no_room_is_not_in_the_file_and_the_rest_is_whole(room: int, pa
     assert set(found) == {"a.eml", "b.eml"}
 
 
+@pytest.mark.needs("limits of resources")
 def test_a_part_that_cannot_be_taken_back_is_a_torn_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ftruncate(descriptor: int, length: int) -> None:
         raise OSError(5, "Input/output error")
@@ -321,6 +329,7 @@ def test_a_part_that_cannot_be_taken_back_is_a_torn_line(path: Path, monkeypatch
     assert set(found) == {"a.eml", "b.eml"}
 
 
+@pytest.mark.needs("limits of resources")
 def test_a_disk_that_is_full_when_it_is_opened_ends_it_before_anything_is_sent(path: Path) -> None:
     path.write_bytes(begun_lines("a.eml", None))
     with room_for(path.stat().st_size), pytest.raises(UserError, match=r"cannot write .*: File too large"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +24,11 @@ import pytest
 
 from smtplite.cli.results import Results
 from smtplite.testing.threaded import ThreadedServer
+
+if sys.platform != "win32":
+    import resource
+
+pytestmark = pytest.mark.needs("signals for other processes")
 
 Start = Callable[..., ThreadedServer]
 Run = Callable[..., Any]

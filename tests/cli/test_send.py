@@ -253,6 +253,7 @@ def test_an_unknown_outcome_is_exit_code_4(start: Start, run: Run, write: Write,
     }
 
 
+@pytest.mark.needs("symbolic links")
 def test_a_message_that_cannot_be_sent_is_told_and_the_others_go(
     start: Start, run: Run, write: Write, outbox: Path, tmp_path: Path
 ) -> None:
@@ -397,6 +398,7 @@ def test_resume_with_results_writes_to_another_file(start: Start, run: Run, writ
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.needs("signals for other processes")
 def test_a_signal_ends_it_when_what_is_under_way_is_known(
     number: signal.Signals,
     code: int,
@@ -429,6 +431,7 @@ def test_a_signal_ends_it_when_what_is_under_way_is_known(
     assert server.violations == []
 
 
+@pytest.mark.needs("signals for other processes")
 def test_a_second_ctrl_c_ends_it_at_once_and_the_rest_is_written_down(
     start: Start, spawn: Spawn, finish: Finish, write: Write, outbox: Path, tmp_path: Path
 ) -> None:
@@ -459,6 +462,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_the_rest_is_written_down(
     )
 
 
+@pytest.mark.needs("signals for other processes")
 def test_after_ctrl_c_nobody_is_waited_for_without_end(
     start: Start, run: Run, write: Write, outbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +515,7 @@ def test_what_is_known_is_in_the_file_even_if_it_is_killed(
 # What is named
 
 
+@pytest.mark.needs("named pipes")
 def test_what_is_no_regular_file_is_named_and_nobody_waits_for_it(
     start: Start, run: Run, write: Write, outbox: Path, tmp_path: Path
 ) -> None:
@@ -537,6 +542,7 @@ def test_what_is_no_regular_file_is_named_and_nobody_waits_for_it(
 
 
 @pytest.mark.parametrize("option", ["--password-file", "--ca"])
+@pytest.mark.needs("named pipes")
 def test_other_files_are_regular_ones_too(option: str, run: Run, write: Write, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     ran = run("send", "--server", "smtp://me@localhost", option, tmp_path / "pipe", write(1))

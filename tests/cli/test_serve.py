@@ -28,6 +28,8 @@ from smtplite.cli.showing import show_message
 from smtplite.cli.terminal import Output, Paint
 from smtplite.testing import ReceivedMessage
 
+pytestmark = pytest.mark.needs("signals for other processes")
+
 Spawn = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., Any]
 

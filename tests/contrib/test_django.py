@@ -543,6 +543,7 @@ def test_the_end_of_the_interpreter_ends_the_connections(server: ThreadedServer)
     assert any(octets.startswith(b"QUIT") for side, octets in connection.transcript if side == "C")
 
 
+@pytest.mark.needs("fork")
 def test_a_forked_process_has_a_loop_and_connections_of_its_own(server: ThreadedServer) -> None:
     run(
         """

@@ -12,9 +12,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
-import grp
 import os
-import pwd
 import random
 import re
 import shutil
@@ -34,6 +32,10 @@ import attrs
 import pytest
 
 from smtplite import Client
+
+if sys.platform != "win32":  # others import this for their own servers
+    import grp
+    import pwd
 
 HOST = "127.0.0.1"
 DOMAIN = "example.test"

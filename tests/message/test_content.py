@@ -569,6 +569,7 @@ async def test_a_bytearray_that_changed_after_it_was_checked_is_not_sent() -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.needs("named pipes")
 async def test_a_path_that_cannot_be_read_is_a_message_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "pipe", tmp_path / "nul\0"):

@@ -84,6 +84,7 @@ async def test_many_senders_share_what_the_server_takes(when_full: WhenFull) -> 
 
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 @pytest.mark.exhaustive(keep=1)
+@pytest.mark.needs("/proc")
 def test_out_of_descriptors(backend: str) -> None:
     """R26: 300 senders and 100 connections where the process has room for a few: every message arrives."""
     program = textwrap.dedent(

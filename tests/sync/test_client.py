@@ -295,6 +295,7 @@ def interrupt() -> Any:
 
 
 @pytest.mark.parametrize(("verb", "unknown"), [("MAIL", ()), ("END_OF_DATA", ("you@example.org",))])
+@pytest.mark.needs("signals for other processes")
 def test_what_a_signals_handler_raises_cancels_the_send(
     server: ThreadedServer,
     interrupt: Callable[[], None],
@@ -328,6 +329,7 @@ def test_what_a_signals_handler_raises_cancels_the_send(
     assert len(server.messages) == 1 + len(unknown)
 
 
+@pytest.mark.needs("signals for other processes")
 def test_an_interrupt_that_comes_when_all_is_done_says_in_the_log_what_nobody_gets(
     server: ThreadedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -358,6 +360,7 @@ def test_an_interrupt_that_comes_when_all_is_done_says_in_the_log_what_nobody_ge
     assert "TimeLimit came after the call was done: nobody gets Receipt(" in caplog.text
 
 
+@pytest.mark.needs("signals for other processes")
 def test_an_interrupted_stream_is_given_up_and_says_what_became_of_all(
     server: ThreadedServer, interrupt: Callable[[], None]
 ) -> None:

@@ -13,6 +13,8 @@ from smtplite.testing import ThreadedServer
 
 from .conftest import Program
 
+pytestmark = pytest.mark.needs("fork", "signals for other processes")
+
 #: The end of the interpreter takes no longer, whatever the server does; the rest is for a slow machine.
 EXIT_AT_MOST_SECONDS = EXIT_SECONDS + 3 * EXIT_CANCEL_SECONDS + 10
 

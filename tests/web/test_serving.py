@@ -18,6 +18,8 @@ import pytest
 
 from smtplite.cli import main
 
+pytestmark = pytest.mark.needs("signals for other processes")
+
 PATIENCE_SECONDS = 60.0
 CONTENT = b"From: ada@example.org\r\nSubject: Hello\r\n\r\nHello.\r\n"
 

@@ -140,10 +140,8 @@ async def test_what_others_publish_is_taken_out(engine: InJetStream) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_restart_of_the_server_loses_nothing(
-    engine: InJetStream, server: NatsServer, how: signal.Signals
-) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+async def test_a_restart_of_the_server_loses_nothing(engine: InJetStream, server: NatsServer, how: str) -> None:
     source = await engine.source(lease_seconds=5.0)
     jobs = [job for number in range(400) for job in letter(number, when_unknown=("retry", "record")[number % 2])]
     await engine.enqueue(jobs)
@@ -152,7 +150,7 @@ async def test_a_restart_of_the_server_loses_nothing(
         worker = Worker(source, client, lanes={"bulk": 2}, batch=40, backoff=SOON)
         tasks.start_soon(worker.run)
         await until(lambda: _sent(relay, 50))
-        await anyio.to_thread.run_sync(server.stop, how)
+        await anyio.to_thread.run_sync(server.stop, signal.Signals[how])
         await anyio.to_thread.run_sync(server.start)
         await until(lambda: _done(source, jobs), seconds=90)
         worker.stop()

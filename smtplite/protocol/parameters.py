@@ -59,8 +59,8 @@ def _known(keyword: str, extension: str, commands: str, set_by: str, rfc: str, m
 #: extension of their own name. The documentation's table is made from this one.
 KNOWN_PARAMETERS: Final = (
     _known("SIZE", "SIZE", "MAIL", "the client", "RFC 1870", "the content's size in bytes"),
-    _known("BODY", "8BITMIME", "MAIL", "Envelope(body=)", "RFC 6152", "7BIT or 8BITMIME: what bytes the content has"),
-    _known("BODY", "BINARYMIME", "MAIL", "Envelope(body=)", "RFC 3030", "BINARYMIME: the content is any bytes"),
+    _known("BODY", "8BITMIME", "MAIL", "Envelope(body=)", "RFC 6152", "7BIT or 8BITMIME: the kind of content"),
+    _known("BODY", "BINARYMIME", "MAIL", "Envelope(body=)", "RFC 3030", "BINARYMIME: the content may have any bytes"),
     _known("SMTPUTF8", "SMTPUTF8", "MAIL", "Envelope(smtputf8=)", "RFC 6531", "addresses or headers are UTF-8"),
     _known("RET", "DSN", "MAIL", "Envelope(ret=)", "RFC 3461", "FULL or HDRS: what a bounce returns"),
     _known("ENVID", "DSN", "MAIL", "Envelope(envid=)", "RFC 3461", "an identifier that bounces repeat"),
@@ -68,17 +68,17 @@ KNOWN_PARAMETERS: Final = (
     _known("ORCPT", "DSN", "RCPT", "Recipient(orcpt=)", "RFC 3461, RFC 6533", "the original recipient"),
     _known("REQUIRETLS", "REQUIRETLS", "MAIL", "Envelope(require_tls=)", "RFC 8689", "relay only inside verified TLS"),
     _known("HOLDFOR", "FUTURERELEASE", "MAIL", "parameters", "RFC 4865", "seconds to hold the message back"),
-    _known("HOLDUNTIL", "FUTURERELEASE", "MAIL", "parameters", "RFC 4865", "the time until which to hold it back"),
-    _known("BY", "DELIVERBY", "MAIL", "parameters", "RFC 2852", "seconds until it must be delivered, and what else"),
-    _known("MT-PRIORITY", "MT-PRIORITY", "MAIL", "parameters", "RFC 6710", "-9 to 9: what to transfer first"),
+    _known("HOLDUNTIL", "FUTURERELEASE", "MAIL", "parameters", "RFC 4865", "when to release the message"),
+    _known("BY", "DELIVERBY", "MAIL", "parameters", "RFC 2852", "deliver within these seconds, and what to do if not"),
+    _known("MT-PRIORITY", "MT-PRIORITY", "MAIL", "parameters", "RFC 6710", "-9 to 9: how urgent the message is"),
     _known("MTRK", "MTRK", "MAIL", "parameters", "RFC 3885", "lets the sender track the message"),
     _known("SUBMITTER", "SUBMITTER", "MAIL", "parameters", "RFC 4405", "who is responsible for the submission"),
     _known("CONPERM", "CONPERM", "MAIL", "parameters", "RFC 4141", "the content may be converted"),
-    _known("CONNEG", "CONNEG", "RCPT", "parameters", "RFC 4141", "ask what the recipient can read"),
-    _known("RRVS", "RRVS", "RCPT", "parameters", "RFC 7293", "only if the mailbox has had one owner since then"),
-    _known("XVERP", "XVERP", "MAIL", "parameters", "Postfix", "a sender address of its own for each recipient"),
-    _known("AUTH", "AUTH", "MAIL", "never", "RFC 4954", "vouches for who submitted it: for trusted relays"),
-    _known("PRDR", "PRDR", "MAIL", "never", "Exim", "a reply for each recipient: changes the number of replies"),
+    _known("CONNEG", "CONNEG", "RCPT", "parameters", "RFC 4141", "ask what kinds of content the recipient can read"),
+    _known("RRVS", "RRVS", "RCPT", "parameters", "RFC 7293", "only if the mailbox has had the same owner since then"),
+    _known("XVERP", "XVERP", "MAIL", "parameters", "Postfix", "a separate sender address for each recipient"),
+    _known("AUTH", "AUTH", "MAIL", "never", "RFC 4954", "says who submitted the message: for trusted relays"),
+    _known("PRDR", "PRDR", "MAIL", "never", "Exim", "one reply for each recipient: changes the number of replies"),
 )
 
 #: Set by the client itself, from typed arguments, or never (AUTH vouches for another's identity; PRDR changes the

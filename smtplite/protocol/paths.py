@@ -38,7 +38,7 @@ __all__ = [
     "ReversePath",
 ]
 
-# A local part without quotes. RFC 5321 4.5.3.1.1 has 64; SRS, VERP and list tokens are longer, and servers take them.
+# A local part without quotes. RFC 5321 4.5.3.1.1 has 64; SRS, VERP and list tokens are longer; servers accept them.
 MAX_LOCAL_PART_BYTES: Final = 255
 # A local part with its quotes (RFC 5321 4.5.3.1.1).
 MAX_QUOTED_LOCAL_PART_BYTES: Final = 64

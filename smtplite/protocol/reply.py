@@ -87,22 +87,22 @@ class Reply:
 
     @property
     def is_positive(self) -> bool:
-        """2yz: done."""
+        """2yz: success."""
         return self.code < 300
 
     @property
     def is_intermediate(self) -> bool:
-        """3yz: go on."""
+        """3yz: the server waits for more."""
         return 300 <= self.code < 400
 
     @property
     def is_transient(self) -> bool:
-        """4yz: not now; the same may succeed later."""
+        """4yz: a refusal for now; the same may succeed later."""
         return 400 <= self.code < 500
 
     @property
     def is_permanent(self) -> bool:
-        """5yz: no; do not repeat it unchanged."""
+        """5yz: a refusal for good; do not repeat the same."""
         return self.code >= 500
 
     @property

@@ -63,18 +63,18 @@ __all__ = ["AFTER", "RESERVED_CODES", "RULES", "Occasion", "Rule", "State"]
 class State(Enum):
     """Where a connection stands."""
 
-    GREETING = "the greeting is owed"
-    HELLO = "greeted; EHLO comes next"
+    GREETING = "the server has yet to send its greeting"
+    HELLO = "the greeting was read; EHLO comes next"
     READY = "between mail transactions"
-    AUTH = "a challenge waits for its response"
+    AUTH = "the server waits for the response to its challenge"
     TLS = "the TLS handshake comes next"
     MAIL = "MAIL was accepted; recipients come next"
     RCPT = "a recipient was accepted"
     DATA = "the content is being sent"
     CHUNK = "a chunk was accepted; more come"
-    VERDICT = "the last chunk is sent and its reply owed"
-    FAILED = "a chunk was refused; only RSET or EHLO leads on"
-    CLOSING = "the server closes, or was told that we do"
+    VERDICT = "the last chunk was sent; its reply has yet to come"
+    FAILED = "a chunk was refused; RSET or EHLO must come next"
+    CLOSING = "the connection is being closed, by the server or after QUIT"
     CLOSED = "closed"
 
     __hash__ = object.__hash__  # each is but once; Enum's own is Python, and asked at every command
@@ -229,8 +229,8 @@ class Occasion(Enum):
 
     TLS_ESTABLISHED = "TLS established"
     SERVICE_CLOSING = "a 421, to a command or unasked"
-    REFUSED_IN_CONTENT = "a 4yz or 5yz before the content, or a chunk, was sent whole"
-    ONE_FOR_ALL = "LMTP: one reply to the end of data that is owed several"
+    REFUSED_IN_CONTENT = "a 4yz or 5yz before all of the content, or of a chunk, was sent"
+    ONE_FOR_ALL = "LMTP: one reply to the end of data, instead of one for each recipient"
     END_OF_OCTETS = "end of the connection"
     BREACH = "the server broke the protocol"
 

@@ -60,7 +60,7 @@ from smtplite.protocol.whole import Whole
 
 __all__ = ["MAX_CHUNK_BYTES", "Stage", "Transaction", "Transfer"]
 
-#: A chunk of content that does not travel with its envelope; each is acknowledged before the next but one.
+#: A chunk of content that is not sent with its envelope; at most two chunks wait for their replies.
 MAX_CHUNK_BYTES: Final = 262_144
 _MAX_CHUNKS_OWED: Final = 2
 

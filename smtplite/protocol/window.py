@@ -45,7 +45,7 @@ __all__ = ["MAX_ONE_CHUNK_BYTES", "MAX_UNACKNOWLEDGED_BYTES", "ServerTraits", "W
 
 #: Content up to this size may go in one chunk, written with its envelope.
 MAX_ONE_CHUNK_BYTES: Final = 65_536
-#: Content of messages whose verdicts are owed, in chunks, at the same time.
+#: Content of all messages that were sent in chunks and wait for their replies.
 MAX_UNACKNOWLEDGED_BYTES: Final = 262_144
 
 _CONNECTIONS_UNTIL_FORGOTTEN: Final = 16

@@ -551,7 +551,7 @@ def test_a_refusal_while_the_content_is_sent_is_a_real_one(code: int, reach: Rea
     assert event.reply.code == code
     assert connection.state is State.CLOSING
     assert not connection.wants_content
-    with pytest.raises(LocalProtocolError, match="the server closes"):
+    with pytest.raises(LocalProtocolError, match="the connection is being closed"):
         connection.send_content(b"more")
     for create in make.values():
         with pytest.raises(LocalProtocolError):
@@ -593,7 +593,7 @@ def test_a_refusal_before_the_last_octet_of_a_chunk_ends_the_connection(code: in
     assert connection.state is State.CLOSING
     assert connection.pending == ()
     assert not connection.wants_content
-    with pytest.raises(LocalProtocolError, match="content cannot be sent now: the server closes"):
+    with pytest.raises(LocalProtocolError, match="content cannot be sent now: the connection is being closed"):
         connection.send_content(b"c")
     take(connection, b"")
     assert_ended(connection, make)
@@ -672,7 +672,7 @@ def test_behind_a_421_replies_are_counted_and_the_state_stays(reach: Reach, make
     assert [event.reply.code for event in events if isinstance(event, Replied)] == [421, 250, 354]
     assert connection.state is State.CLOSING
     assert not connection.wants_content
-    with pytest.raises(LocalProtocolError, match="content cannot be sent now: the server closes"):
+    with pytest.raises(LocalProtocolError, match="content cannot be sent now: the connection is being closed"):
         connection.send_content(b"x")
 
 

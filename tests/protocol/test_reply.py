@@ -346,7 +346,7 @@ def test_a_long_reply_is_cut_where_it_is_shown_and_whole_in_its_text() -> None:
         (EnhancedStatusCode(5, 1, 1), "no such mailbox at the destination"),
         (EnhancedStatusCode(4, 1, 1), "no such mailbox at the destination"),
         (EnhancedStatusCode(4, 2, 2), "mailbox is full"),
-        (EnhancedStatusCode(5, 7, 30), "REQUIRETLS is needed and cannot be had"),
+        (EnhancedStatusCode(5, 7, 30), "REQUIRETLS is needed, but not supported"),
         (EnhancedStatusCode(2, 0, 0), "other or undefined status"),
         (EnhancedStatusCode(5, 7, 509), "other status of security or policy"),
         (EnhancedStatusCode(5, 0, 1), "other or undefined status"),

@@ -61,13 +61,8 @@ _CONNECTION_SECONDS: Final = 5.0
 #: How often it is tried meanwhile.
 _TRY_SECONDS: Final = 1.0
 #: What libpq does when the machine of the database falls silent: without it a statement waits for a quarter of an hour.
-_WHEN_SILENT: Final[Mapping[str, Any]] = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
+_KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_WHEN_SILENT: Final[Mapping[str, Any]] = {"connect_timeout": 10, "tcp_user_timeout": 30_000, **_KEEPALIVE}
 
 
 class _Driver:
@@ -357,6 +352,10 @@ _GIVEN: Final = (
     " $9::integer[], $10::float[])"
     " AS given (id, lease, key, recipient, status, reply, error, message_id, attempt, at)"
 )
+_AGAIN: Final = (
+    "unnest($1::bigint[], $2::uuid[], $3::float[], $4::integer[], $5::text[])"
+    " AS given (id, lease, seconds, attempt, header)"
+)
 _ON_CONFLICT: Final = (
     "ON CONFLICT (key, recipient) DO UPDATE SET status = excluded.status, reply = excluded.reply,"
     " error = excluded.error, message_id = excluded.message_id, attempt = excluded.attempt, at = excluded.at,"
@@ -511,21 +510,19 @@ class PostgresSource:
 
     async def _set_aside(self, numbers: Sequence[int], lease: uuid.UUID) -> None:
         """Mark as failed what is no job of ours: PgQueuer's own commands show it."""
-        await self._database.fetch(
+        query = (
             f"UPDATE {self._database.queue} SET status = 'failed', queue_manager_id = NULL"  # noqa: S608 (as above)
-            " WHERE id = ANY($1::bigint[]) AND queue_manager_id = $2::uuid RETURNING 1",
-            numbers,
-            lease,
+            " WHERE id = ANY($1::bigint[]) AND queue_manager_id = $2::uuid RETURNING 1"
         )
+        await self._database.fetch(query, numbers, lease)
 
     async def extend(self, jobs: Sequence[Job]) -> None:
         """Have the leases of these last longer; see `Source.extend`."""
         until = time.monotonic() + self._lease_seconds
+        queue, given = self._database.queue, "unnest($1::bigint[], $2::uuid[]) AS given (id, lease)"
+        query = f"WITH mine AS ({_locked(queue, given)}) UPDATE {queue} AS queue SET heartbeat = now()"  # noqa: S608
         rows = await self._database.fetch(
-            f"UPDATE {self._database.queue} AS queue SET heartbeat = now()"  # noqa: S608 (as above)
-            " FROM unnest($1::bigint[], $2::uuid[]) AS given (id, lease)"
-            " WHERE queue.id = given.id AND queue.queue_manager_id = given.lease RETURNING queue.id",
-            *_leases(jobs),
+            f"{query} FROM mine WHERE queue.id = mine.id RETURNING queue.id", *_leases(jobs)
         )
         extended = {row["id"] for row in rows}
         for job in jobs:
@@ -536,9 +533,8 @@ class PostgresSource:
         """Write down outcomes, and delete the jobs, in one transaction; see `Source.settle`."""
         database = self._database
         await database.fetch(
-            f"WITH given AS (SELECT * FROM {_GIVEN}), gone AS ("  # noqa: S608 (as above)
-            f" DELETE FROM {database.queue} AS queue USING given"
-            " WHERE queue.id = given.id AND queue.queue_manager_id = given.lease"
+            f"WITH given AS (SELECT * FROM {_GIVEN}), mine AS ({_locked(database.queue, 'given')}),"  # noqa: S608
+            f" gone AS (DELETE FROM {database.queue} AS queue USING mine WHERE queue.id = mine.id"
             " RETURNING queue.id, queue.entrypoint, queue.priority), logged AS ("
             f" INSERT INTO {database.log} (job_id, status, entrypoint, priority) SELECT gone.id,"
             f" (CASE given.status WHEN 'accepted' THEN 'successful' ELSE 'exception' END)::{database.status_type},"
@@ -554,13 +550,11 @@ class PostgresSource:
         database = self._database
         jobs = [job for job, _ in retries]
         await database.fetch(
-            f"WITH again AS (UPDATE {database.queue} AS queue SET status = 'queued', updated = now(),"  # noqa: S608
+            f"WITH given AS (SELECT * FROM {_AGAIN}), mine AS ({_locked(database.queue, 'given')}), again AS ("  # noqa: S608
+            f" UPDATE {database.queue} AS queue SET status = 'queued', updated = now(),"
             " execute_after = now() + given.seconds * interval '1 second', queue_manager_id = NULL,"
             " attempts = given.attempt - 1, headers = jsonb_set(coalesce(queue.headers, '{}'::jsonb),"
-            f" '{{{_HEADER}}}', to_jsonb(given.header))"
-            " FROM unnest($1::bigint[], $2::uuid[], $3::float[], $4::integer[], $5::text[])"
-            " AS given (id, lease, seconds, attempt, header)"
-            " WHERE queue.id = given.id AND queue.queue_manager_id = given.lease"
+            f" '{{{_HEADER}}}', to_jsonb(given.header)) FROM given JOIN mine USING (id) WHERE queue.id = given.id"
             " RETURNING queue.id, queue.entrypoint, queue.priority)"
             f" INSERT INTO {database.log} (job_id, status, entrypoint, priority)"
             " SELECT id, 'queued', entrypoint, priority FROM again RETURNING 1",
@@ -595,6 +589,14 @@ class PostgresSource:
             )
             for row in rows
         ]
+
+
+def _locked(queue: str, given: str) -> str:
+    """Return the query for the rows that still carry their lease; in order, or two would wait in a circle."""
+    return (
+        f"SELECT queue.id FROM {queue} AS queue JOIN {given}"  # noqa: S608 (our own names)
+        " ON queue.id = given.id AND queue.queue_manager_id = given.lease ORDER BY queue.id FOR UPDATE OF queue"
+    )
 
 
 def _leases(jobs: Sequence[Job]) -> tuple[list[int | None], list[uuid.UUID | None]]:

@@ -198,16 +198,16 @@ class Worker:
             handle_signals: the first SIGTERM or SIGINT calls `stop`, the next one `cancel`.
         """
         try:
-            with anyio.CancelScope() as self._scope:
-                async with anyio.create_task_group() as tasks:
-                    if handle_signals:
-                        await tasks.start(self._hear_signals)
-                    if self._shaper is not None:
-                        tasks.start_soon(self._shaper.run, self._lanes)
+            async with anyio.create_task_group() as tasks:
+                if handle_signals:  # until all is written down: one signal more must not end that
+                    await tasks.start(self._hear_signals)
+                if self._shaper is not None:
+                    tasks.start_soon(self._shaper.run, self._lanes)
+                with anyio.CancelScope() as self._scope:
                     async with anyio.create_task_group() as runs:
                         for run in self._runs:
                             runs.start_soon(run.run)
-                    tasks.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 
 
 def lacks(*modules: str) -> str | None:

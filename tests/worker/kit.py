@@ -13,7 +13,7 @@ from smtplite.testing import SMTPServer
 from smtplite.worker import Backoff, Job, Outcome, Source, Worker, jobs_for
 
 #: Longer than anything here takes.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 90.0
 
 #: Tries follow each other at once.
 SOON = Backoff(first=0.05, longest=0.1)

@@ -122,19 +122,20 @@ async def _until(condition: Any) -> None:
 
 
 @asynccontextmanager
-async def worker(source: dict[str, str], url: str) -> AsyncIterator[Any]:
+async def worker(source: dict[str, str], url: str) -> AsyncIterator[Callable[[], subprocess.Popen[bytes]]]:
     """Install the engine, and give a function that starts a worker process, which ends with the block."""
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="smtplite-lanes-") as folder:
         config = Path(folder, "worker.toml")
         lines = [f'[relay]\nurl = "{url}"\n[source]', *(f'{key} = "{value}"' for key, value in source.items())]
-        lines += ["[worker.lanes]", "transactional = 1", "bulk = 4\n"]
+        lines += ["[worker]", "drain = 3600", "[worker.lanes]", "transactional = 1", "bulk = 4\n"]
         config.write_text("\n".join(lines))  # noqa: ASYNC240 (a test)
         async with Config.read(config).open_source() as looking:
             await looking.install()
 
-        def start() -> None:
+        def start() -> subprocess.Popen[bytes]:
             processes.append(subprocess.Popen([sys.executable, "-m", "smtplite", "worker", "run", str(config)]))
+            return processes[-1]
 
         try:
             yield start

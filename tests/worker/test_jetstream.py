@@ -22,6 +22,7 @@ from tests.worker import kills
 from tests.worker.conformance import Conformance
 from tests.worker.engines import NatsServer
 from tests.worker.kit import SOON, is_done, lease_one, letter, until
+from tests.worker.stops import stop_in_the_middle
 
 if TYPE_CHECKING:
     from smtplite.worker.jetstream import JetStreamSource
@@ -176,6 +177,15 @@ async def test_three_workers_that_are_killed_again_and_again_lose_nothing(engine
     report = await kills.over_jetstream(engine.url, KILLS, kills.make_jobs(KILLS * 30), stream=engine.stream)
     report.check()
     print(f"\njetstream: {report}")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("patiently", [True, False])
+async def test_a_worker_process_that_is_told_to_stop_leaves_nothing_unsettled(
+    engine: InJetStream, patiently: bool
+) -> None:
+    source = {"engine": "jetstream", "url": engine.url, "stream": engine.stream}
+    await stop_in_the_middle(source, engine.enqueue, patiently=patiently)
 
 
 @pytest.mark.asyncio

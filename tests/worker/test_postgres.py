@@ -22,7 +22,8 @@ from tests.interop.launcher import ensure_nothing_is_missing
 from tests.worker import kills
 from tests.worker.conformance import Conformance
 from tests.worker.engines import PostgresServer
-from tests.worker.kit import SOON, has_outcomes, is_done, lease_one, letter, until
+from tests.worker.kit import SOON, accepted, has_outcomes, is_done, lease_one, letter, until
+from tests.worker.stops import stop_in_the_middle
 
 if TYPE_CHECKING:
     import psycopg
@@ -197,6 +198,25 @@ async def test_a_source_that_was_not_entered_says_so() -> None:
         await PostgresSource("dbname=x").status()
 
 
+@pytest.mark.asyncio
+async def test_what_extends_and_what_settles_at_the_same_time_do_not_wait_in_a_circle(engine: InPostgres) -> None:
+    source = await engine.source()
+    await engine.enqueue(job for number in range(400) for job in letter(number))
+    jobs = await source.lease("bulk", 400, 1.0)
+    assert len(jobs) == 400
+    for _ in range(5):
+        async with anyio.create_task_group() as tasks:  # a deadlock is an error of one of them
+            tasks.start_soon(source.extend, jobs)
+            tasks.start_soon(source.extend, jobs[::-1])
+            tasks.start_soon(source.extend, jobs[200:] + jobs[:200])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(source.extend, jobs)
+        tasks.start_soon(source.settle, [accepted(job) for job in jobs[::-2]])
+        tasks.start_soon(source.retry, [(job, 0.0) for job in jobs[::2]])
+    [lane] = await source.status()
+    assert (lane.waiting, lane.leased) == (200, 0)
+
+
 async def _fails(connection: psycopg.AsyncConnection[Any]) -> None:
     from smtplite.worker.postgres import enqueue
 
@@ -258,6 +278,14 @@ async def test_three_workers_that_are_killed_again_and_again_lose_nothing(engine
     report = await kills.over_postgres(engine.info, KILLS, kills.make_jobs(KILLS * 30))
     report.check()
     print(f"\npostgres: {report}")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("patiently", [True, False])
+async def test_a_worker_process_that_is_told_to_stop_leaves_nothing_unsettled(
+    engine: InPostgres, patiently: bool
+) -> None:
+    await stop_in_the_middle({"engine": "postgres", "url": engine.info}, engine.enqueue, patiently=patiently)
 
 
 def test_the_command_installs_and_says_how_many_jobs_there_are(

@@ -17,7 +17,7 @@ import pytest
 from smtplite.testing import SMTPServer, ThreadedServer
 
 FOLDER = Path(__file__).parent
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 240
 MESSAGES = 60
 PROCESSES = 3
 

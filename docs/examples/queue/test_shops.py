@@ -19,7 +19,7 @@ from smtplite.worker import Worker
 from smtplite.worker.postgres import PostgresSource
 from tests.worker.engines import PostgresServer
 
-SECONDS = 60
+SECONDS = 240
 
 
 @pytest.fixture(scope="module")

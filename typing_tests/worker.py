@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import assert_type
 
-from smtplite import Client, Delivery
+from smtplite import Client, Delivery, SMTPError
 from smtplite.routes import Route
 from smtplite.worker import (
     Backoff,
@@ -30,6 +30,22 @@ from smtplite.worker import (
 
 class Slowly:
     """A shaper of the user's own."""
+
+    async def run(self, lanes: Sequence[str]) -> None:
+        """Do nothing beside."""
+        assert_type(lanes[0], str)
+
+    async def room(self, lane: str, most: int) -> int:
+        """Have as many leased as may be."""
+        return most if lane == "bulk" else 1
+
+    async def turn(self, lane: str) -> bool:
+        """Have each go at once."""
+        return bool(lane)
+
+    def trouble(self, error: SMTPError) -> None:
+        """Learn nothing."""
+        assert_type(error.retryable, bool)
 
     async def hold(self, jobs: Sequence[Job]) -> Mapping[Identity, float]:
         """Have all wait for a second."""

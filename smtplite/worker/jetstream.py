@@ -388,10 +388,8 @@ class JetStreamSource:
         connection = Connection()
         try:
             # Once it is connected it goes on trying for ever; at first somebody waits for it.
-            async with asyncio.timeout(_OPEN_SECONDS):
-                await connection.connect(
-                    self._servers, max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_ignore
-                )
+            options: dict[str, Any] = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "error_cb": _ignore}
+            await asyncio.wait_for(connection.connect(self._servers, **options), _OPEN_SECONDS)
         except Exception as error:
             await connection.close()
             raise ConfigurationError(f"cannot connect to NATS: {connection.last_error or error!r}") from error
@@ -505,9 +503,8 @@ class JetStreamSource:
         ours = [job for job in jobs if self._is_ours(job)]
         until = time.monotonic() + self._lease_seconds * (1 - _MARGIN)
         # Asked for an answer: what did not come to the server extended nothing.
-        await _all(
-            self._wire.connection.request(job.lease.handle.reply, b"+WPI", timeout=_REQUEST_SECONDS) for job in ours
-        )
+        request = self._wire.connection.request
+        await _all(request(job.lease.handle.reply, b"+WPI", timeout=_REQUEST_SECONDS) for job in ours)
         for job in ours:
             job.lease.until = until
 

@@ -56,9 +56,8 @@ _HEADER: Final = "smtplite"
 #: How often an empty lane is looked at again.
 _POLL_SECONDS: Final = 0.2
 _OPEN_SECONDS: Final = 30.0
-#: How long a statement waits for a connection while the database is away; then the worker tries again.
+#: While the database is away, how long a statement waits for a connection, and how often one is tried.
 _CONNECTION_SECONDS: Final = 5.0
-#: How often it is tried meanwhile.
 _TRY_SECONDS: Final = 1.0
 #: What libpq does when the machine of the database falls silent: without it a statement waits for a quarter of an hour.
 _KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -175,7 +174,7 @@ class _Database:
             except Error as error:
                 if not isinstance(error, OperationalError) or time.monotonic() > until:
                     raise ConfigurationError(f"cannot use the database: {error}") from error
-            await anyio.sleep(_TRY_SECONDS)
+                await anyio.sleep(_TRY_SECONDS)
         self._pool = AsyncConnectionPool(
             kwargs={**options, "autocommit": True},
             min_size=1,
@@ -189,18 +188,13 @@ class _Database:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._pool is not None:
+        if self._pool:
             await self._pool.close()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Give a connection of the pool.
-
-        Raises:
-            PoolTimeout: there was none for _CONNECTION_SECONDS; the log of psycopg.pool says why.
-        """
-        pool = self._pool
-        if pool is None:
+        """Give a connection of the pool; PoolTimeout says that there is none, and the log of psycopg.pool why."""
+        if (pool := self._pool) is None:
             raise ConfigurationError("this source is not connected: use it with async with")
         until = time.monotonic() + _CONNECTION_SECONDS
         connection: AsyncConnection[Any] | None = None

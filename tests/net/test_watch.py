@@ -95,6 +95,34 @@ async def test_a_reset_behind_unread_octets_ends_the_wait_that_follows(pair: Pai
     assert b"reset" in ends[1]
 
 
+@pytest.mark.parametrize("end", ["closes", "says no more", "resets"])
+@pytest.mark.parametrize("last", [b"", b"last"], ids=["behind nothing", "behind octets"])
+async def test_an_end_ends_the_wait_for_it(pair: Pair, last: bytes, end: str) -> None:
+    """Once what came before it was taken: whether it comes with that, or by itself."""
+    stream, peer = pair
+    stream.watch()
+    taken: list[bytes | None] = []
+
+    async def receive() -> None:
+        try:
+            while taken[-1:] != [b""]:
+                taken.append(await stream.receive())
+        except ConnectionLost:
+            taken.append(None)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            peer.sendall(last)
+            if end == "says no more":
+                peer.shutdown(socket.SHUT_WR)
+            else:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET if end == "resets" else b"\0" * len(RESET))
+                peer.close()
+    assert taken == [*([last] if last else []), None if end == "resets" else b""]
+
+
 async def test_the_end_of_the_other_side_is_not_the_end_of_ours(pair: Pair) -> None:
     stream, peer = pair
     stream.watch()

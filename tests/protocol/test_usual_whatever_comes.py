@@ -94,6 +94,7 @@ WAYS: Final[dict[str, Way]] = {
     "BDAT, idle before": Way(chunking=True, has_rested=True, in_flight=32, count=2),
     "DATA, all or nobody": Way(require_all=True, recipients=2, count=2),
     "BDAT, all or nobody": Way(chunking=True, require_all=True, recipients=2, count=2),
+    "BDAT, two chunks": Way(chunking=True, size=2 * _ONE_CHUNK_BYTES, count=2),
     "BDAT, several chunks": Way(chunking=True, size=3 * _ONE_CHUNK_BYTES, count=2),
     "DATA, RCPTMAX": Way(recipients=2, count=2, keywords=("LIMITS RCPTMAX=1",)),
     "BDAT, RCPTMAX": Way(chunking=True, recipients=2, count=2, keywords=("LIMITS RCPTMAX=1",)),
@@ -243,7 +244,7 @@ class Conversation(Dialogue):
             is_end = type(command) in (EndOfData, BdatLast)
             for _ in range(self.accepted if is_end and self.way.lmtp else 1):
                 self.starts.append(self.length + len(replies))
-                reply = b"%d %d\r\n" % (354 if type(command) is Data else 250, self.said)
+                reply = b"%d 2.0.0 %d\r\n" % (354 if type(command) is Data else 250, self.said)
                 if self.said == self.index:
                     reply = self.reply
                 elif self.end and self.index is not None and self.said > self.index:

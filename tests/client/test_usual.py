@@ -69,7 +69,7 @@ WAYS: Final[dict[str, Way]] = {
     "send, BDAT, with a rest": Way(many=False, options=CHUNKING, rest=2),
     **{
         f"many, {'BDAT' if options else 'DATA'}, {in_flight} in flight": Way(
-            options=options, call={"in_flight": in_flight}, count=3 if options else 2
+            options=options, call={"in_flight": in_flight}, count=4 if options else 2
         )
         for options in ({}, CHUNKING)
         for in_flight in (1, 2, 32)

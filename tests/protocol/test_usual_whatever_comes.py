@@ -34,7 +34,7 @@ from smtplite.protocol import (
 from tests.exhaustive import WHOLE, part
 
 from .conftest import ehlo_reply
-from .test_usual import Dialogue
+from .test_usual import Dialogue, in_one_piece
 from .test_window import message
 
 #: What is written and read in pieces where messages are larger than this, for the time of these tests.
@@ -175,6 +175,7 @@ class Conversation(Dialogue):
     Args:
         way: how messages go.
         at_once: whether what is usual is written and taken at once.
+        whole: whether messages may be written whole.
         index: of the reply that is another one.
         reply: instead of it.
         cut: as in `Dialogue`.
@@ -186,6 +187,7 @@ class Conversation(Dialogue):
         way: Way,
         *,
         at_once: bool,
+        whole: bool = False,
         index: int | None = None,
         reply: bytes = b"",
         cut: int | None = None,
@@ -206,7 +208,13 @@ class Conversation(Dialogue):
             traits=self.traits,
         )
         self.window.is_proved = way.chunking and way.is_proved
-        self.waiting = [message(way.recipients, way.size, require_all=way.require_all) for _ in range(way.count)]
+        may_be_whole = whole and not way.require_all and way.size <= _ONE_CHUNK_BYTES
+        self.waiting = [
+            in_one_piece(way.recipients)
+            if may_be_whole
+            else message(way.recipients, way.size, require_all=way.require_all)
+            for _ in range(way.count)
+        ]
         self.all = (*self.waiting, message())
         self.has_rested = way.has_rested
         self.given: Counter[Submission] = Counter()  # octets of their content
@@ -220,11 +228,20 @@ class Conversation(Dialogue):
         newest = self.window.newest
         if newest is not None:
             flight += self.compose_in_pieces(newest)
-        while self.waiting and self.window.has_room_for(self.waiting[0]):
-            submission = self.waiting.pop(0)
-            self.window.begin(submission, has_rested=self.has_rested)
-            self.has_rested = False
-            flight += self.compose_in_pieces(submission)
+        while self.waiting and self.window.may_begin:
+            submission = self.waiting[0]
+            content = b"x" * (submission.size or 0)
+            octets = None if self.has_rested else self.window.begin_whole(submission, content)
+            if octets is None:
+                if not self.window.fits(submission):
+                    break
+                self.window.begin(submission, has_rested=self.has_rested)
+                self.has_rested = False
+                octets = self.compose_in_pieces(submission)
+            else:
+                self.wholes += 1
+            flight += octets
+            del self.waiting[0]
         return flight
 
     def compose_in_pieces(self, submission: Submission) -> bytes:
@@ -300,9 +317,12 @@ class Conversation(Dialogue):
 
 
 def compare(way: Way, **options: Any) -> Conversation:
-    one, other = (Conversation(way, at_once=at_once, **options).run() for at_once in (True, False))
-    assert one.record == other.record, (way, options)
+    other = Conversation(way, at_once=False, **options).run()
     assert other.window.at_once == 0
+    one = Conversation(way, at_once=True, **options).run()
+    assert one.record == other.record, (way, options)
+    whole = Conversation(way, at_once=True, whole=True, **options).run()
+    assert whole.record == other.record, (way, options, whole.wholes)
     return one
 
 
@@ -350,6 +370,7 @@ def test_what_comes_of_a_full_window_is_the_same() -> None:
     way = Way(chunking=True, in_flight=32, count=34)
     conversation = compare(way)
     assert conversation.window.at_once == 35
+    assert Conversation(way, at_once=True, whole=True).run().wholes == 34
     instead = [
         ("5yz", ""),
         ("421", ""),

@@ -86,6 +86,7 @@ WAYS: Final[dict[str, Way]] = {
 #: What may come in the place of a reply. `tests/protocol` tries more of them, and reads that end at each octet.
 INSTEAD: Final[dict[str, bytes]] = {
     "4yz": b"450 4.2.0 not now\r\n",
+    "too many": b"452 4.5.3 too many\r\n",
     "5yz": b"550 5.1.1 no\r\n",
     "421": b"421 4.3.2 closing\r\n",
     "251": b"251 2.1.5 forwards\r\n",

@@ -178,6 +178,11 @@ class Client:
         """What protects its connections: "verified" (TLS, or a Unix socket), "encrypted" (not verified) or "clear"."""
         return self._options.security
 
+    @property
+    def max_connections(self) -> int:
+        """How many connections it may have, whatever `resize` says."""
+        return self._options.max_connections
+
     async def __aenter__(self) -> Self:
         return self
 

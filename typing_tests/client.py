@@ -93,6 +93,7 @@ async def contexts(client: Client) -> None:
     async with client as entered:
         assert_type(entered, Client)
         assert_type(await client.resize(3), None)
+        assert_type(client.max_connections, int)
     with client:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
         pass
     await client.aclose()

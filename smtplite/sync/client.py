@@ -106,6 +106,11 @@ class SyncClient:
         """What protects its connections: see `Client.security`."""
         return self._client.security
 
+    @property
+    def max_connections(self) -> int:
+        """How many connections it may have, whatever `resize` says."""
+        return self._client.max_connections
+
     def __enter__(self) -> Self:
         return self
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -41,9 +41,6 @@ _KEYS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
     },
     "shaping": {"rules": (str, list)},
 }
-
-#: How many connections a client may have if nobody says so.
-_CLIENT_CONNECTIONS: Final = 5
 
 
 class Installable(Source, Protocol):
@@ -141,13 +138,10 @@ class Config:
     @asynccontextmanager
     async def open_worker(self) -> AsyncIterator[Worker]:
         """Connect to the engine, and give the worker; the relay is connected to when there is something to send."""
-        options = self._client_options()
-        async with self.open_source() as source, Client.from_url(self.relay, **options) as client:
+        async with self.open_source() as source, Client.from_url(self.relay, **self._client_options()) as client:
             shaper = None
             if self.rules is not None:
-                said = parse_qs(urlsplit(self.relay).query).get("max_connections", [_CLIENT_CONNECTIONS])[0]
-                connections = int(options.get("max_connections", said))
-                shaper = Shaping(self.rules, self.relay_name, source.boards, client, connections=connections)
+                shaper = Shaping(self.rules, self.relay_name, source.boards, client)
             yield Worker(source, client, shaper=shaper, **self.worker)
 
     def _client_options(self) -> dict[str, Any]:

@@ -433,7 +433,7 @@ class JetStreamSource:
                 await jetstream.stream_info(config.name or "")
             except NotFoundError:
                 await jetstream.add_stream(config)
-        await jetstream.create_key_value(bucket=self.boards.bucket, replicas=self._replicas)
+        await self.boards.install(self._replicas)
 
     def now(self) -> float:
         """Return the server's time, in seconds since 1970."""

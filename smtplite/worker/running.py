@@ -45,6 +45,8 @@ _LONGEST_ENGINE_PAUSE_SECONDS: Final = 2.0
 _EXTEND_AFTER: Final = 1 / 3
 #: For this part of a lease before its end a worker does not begin what it was for: its own delay must not matter.
 _MARGIN: Final = 0.2
+#: With a shaper, a lane that may have any number of connections gives the stream so many jobs ahead.
+_AHEAD: Final = 4
 #: How long what was decided is still written down when everything else was cancelled.
 _LAST_SECONDS: Final = 5.0
 
@@ -382,7 +384,7 @@ class _Run:
 
     async def _has_turn(self, shaper: Shaper) -> bool:
         """Wait until one more job may be sent. A stream takes some ahead: what is counted as sent must be sent soon."""
-        while len(self._given) > max(1, self._connections or 1):
+        while len(self._given) > (self._connections or _AHEAD):
             await self._changed.wait()
         return await shaper.turn(self._lane)
 

@@ -43,6 +43,7 @@ async def test_idle_connections_are_closed_at_once_and_busy_ones_when_their_mess
         assert still_open(server) == 1
         await client.send(LETTER)
         await client.resize(0)
+        assert client.max_connections == 3
         assert still_open(server) == 0
         assert len(server.connections) == 3
 

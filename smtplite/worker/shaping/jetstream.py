@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import anyio
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 
 from smtplite.worker.shaping.board import Board
 
@@ -37,12 +37,18 @@ class JetStreamBoards:
     def __init__(
         self, bucket: str, context: Callable[[], Any], ask: Callable[[str], Awaitable[dict[str, Any]]]
     ) -> None:
-        #: Its name.
-        self.bucket = bucket
+        self._bucket = bucket
         self._context = context
         self._ask = ask
         self._clock_at: float | None = None
         self._offset = 0.0
+
+    async def install(self, replicas: int) -> None:
+        """Create the bucket, if it is not there."""
+        try:
+            await self._context().key_value(self._bucket)
+        except BucketNotFoundError:
+            await self._context().create_key_value(bucket=self._bucket, replicas=replicas)
 
     async def change(self, relay: str, action: Callable[[Board, float], T]) -> T:
         """Change the board of a relay; see `Boards.change`.
@@ -50,7 +56,7 @@ class JetStreamBoards:
         Raises:
             TimeoutError: others were faster each time.
         """
-        values = await self._context().key_value(self.bucket)
+        values = await self._context().key_value(self._bucket)
         for _ in range(_TRIES):
             text, revision = await self._get(values, relay)
             board, now = Board.from_json(text), await self._now()
@@ -66,7 +72,7 @@ class JetStreamBoards:
 
     async def read(self, relay: str) -> tuple[Board, float]:
         """Return the board of a relay, and the server's time."""
-        text, _ = await self._get(await self._context().key_value(self.bucket), relay)
+        text, _ = await self._get(await self._context().key_value(self._bucket), relay)
         return Board.from_json(text), await self._now()
 
     async def _get(self, values: Any, relay: str) -> tuple[bytes | None, int]:
@@ -79,7 +85,7 @@ class JetStreamBoards:
 
     async def _now(self) -> float:
         if self._clock_at is None or time.monotonic() - self._clock_at > _CLOCK_SECONDS:
-            info = await self._ask(f"STREAM.INFO.KV_{self.bucket}")
+            info = await self._ask(f"STREAM.INFO.KV_{self._bucket}")
             self._clock_at = time.monotonic()
             self._offset = datetime.fromisoformat(info["ts"]).timestamp() - self._clock_at
         return time.monotonic() + self._offset

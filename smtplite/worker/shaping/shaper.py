@@ -31,12 +31,18 @@ _STORE_SECONDS: Final = 2.0
 _PATIENCE_SECONDS: Final = 10.0
 #: So long a client is waited for that closes connections; then it is looked at again how many it may have.
 _RESIZE_SECONDS: Final = 1.0
+#: What the board said within this time is not asked again for the sake of a few recipients.
+_FRESH_SECONDS: Final = 0.2
 #: A lane has at most as many jobs as it may send within this time.
 _AHEAD_SECONDS: Final = 2.0
 
 
 class Resizable(Protocol):
     """A sender whose connections may become fewer: a Client."""
+
+    @property
+    def max_connections(self) -> int:
+        """How many connections it may have."""
 
     async def resize(self, connections: int) -> None:
         """Use at most so many connections from now on; see `Client.resize`."""
@@ -57,7 +63,6 @@ class Shaping:
             same name share its limits.
         boards: where they are shared: the source's own.
         client: whose connections are limited; None: rules that limit them are an error.
-        connections: the most that the client may have.
 
     Raises:
         ConfigurationError: connections are limited, and there is no client to limit.
@@ -69,13 +74,11 @@ class Shaping:
         relay: str,
         boards: Boards,
         client: Resizable | None = None,
-        *,
-        connections: int = 5,
     ) -> None:
         self._relay = relay
         self._boards = boards
         self._client = client
-        self._most = connections
+        self._most = 0 if client is None else client.max_connections
         self._share = Share(uuid.uuid4().hex, rules, relay.partition(":")[0])
         if client is None and self._share.rule.connection_limit is not None:
             raise ConfigurationError(
@@ -89,7 +92,7 @@ class Shaping:
         self._asks_now = anyio.Event()
         self._asking = anyio.Lock()
         if self._share.connections is None:
-            self._share.held = connections
+            self._share.held = self._most
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -136,7 +139,8 @@ class Shaping:
             elif names := self._share.limits_of(address):
                 limits[job.identity] = names
         if limits:
-            if self._share.lacking(name for names in limits.values() for name in names):
+            lacking = self._share.lacking(name for names in limits.values() for name in names)
+            if lacking and now - self._share.asked_at > _FRESH_SECONDS:
                 await self._ask()
             for identity, names in limits.items():
                 wait = self._share.recipient_wait(names, time.monotonic())

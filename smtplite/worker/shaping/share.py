@@ -201,7 +201,7 @@ class Share:
             first = now + (self._grant.waits.get(name, 0.0) if self._grant is not None else 0.0)
             allowance.turn = max(allowance.turn, first) + 1 / max(rate, 1e-9)
             turn = max(turn, allowance.turn)
-        return min(turn - now, _LONGEST_WAIT_SECONDS)
+        return min(max(turn - now, _SOON_SECONDS), _LONGEST_WAIT_SECONDS)
 
     # What came of it
 
@@ -235,6 +235,11 @@ class Share:
     def ask_at(self) -> float:
         """When to ask next."""
         return self._ask_at
+
+    @property
+    def asked_at(self) -> float:
+        """When it asked last."""
+        return self._asked_at
 
     def ask(self, now: float, *, is_leaving: bool = False) -> Ask:
         """Return what to ask now. `granted` or `missed` follows."""

@@ -32,7 +32,7 @@ async def working(
     """Run a worker that is shaped, for the time of the block."""
     client = Client(connect=server.connect, tls="none", max_connections=2)
     async with client, anyio.create_task_group() as tasks:
-        shaping = Shaping(Rules.of(rules), RELAY_NAME, boards or source.boards, client, connections=2)
+        shaping = Shaping(Rules.of(rules), RELAY_NAME, boards or source.boards, client)
         worker = Worker(source, client, shaper=shaping, backoff=SOON, **{"lanes": {"bulk": 1}, **options})
         tasks.start_soon(worker.run)
         yield shaping

@@ -177,7 +177,7 @@ async def _suspend(config: Config, options: argparse.Namespace) -> None:
     try:
         seconds = seconds_of(options.duration)
     except ValueError as error:
-        raise UserError(f"--for is {error}, not {options.duration!r:.80}") from error
+        raise UserError(f"--for must be {error}, not {options.duration!r:.80}") from error
 
     def add(board: Board, now: float) -> None:
         effect = Effect(what=what, action=Action("suspend"), until=now + seconds, reason=options.reason, by="hand")

@@ -192,7 +192,7 @@ def test_suspend_status_and_resume_by_hand(engine: str, tmp_path: Path, capsys: 
         assert run("resume", "gmail.com") == ["gmail.com: nothing was suspended or slowed"]
         assert len(run("status")) == 3
         assert main(["worker", "suspend", str(config), "--for", "soon"]) == 2
-        assert "--for is a duration" in capsys.readouterr().err
+        assert "--for must be a duration" in capsys.readouterr().err
 
 
 async def _enqueue(source: Any, jobs: list[Any]) -> None:

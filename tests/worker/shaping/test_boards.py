@@ -39,9 +39,9 @@ async def in_memory() -> AsyncIterator[Callable[[], Any]]:
 
 @asynccontextmanager
 async def in_postgres() -> AsyncIterator[Callable[[], Any]]:
+    ensure_nothing_is_missing(PostgresServer.missing)
     from smtplite.worker.postgres import PostgresSource
 
-    ensure_nothing_is_missing(PostgresServer.missing)
     with PostgresServer() as server:
         async with AsyncExitStack() as stack:
 
@@ -54,9 +54,9 @@ async def in_postgres() -> AsyncIterator[Callable[[], Any]]:
 
 @asynccontextmanager
 async def in_jetstream() -> AsyncIterator[Callable[[], Any]]:
+    ensure_nothing_is_missing(NatsServer.missing)
     from smtplite.worker.jetstream import JetStreamSource
 
-    ensure_nothing_is_missing(NatsServer.missing)
     with NatsServer() as server:
         async with AsyncExitStack() as stack:
 

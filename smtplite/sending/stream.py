@@ -149,7 +149,7 @@ class Deliveries:
         self._in_work: dict[object, Any] = {}  # items that are being read and checked, by a key of their own
         self._ready = Ready()
         self._narrowing = 0  # messages that are made 7-bit
-        self._undecided: set[Outbound] = set()
+        self._undecided: dict[Outbound, None] = {}  # in the caller's order
         self._to_close: list[Prepared] = []  # whose caller's stream may still be open
         self._outcomes: deque[Delivery] = deque()
         self._workers = _Workers()
@@ -314,7 +314,7 @@ class Deliveries:
         outbound = Outbound(
             prepared, plan.tracer, item=item, require_all=plan.require_all, in_stream=True, timeout=plan.timeout
         )
-        self._undecided.add(outbound)
+        self._undecided[outbound] = None
         return outbound
 
     def _prepare_slowly(self, item: Any, prepared: Prepared | None) -> None:
@@ -377,7 +377,7 @@ class Deliveries:
         self._decide(outbound, error)
 
     def _decide(self, outbound: Outbound, error: SMTPError | None = None) -> None:
-        self._undecided.discard(outbound)
+        self._undecided.pop(outbound, None)
         if outbound.prepared.reader is not None:
             self._to_close.append(outbound.prepared)
         try:

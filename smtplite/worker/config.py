@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ import attrs
 
 from smtplite.client import Client
 from smtplite.errors import ConfigurationError
+from smtplite.worker.exporting import exported, options_of
 from smtplite.worker.retrying import Backoff
 from smtplite.worker.running import Worker
 from smtplite.worker.shaping import Boards, Rules, Shaping
@@ -40,6 +41,7 @@ _KEYS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
         "backoff": dict,
     },
     "shaping": {"rules": (str, list)},
+    "metrics": {"exporter": str, "listen": str, "count_every": (int, float)},
 }
 
 
@@ -64,6 +66,7 @@ class Config:
         source: arguments of the source.
         worker: arguments of `Worker`.
         rules: what shaping allows; None: nothing is shaped.
+        metrics: arguments of `exporting.exported`; None: no metrics.
     """
 
     relay: str = attrs.field(repr=False)
@@ -71,6 +74,7 @@ class Config:
     source: dict[str, Any] = attrs.field(repr=False)
     worker: dict[str, Any]
     rules: Rules | None = None
+    metrics: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -115,12 +119,18 @@ class Config:
             if unknown:
                 raise ConfigurationError(f"{where}: worker.backoff has first and longest, not {min(unknown)!r:.80}")
             worker["backoff"] = Backoff(**worker["backoff"])
+        metrics = None
+        if "metrics" in given:
+            metrics = options_of(given["metrics"], where)
+            if "count_every" in metrics:
+                worker["count_every"] = metrics.pop("count_every")
         return cls(
             relay=_value(given["relay"]["url"], f"{where}: relay.url"),
             engine=engine,
             source=source,
             worker=worker,
             rules=_rules(given["shaping"], folder) if "shaping" in given else None,
+            metrics=metrics,
         )
 
     @property
@@ -138,11 +148,12 @@ class Config:
     @asynccontextmanager
     async def open_worker(self) -> AsyncIterator[Worker]:
         """Connect to the engine, and give the worker; the relay is connected to when there is something to send."""
-        async with self.open_source() as source, Client.from_url(self.relay, **self._client_options()) as client:
-            shaper = None
-            if self.rules is not None:
-                shaper = Shaping(self.rules, self.relay_name, source.boards, client)
-            yield Worker(source, client, shaper=shaper, **self.worker)
+        with nullcontext() if self.metrics is None else exported(**self.metrics) as trace:
+            async with self.open_source() as source, Client.from_url(self.relay, **self._client_options()) as client:
+                shaper = None
+                if self.rules is not None:
+                    shaper = Shaping(self.rules, self.relay_name, source.boards, client)
+                yield Worker(source, client, shaper=shaper, trace=trace, **self.worker)
 
     def _client_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {}

@@ -560,10 +560,11 @@ class JetStreamSource:
             statuses.append(
                 LaneStatus(
                     lane=lane,
-                    waiting=max(0, due.get(lane, 0) - leased),
+                    waiting=(waiting := max(0, due.get(lane, 0) - leased)),
                     leased=leased,
                     later=later.get(lane, 0),
-                    oldest_seconds=await self._oldest(lane) if lane in due else 0.0,
+                    oldest_seconds=(oldest := await self._oldest(lane) if lane in due else 0.0),
+                    due_seconds=oldest if waiting else 0.0,  # with those that are leased: their messages stay
                 )
             )
         return statuses

@@ -79,6 +79,7 @@ class Job:
         attempt: which try the next one is, from 1.
         is_uncertain: True if an earlier try may have delivered it.
         last: what became of the last try, in words; "" before the first.
+        queued_at: when it was queued, in seconds since 1970, for those who watch; None: it is not known.
         token: the lease; None outside a worker.
 
     Raises:
@@ -95,6 +96,7 @@ class Job:
     attempt: int = 1
     is_uncertain: bool = False
     last: str = ""
+    queued_at: float | None = attrs.field(factory=time.time)
     token: Lease | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -138,6 +140,8 @@ class Job:
             "lane": self.lane,
             "attempt": self.attempt,
         }
+        if self.queued_at is not None:
+            fields["queued_at"] = self.queued_at
         if self.reference is not None:
             fields["reference"] = self.reference
         if self.is_uncertain:
@@ -154,7 +158,7 @@ class Job:
             MessageError: it is not one of ours; says what is wrong.
         """
         try:
-            fields = dict(json.loads(header) if isinstance(header, str) else header)
+            fields = {"queued_at": None, **(json.loads(header) if isinstance(header, str) else header)}
             envelope = dict(fields.pop("envelope"))
             recipients = [Recipient(**recipient) for recipient in envelope.pop("recipients")]
             fields["envelope"] = Envelope(**envelope, recipients=recipients)

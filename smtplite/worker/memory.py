@@ -67,11 +67,13 @@ class _Row:
     Attributes:
         job: without a lease.
         queued: when it was queued, on the monotonic clock.
+        due: when it is due, or was.
         lease: whoever has it; None: nobody.
     """
 
     job: Job
     queued: float
+    due: float
     lease: Lease | None = None
 
 
@@ -132,7 +134,8 @@ class MemorySource:
         for job in jobs:
             if job.identity not in self._queued:
                 number = next(self._numbers)
-                self._rows[number] = _Row(attrs.evolve(job, token=None), self._monotonic())
+                now = self._monotonic()
+                self._rows[number] = _Row(attrs.evolve(job, token=None), now, now)
                 self._queued.add(job.identity)
                 self._lane(job.lane).waiting[number] = None
                 count += 1
@@ -205,9 +208,10 @@ class MemorySource:
             number, lane = job.lease.handle, self._lane(row.job.lane)
             row.lease = None
             row.job = attrs.evolve(job, token=None)
+            row.due = self._monotonic() + seconds
             del lane.leased[number]
             if seconds > 0:
-                heapq.heappush(lane.later, (self._monotonic() + seconds, number))
+                heapq.heappush(lane.later, (row.due, number))
             else:
                 lane.waiting[number] = None
         self._wake()
@@ -230,6 +234,7 @@ class MemorySource:
                         leased=len(lane.leased),
                         later=len(lane.later),
                         oldest_seconds=now - min(self._rows[number].queued for number in numbers),
+                        due_seconds=max([0.0, *(now - self._rows[number].due for number in lane.waiting)]),
                     )
                 )
         return statuses

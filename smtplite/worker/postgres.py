@@ -568,7 +568,9 @@ class PostgresSource:
             "SELECT entrypoint, count(*) FILTER (WHERE status = 'queued' AND execute_after <= now()) AS waiting,"  # noqa: S608
             " count(*) FILTER (WHERE status = 'picked') AS leased,"
             " count(*) FILTER (WHERE status = 'queued' AND execute_after > now()) AS later,"
-            " extract(epoch FROM now() - min(created))::float AS oldest"
+            " extract(epoch FROM now() - min(created))::float AS oldest,"
+            " extract(epoch FROM now() - min(greatest(created, execute_after))"
+            " FILTER (WHERE status = 'queued' AND execute_after <= now()))::float AS due"
             f" FROM {self._database.queue} WHERE starts_with(entrypoint, $1) AND status IN ('queued', 'picked')"
             " GROUP BY entrypoint ORDER BY entrypoint",
             _ENTRYPOINT,
@@ -580,6 +582,7 @@ class PostgresSource:
                 leased=row["leased"],
                 later=row["later"],
                 oldest_seconds=row["oldest"],
+                due_seconds=row["due"] or 0.0,
             )
             for row in rows
         ]

@@ -8,25 +8,28 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import attrs
 
+from smtplite.callbacks import check_function
 from smtplite.errors import ConfigurationError, SMTPError
 from smtplite.message.envelope import Outgoing
 from smtplite.options import check_number
 from smtplite.results import Delivery
 from smtplite.system.signals import open_stop_signals
+from smtplite.worker import events
 from smtplite.worker.jobs import Identity, Job, Outcome, has_identity_fields
+from smtplite.worker.plan import Held, Plan
 from smtplite.worker.retrying import Backoff, Later, decide, expired, given_up
-from smtplite.worker.source import Shaper, Source, Store
+from smtplite.worker.source import Sender, Sending, Shaper, Source, Store
+from smtplite.worker.watching import keep_counting, relay_of
 
-__all__ = ["Sender", "Worker"]
+__all__ = ["Worker"]
 
 logger = logging.getLogger("smtplite.worker")
 
@@ -51,73 +54,11 @@ _AHEAD: Final = 4
 _LAST_SECONDS: Final = 5.0
 
 
-class Sending(Protocol):
-    """What `Sender.send_many` gives: the outcomes."""
-
-    @property
-    def rest(self) -> list[Delivery]:
-        """After the block: what the loop did not hand out."""
-
-    def __aiter__(self) -> AsyncIterator[Delivery]:
-        """Iterate over them, in order of completion."""
-
-
-class Sender(Protocol):
-    """What a worker sends with: a Client, or anything else with its `send_many`, such as a Route."""
-
-    def send_many(
-        self,
-        messages: Any,
-        *,
-        connections: int | None = None,
-        in_flight: int = 32,
-        timeout: float | None = None,
-        drain: float = 30.0,
-        on_begin: Callable[[list[Any]], None] | None = None,
-    ) -> AbstractAsyncContextManager[Sending]:
-        """Send many messages; see `Client.send_many`."""
-
-
 class _LeaseEndedError(Exception):
     """A lease ended before its job was begun: nothing of the write is sent, and the stream ends.
 
     It is none of the errors of sending: those may have a sender try again by itself.
     """
-
-
-@attrs.frozen(kw_only=True)
-class _Plan:
-    """What the runs of a worker share."""
-
-    source: Source
-    sender: Sender
-    store: Store
-    shaper: Shaper | None
-    load: Callable[[str], Awaitable[bytes]] | None
-    backoff: Backoff
-    batch: int
-    in_flight: int
-    timeout: float | None
-    drain: float
-
-
-@attrs.define(eq=False)
-class _Held:
-    """A job that this worker has.
-
-    Attributes:
-        job: it.
-        is_marked: whether a mark in the store says that it was begun.
-        is_begun: whether its first octet was about to be written.
-        is_decided: whether it is known what becomes of it, and only has to be written down.
-        copy: the same job, leased once more, for the lease of `job` ended meanwhile; given back after it.
-    """
-
-    job: Job
-    copy: Job | None = None
-    is_marked: bool = False
-    is_begun: bool = False
-    is_decided: bool = False
 
 
 class Worker:
@@ -140,6 +81,9 @@ class Worker:
         timeout: seconds for each message, from its first byte to its verdict; None: the client's.
         drain: seconds that `stop` waits for what is under way.
         load: ``async (reference) -> bytes``, for jobs that have a reference instead of content.
+        trace: is told what happens, as events of `smtplite.worker.events`; `smtplite.worker.metrics` makes metrics of
+            them. It is called in the event loop; what it raises is logged, and changes nothing.
+        count_every: with `trace`, seconds between two times that the engine is asked how many jobs there are.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -159,13 +103,18 @@ class Worker:
         timeout: float | None = None,
         drain: float = 30.0,
         load: Callable[[str], Awaitable[bytes]] | None = None,
+        trace: events.WorkerTrace | None = None,
+        count_every: float = 15.0,
     ) -> None:
         check_number("batch", batch, 1, math.inf, whole=True)
         check_number("drain", drain, 0, math.inf)
+        check_number("count_every", count_every, 1, math.inf)
+        if trace is not None:
+            check_function("trace", trace, "a function of an event", 1, is_async=False)
         lanes = DEFAULT_LANES if lanes is None else lanes
         if not lanes:
             raise ConfigurationError("a worker needs a lane: lanes={'bulk': None}, for example")
-        plan = _Plan(
+        plan = Plan(
             source=source,
             sender=sender,
             store=source.store if store is None else store,
@@ -176,9 +125,11 @@ class Worker:
             in_flight=in_flight,
             timeout=timeout,
             drain=drain,
+            trace=trace,
         )
         self._shaper = shaper
         self._lanes = list(lanes)
+        self._plan, self._count_every = plan, count_every
         self._runs = [_Run(plan, lane, connections) for lane, connections in lanes.items()]
         self._scope: anyio.CancelScope | None = None
 
@@ -205,6 +156,8 @@ class Worker:
                     await tasks.start(self._hear_signals)
                 if self._shaper is not None:
                     tasks.start_soon(self._shaper.run, self._lanes)
+                if self._plan.trace is not None:
+                    tasks.start_soon(keep_counting, self._plan.source, self._plan.trace, self._count_every)
                 with anyio.CancelScope() as self._scope:
                     async with anyio.create_task_group() as runs:
                         for run in self._runs:
@@ -240,12 +193,12 @@ class _Run:
         connections: the most to use.
     """
 
-    def __init__(self, plan: _Plan, lane: str, connections: int | None) -> None:
+    def __init__(self, plan: Plan, lane: str, connections: int | None) -> None:
         self._plan = plan
         self._lane = lane
         self._connections = connections
         self._margin = plan.source.lease_seconds * _MARGIN
-        self._held: dict[Identity, _Held] = {}
+        self._held: dict[Identity, Held] = {}
         self._outcomes: list[tuple[Job, Outcome]] = []  # decided, and not written down yet
         self._laters: list[Later] = []
         self._given: set[Identity] = set()  # to the stream, and not begun; only if there is a shaper
@@ -336,6 +289,8 @@ class _Run:
         logger.error(
             "lane %s: no connection, next try in %g s: %s: %s", self._lane, self._pause, type(trouble).__name__, trouble
         )
+        relay = getattr(self._plan.sender, "server", None)
+        self._plan.tell(events.RelayFailed(lane=self._lane, relay=relay, error=trouble, pause=self._pause))
         with anyio.move_on_after(self._pause):
             while not self._is_stopping:
                 await self._changed.wait()
@@ -349,8 +304,11 @@ class _Run:
                 self._has_objected = True
                 raise _LeaseEndedError(f"not sent: the lease of job {job.key!r:.80} ended before it was begun")
         for item in items:
-            self._held[item.tag.identity].is_begun = True
+            held = self._held[item.tag.identity]
+            held.is_begun, held.began = True, now
         self._forget_given(item.tag.identity for item in items)
+        jobs = tuple(item.tag for item in items)
+        self._plan.tell(events.JobsBegun(lane=self._lane, jobs=jobs, at=self._plan.source.now()))
 
     async def _feed(self) -> AsyncGenerator[Outgoing, None]:
         """Yield what is to be sent, as long as there is room for more."""
@@ -364,8 +322,9 @@ class _Run:
                 if self._plan.shaper is not None:
                     room = await self._plan.shaper.room(self._lane, room)
                 jobs = await self._lease(room)
-            except Exception:
+            except Exception as error:
                 logger.exception("lane %s: jobs cannot be leased; next try in %g s", self._lane, _FIRST_PAUSE_SECONDS)
+                self._plan.tell(events.EngineFailed(lane=self._lane, operation="lease", error=error))
                 await anyio.sleep(_FIRST_PAUSE_SECONDS)
                 continue
             for number, job in enumerate(jobs):
@@ -407,11 +366,12 @@ class _Run:
             held = self._held.get(job.identity)
             if held is None:
                 leased.append(job)
-                self._held[job.identity] = _Held(job)
+                self._held[job.identity] = Held(job)
             else:
                 held.copy = job
         if not leased:
             return []
+        plan.tell(events.JobsLeased(lane=self._lane, jobs=tuple(leased)))
         try:
             outcomes = await plan.store.find([job.identity for job in leased])
             jobs = [job for job in leased if not self._was_settled(job, outcomes.get(job.identity))]
@@ -429,7 +389,7 @@ class _Run:
 
     def _was_settled(self, job: Job, outcome: Outcome | None) -> bool:
         if outcome is not None:
-            self._settle(self._held[job.identity], outcome)
+            self._settle(self._held[job.identity], outcome, is_repeated=True)
         return outcome is not None
 
     async def _loaded(self, job: Job) -> Job | None:
@@ -442,8 +402,8 @@ class _Run:
             return attrs.evolve(job, content=await self._plan.load(job.reference), reference=None)
         except Exception:
             logger.exception("lane %s: the content of job %.80r cannot be loaded", self._lane, job.key)
-        again = attrs.evolve(job, attempt=job.attempt + 1)
-        self._later(self._held[job.identity], Later(again, self._plan.backoff.seconds(job.attempt)))
+        later = Later(attrs.evolve(job, attempt=job.attempt + 1), self._plan.backoff.seconds(job.attempt))
+        self._try_again(self._held[job.identity], later, None)
         return None
 
     def _is_sendable(self, job: Job) -> bool:
@@ -461,7 +421,9 @@ class _Run:
     def _shaped(self, jobs: list[Job], waits: Mapping[Identity, float]) -> list[Job]:
         for job in jobs:
             if job.identity in waits:
-                self._later(self._held[job.identity], Later(self._held[job.identity].job, waits[job.identity]))
+                held, pause = self._held[job.identity], waits[job.identity]
+                self._later(held, Later(held.job, pause))
+                self._plan.tell(events.JobHeldBack(lane=self._lane, job=held.job, pause=pause))
         return [job for job in jobs if job.identity not in waits]
 
     async def _marked(self, jobs: list[Job]) -> list[Job]:
@@ -478,7 +440,8 @@ class _Run:
                 held, outcome = self._held[job.identity], others[job.identity]
                 held.is_marked = False  # it is another's
                 error = "a worker began it and did not say what became of it: it died, or lost its lease"
-                self._settle(held, outcome or given_up(job, now, "unknown", error))
+                found = outcome or given_up(job, now, "unknown", error)
+                self._settle(held, found, is_repeated=outcome is not None)
         return [job for job in jobs if job.identity not in others]
 
     async def _keep_leases(self) -> None:
@@ -490,8 +453,9 @@ class _Run:
             try:
                 if jobs:
                     await source.extend(jobs)
-            except Exception:
+            except Exception as error:
                 logger.exception("lane %s: leases cannot be extended", self._lane)
+                self._plan.tell(events.EngineFailed(lane=self._lane, operation="extend", error=error))
 
     # Deciding
 
@@ -504,26 +468,39 @@ class _Run:
         if self._plan.shaper is not None and held.is_begun:
             self._plan.shaper.observe(job, delivery)
         decision = decide(job, delivery, self._plan.source.now(), self._plan.backoff, is_begun=held.is_begun)
+        about: dict[str, Any] = {
+            "relay": relay_of(delivery, self._plan.sender),
+            "seconds": time.monotonic() - held.began if held.is_begun else None,
+        }
         if isinstance(decision, Outcome):
-            self._settle(held, decision)
-        else:
-            if decision.seconds is None and not self._is_stopping:
+            self._settle(held, decision, delivery=delivery, **about)
+        elif decision.seconds is None:
+            if not self._is_stopping:
                 self._trouble = self._trouble or delivery.error
+            self._give_back(held)
+        else:
             again = attrs.evolve(decision.job, content=held.job.content, reference=held.job.reference)
-            self._later(held, Later(again, decision.seconds))
+            self._try_again(held, Later(again, decision.seconds), delivery.error, **about)
 
-    def _settle(self, held: _Held, outcome: Outcome) -> None:
+    def _try_again(self, held: Held, later: Later, error: SMTPError | None, **about: Any) -> None:
+        self._later(held, later)
+        pause = later.seconds or 0.0
+        self._plan.tell(events.JobRetried(lane=self._lane, job=held.job, pause=pause, error=error, **about))
+
+    def _settle(self, held: Held, outcome: Outcome, **about: Any) -> None:
         held.is_decided = True
         self._outcomes.append((held.job, outcome))
+        self._plan.tell(events.JobFinished(lane=self._lane, job=held.job, outcome=outcome, **about))
         self._change()
 
-    def _later(self, held: _Held, later: Later) -> None:
+    def _later(self, held: Held, later: Later) -> None:
         held.is_decided = True
         self._laters.append(later)
         self._change()
 
-    def _give_back(self, held: _Held) -> None:
+    def _give_back(self, held: Held) -> None:
         self._later(held, Later(held.job, None))
+        self._plan.tell(events.JobReleased(lane=self._lane, job=held.job, is_begun=held.is_begun))
 
     # Writing down
 
@@ -554,7 +531,8 @@ class _Run:
                         await self._queue_again(laters)
                         self._drop(later.job for later in laters)
                         laters = []
-                except Exception:
+                except Exception as error:
+                    self._plan.tell(events.EngineFailed(lane=self._lane, operation="settle", error=error))
                     logger.exception("lane %s: outcomes cannot be written down; next try in %g s", self._lane, pause)
                     await anyio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_ENGINE_PAUSE_SECONDS)
@@ -583,8 +561,14 @@ class _Run:
             await self._plan.source.release(released)
 
     def _drop(self, jobs: Iterable[Job]) -> None:
+        gone: list[Job] = []
         for job in jobs:
             held = self._held.pop(job.identity, None)
-            if held is not None and held.copy is not None:
-                self._held[job.identity] = copy = _Held(held.copy)
+            if held is None:
+                continue
+            gone.append(held.job)
+            if held.copy is not None:
+                self._held[job.identity] = copy = Held(held.copy)
+                self._plan.tell(events.JobsLeased(lane=self._lane, jobs=(copy.job,)))
                 self._give_back(copy)
+        self._plan.tell(events.JobsWritten(lane=self._lane, jobs=tuple(gone)))

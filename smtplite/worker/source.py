@@ -1,9 +1,10 @@
-"""What a worker needs of an engine: Source and Store. Both are protocols: any object with these methods will do."""
+"""What a worker stands on: Source, Store, Shaper and Sender. All are protocols: whatever has their methods will do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 import attrs
 
@@ -11,7 +12,7 @@ from smtplite.errors import SMTPError
 from smtplite.results import Delivery
 from smtplite.worker.jobs import Identity, Job, Outcome
 
-__all__ = ["LaneStatus", "Shaper", "Source", "Store"]
+__all__ = ["LaneStatus", "Sender", "Sending", "Shaper", "Source", "Store"]
 
 
 @attrs.frozen(kw_only=True)
@@ -24,6 +25,7 @@ class LaneStatus:
         leased: are with a worker.
         later: wait for the time of their next try.
         oldest_seconds: how long ago the oldest of them was queued.
+        due_seconds: how long one of them, at most, has been due without a worker having it.
     """
 
     lane: str
@@ -31,6 +33,7 @@ class LaneStatus:
     leased: int
     later: int
     oldest_seconds: float = 0.0
+    due_seconds: float = 0.0
 
 
 class Store(Protocol):
@@ -143,3 +146,30 @@ class Shaper(Protocol):
 
     def trouble(self, error: SMTPError) -> None:
         """Learn why no connection could be opened."""
+
+
+class Sending(Protocol):
+    """What `Sender.send_many` gives: the outcomes."""
+
+    @property
+    def rest(self) -> list[Delivery]:
+        """After the block: what the loop did not hand out."""
+
+    def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Iterate over them, in order of completion."""
+
+
+class Sender(Protocol):
+    """What a worker sends with: a Client, or anything else with its `send_many`, such as a Route."""
+
+    def send_many(
+        self,
+        messages: Any,
+        *,
+        connections: int | None = None,
+        in_flight: int = 32,
+        timeout: float | None = None,
+        drain: float = 30.0,
+        on_begin: Callable[[list[Any]], None] | None = None,
+    ) -> AbstractAsyncContextManager[Sending]:
+        """Send many messages; see `Client.send_many`."""

@@ -118,6 +118,19 @@ class Conformance:
         [lane] = [lane for lane in await source.status() if lane.waiting + lane.leased + lane.later]
         assert (lane.lane, lane.waiting, lane.leased, lane.later) == ("bulk", 0, 0, 1)
 
+    async def test_status_says_for_how_long_a_job_has_been_due_that_nobody_has(self, engine: Engine) -> None:
+        source = await engine.source()
+        await engine.enqueue(letter())
+
+        async def is_due() -> bool:
+            return any(lane.due_seconds > 0 and lane.oldest_seconds > 0 for lane in await source.status())
+
+        await until(is_due)
+        job = await lease_one(source)
+        assert [lane.due_seconds for lane in await source.status()] == [0], "a worker has it"
+        await source.retry([(attrs.evolve(job, attempt=2), 3600.0)])
+        assert [lane.due_seconds for lane in await source.status()] == [0], "it is not due"
+
     async def test_what_an_earlier_try_may_have_delivered_is_remembered(self, engine: Engine) -> None:
         source = await engine.source()
         await engine.enqueue(letter())

@@ -53,7 +53,7 @@ def test_a_file_says_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        ("[relay]", "[rely]", "tables are relay, source, worker, shaping, not 'rely'"),
+        ("[relay]", "[rely]", "tables are relay, source, worker, shaping, metrics, not 'rely'"),
         ("[relay]", "[relay", "cannot read"),
         ("[relay]", "relays = 1\n[relay]", "tables are"),
         ('url = "env:THE_RELAY"', "", "relay.url is missing"),
@@ -64,6 +64,15 @@ def test_a_file_says_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("batch = 100", 'batch = "many"', "worker.batch cannot be 'many'"),
         ("batch = 100", "batch = true", "worker.batch cannot be True"),
         ("batch = 100", "size = 100", "worker has batch"),
+        (
+            "[worker]",
+            "[metrics]\nexporter = 'graphite'\n[worker]",
+            "metrics.exporter is one of 'prometheus', ",
+        ),
+        ("[worker]", "[metrics]\nlisten = 'here'\n[worker]", "metrics.listen is an address and a port"),
+        ("[worker]", "[metrics]\nlisten = 'localhost:70000'\n[worker]", "metrics.listen is an address and a port"),
+        ("[worker]", "[metrics]\nexporter = 'otlp'\nlisten = ':1'\n[worker]", "for the exporter 'prometheus' only"),
+        ("[worker]", "[metrics]\nport = 9464\n[worker]", "metrics has exporter, listen, count_every, not 'port'"),
         ("first = 10", "begin = 10", "worker.backoff has first and longest, not 'begin'"),
         ("first = 10", "first = 1000", "first must be above 0 and at most longest"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from smtplite.worker import Backoff, Job, MemorySource, Worker
 from smtplite.worker import running as running_module
-from smtplite.worker.running import Sender
+from smtplite.worker.source import Sender
 from tests.routes.relays import Relay, route_of
 from tests.worker.kit import SOON, is_done, letter, until
 

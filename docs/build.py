@@ -25,7 +25,19 @@ from typing import Final
 # As `python docs/build.py` has it, whatever loads this file.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from making import addresses, behaviour, codes, dependencies, errors, flows, house, limits, measurements, states
+from making import (
+    addresses,
+    behaviour,
+    codes,
+    dependencies,
+    errors,
+    flows,
+    house,
+    limits,
+    measurements,
+    services,
+    states,
+)
 from making.paths import DOCS
 
 #: The pages beside this folder.
@@ -66,6 +78,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "compat-names": behaviour.compat_names,
     "dependencies": dependencies.dependencies,
     "packages": dependencies.packages,
+    "services": services.services_table,
     "measured-with": dependencies.measured_with,
     "examples": house.examples,
     "rooms": house.rooms,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smtplite.cli import rules
 from smtplite.cli.terminal import HelpFormatter, UserError, plural, printable
 from smtplite.system.loops import watching_loop
 
@@ -72,6 +73,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
             )
             action.add_argument("--reason", metavar="TEXT", default="no reason given", help="shown by status")
     parser.set_defaults(run=_run)
+    rules.add_to(actions)
 
 
 def _run(options: argparse.Namespace) -> int:

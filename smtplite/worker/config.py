@@ -18,6 +18,7 @@ from smtplite.worker.exporting import exported, options_of
 from smtplite.worker.retrying import Backoff
 from smtplite.worker.running import Worker
 from smtplite.worker.shaping import Boards, Rules, Shaping
+from smtplite.worker.shaping.services import services
 from smtplite.worker.source import Source
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _KEYS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
         "lanes": dict,
         "backoff": dict,
     },
-    "shaping": {"rules": (str, list)},
+    "shaping": {"rules": (str, list), "services": bool},
     "metrics": {"exporter": str, "listen": str, "count_every": (int, float)},
 }
 
@@ -170,7 +171,8 @@ class Config:
 
 def _rules(given: Mapping[str, Any], folder: Path) -> Rules:
     names = given.get("rules", [])
-    return Rules.read(*(folder / str(name) for name in ([names] if isinstance(names, str) else names)))
+    own = Rules.read(*(folder / str(name) for name in ([names] if isinstance(names, str) else names)))
+    return services().and_also(own) if given.get("services", True) else own
 
 
 def _postgres(url: str, **options: Any) -> Any:
@@ -197,7 +199,8 @@ def _check_keys(given: Mapping[str, Any], where: str) -> None:
         for key, value in values.items():
             if key not in _KEYS[table]:
                 raise ConfigurationError(f"{where}: {table} has {', '.join(_KEYS[table])}, not {key!r:.80}")
-            if not isinstance(value, _KEYS[table][key]) or isinstance(value, bool):
+            allowed = _KEYS[table][key]
+            if not isinstance(value, allowed) or (isinstance(value, bool) and allowed is not bool):
                 raise ConfigurationError(f"{where}: {table}.{key} cannot be {value!r:.80}")
 
 

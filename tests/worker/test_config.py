@@ -123,3 +123,17 @@ def test_nothing_is_suspended_where_nobody_would_look(
     monkeypatch.setenv("THE_RELAY", "smtp://mail.example.org")
     assert main(["worker", action, str(written(tmp_path, GOOD))]) == 2
     assert "has no table [shaping]" in capsys.readouterr().err
+
+
+def test_rules_of_services_are_below_those_of_the_file_unless_they_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_RELAY", "smtp://smtp.office365.com")
+    (tmp_path / "a.toml").write_text('[relay."smtp.office365.com"]\nquota = "5000/day"\n')
+    for more, expected in (("", (3, "5000/day")), ("services = false\n", (None, "5000/day"))):
+        rules = Config.read(written(tmp_path, GOOD + f'[shaping]\nrules = "a.toml"\n{more}')).rules
+        assert rules is not None
+        rule = rules.for_relay("smtp.office365.com")
+        assert (rule.connection_limit, str(rule.quota)) == expected
+    with pytest.raises(ConfigurationError, match="services cannot be 'no'"):
+        Config.read(written(tmp_path, GOOD + "[shaping]\nservices = 'no'\n"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias, TypeVar
@@ -18,7 +19,7 @@ from smtplite.worker.shaping.positions import Path as Position
 from smtplite.worker.shaping.positions import positions
 from smtplite.worker.shaping.units import Rate, seconds_of
 
-__all__ = ["Action", "Automation", "RecipientRule", "RelayRule", "Rules", "Trigger"]
+__all__ = ["Action", "Automation", "Origin", "RecipientRule", "RelayRule", "Rules", "Trigger"]
 
 T = TypeVar("T")
 
@@ -28,6 +29,21 @@ Setting: TypeAlias = int | Rate | None
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ENHANCED: Final = re.compile(r"[245x]\.(?:[0-9]{1,3}|x)\.(?:[0-9]{1,3}|x)")
 _MOST_CONNECTIONS: Final = 100_000
+
+
+@attrs.frozen
+class Origin:
+    """Where something stands, and where whoever wrote it has it from.
+
+    Attributes:
+        where: file and line.
+        source: a URL; "": none is given.
+        checked: when the source was last read.
+    """
+
+    where: str
+    source: str = ""
+    checked: date | None = None
 
 
 @attrs.frozen
@@ -77,6 +93,7 @@ class Automation:
         trigger: how many such replies it takes.
         actions: what is done.
         duration: for how many seconds.
+        origin: where it stands, and where its text or codes are from.
     """
 
     name: str
@@ -87,6 +104,7 @@ class Automation:
     trigger: Trigger = Trigger()
     actions: tuple[Action, ...]
     duration: float
+    origin: Origin = attrs.field(default=Origin(""), eq=False)
 
     def fits(self, reply: Reply) -> bool:
         """Say whether a reply counts."""
@@ -118,6 +136,9 @@ class RecipientRule:
         quota: messages to them within any period so long.
         suspended: True: nothing is sent to them.
         automation: what to do on replies about them.
+        service: whose rule it is, for people.
+        note: what else is to be known, for people.
+        origins: key -> where it stands, and where its value is from.
     """
 
     pattern: str
@@ -126,6 +147,9 @@ class RecipientRule:
     quota: Rate | None = None
     suspended: bool | None = None
     automation: tuple[Automation, ...] = ()
+    service: str = ""
+    note: str = ""
+    origins: Mapping[str, Origin] = attrs.field(factory=dict, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -187,10 +211,14 @@ class Rules:
         return cls(**_read_tables(_Table(given, (), where, positions(text))))
 
     def and_also(self, later: Rules) -> Self:
-        """Return these rules with others beside them, which win where both say something."""
+        """Return these rules with others beside them, which win where both say something.
+
+        What either says of every relay stands before what the other says of some.
+        """
+        relays = [*self.relays, *later.relays]
         return attrs.evolve(
             self,
-            relays=_merged([*self.relays, *later.relays]),
+            relays=_merged(sorted(relays, key=lambda rule: rule.pattern != "*")),
             recipients=_merged([*self.recipients, *later.recipients]),
         )
 
@@ -228,9 +256,11 @@ def _over(earlier: _Rule, later: _Rule) -> _Rule:
     said = {
         field.name: value
         for field in attrs.fields(type(later))
-        if (value := getattr(later, field.name)) != field.default and field.name not in ("pattern", "automation")
+        if (value := getattr(later, field.name)) != field.default
+        and field.name not in ("pattern", "automation", "origins")
     }
-    return attrs.evolve(earlier, **said, automation=(*earlier.automation, *later.automation))
+    origins = {**earlier.origins, **later.origins}
+    return attrs.evolve(earlier, **said, automation=(*earlier.automation, *later.automation), origins=origins)
 
 
 @lru_cache(maxsize=1024)
@@ -336,9 +366,11 @@ def _spelt(path: Position) -> str:
     return text
 
 
-_LIMITS: Final = ("max_message_rate", "quota", "suspended", "automation")
+_LIMITS: Final = ("max_message_rate", "quota", "suspended", "automation", "source", "checked", "service", "note")
+#: What is said about the other keys of a table; they need no source.
+_ABOUT: Final = ("source", "checked", "service", "note", "automation")
 _RELAY_LIMITS: Final = ("connection_limit", "max_deliveries_per_connection", *_LIMITS)
-_AUTOMATION: Final = ("regex", "code", "enhanced_code", "trigger", "action", "duration")
+_AUTOMATION: Final = ("regex", "code", "enhanced_code", "trigger", "action", "duration", "source", "checked")
 _NO_CONNECTIONS: Final = (
     "is for relays: a client of a relay holds no connections by recipient; use max_message_rate, or [relay.NAME]"
 )
@@ -375,7 +407,23 @@ def _limits(table: _Table, *, is_relay: bool) -> dict[str, Any]:
         "quota": table.read("quota", _rate, None),
         "suspended": table.read("suspended", _flag, None),
         "automation": tuple(_automation(each, is_relay=is_relay) for each in table.tables("automation")),
+        "service": table.read("service", _text, ""),
+        "note": table.read("note", _text, ""),
+        "origins": _origins(table),
     }
+
+
+def _origins(table: _Table) -> dict[str, Origin]:
+    """Return where each key stands, and its source: one URL for all, or a table of them by key."""
+    keys = [key for key in table.values if key not in _ABOUT]
+    checked = table.read("checked", _date, None)
+    if isinstance(table.values.get("source"), Mapping):
+        given = table.table("source")
+        given.check_keys(keys)
+        sources = {key: given.read(key, _url, "") for key in keys}
+    else:
+        sources = dict.fromkeys(keys, table.read("source", _url, ""))
+    return {key: Origin(table.where(key), sources[key], checked) for key in keys}
 
 
 def _relay_rule(pattern: str, table: _Table) -> RelayRule:
@@ -412,6 +460,7 @@ def _automation(table: _Table, *, is_relay: bool) -> Automation:
         trigger=_trigger(table),
         actions=_actions(table, is_relay=is_relay),
         duration=table.read("duration", _duration, 0.0),
+        origin=Origin(table.where(), table.read("source", _url, ""), table.read("checked", _date, None)),
     )
 
 
@@ -476,6 +525,24 @@ def _flag(value: Any) -> bool:
     if value is True or value is False:
         return bool(value)
     raise ValueError("true or false")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text")
+    return value
+
+
+def _url(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://\S+", value):
+        raise ValueError('a URL, such as "https://docs.example.com/limits"')
+    return value
+
+
+def _date(value: Any) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):  # a datetime is a date, too
+        return value
+    raise ValueError("a date, such as 2026-11-30, without quotation marks")
 
 
 def _rate(value: Any) -> Rate:

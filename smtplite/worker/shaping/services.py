@@ -1,0 +1,21 @@
+"""What submission services say they take, as rules: SES, Microsoft 365, Google, and others. See services.toml."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Final
+
+from smtplite.worker.shaping.rules import Rules
+
+__all__ = ["SERVICES", "services"]
+
+#: What the file is called where it is said what stands where.
+SERVICES: Final = "smtplite's services.toml"
+
+
+@cache
+def services() -> Rules:
+    """Return the rules; a file of your own may stand over them: ``services().and_also(Rules.read(path))``."""
+    text = (resources.files("smtplite.worker.shaping") / "services.toml").read_text(encoding="utf-8")
+    return Rules.of(text, SERVICES)

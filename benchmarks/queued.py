@@ -58,7 +58,7 @@ def make_jobs(count: int, when_unknown: Any) -> list[Job]:
     ]
 
 
-def measured(messages: int, start: Start) -> float:
+def measured(messages: int, start: Start, connections: int = CONNECTIONS) -> float:
     """Return messages a second, from the first to the last."""
     with Sink(*KEYWORDS) as sink, Line(sink.port, ROUND_TRIP_SECONDS) as line:
         processes = start(line.port)
@@ -68,7 +68,7 @@ def measured(messages: int, start: Start) -> float:
             ended = _until(sink, messages)
             counts = sink.counts()
             assert counts.messages == messages, f"{counts.messages} messages, not {messages}"
-            assert counts.most_connections <= CONNECTIONS
+            assert counts.most_connections <= connections
             assert not counts.violations, counts.violation
             return (messages - first) / (ended - began)
         finally:
@@ -93,13 +93,13 @@ def _until(sink: Sink, messages: int) -> float:
 
 
 @contextmanager
-def configuration(source: str) -> Iterator[Callable[[int], list[subprocess.Popen[bytes]]]]:
-    """Give what starts workers of ours."""
+def configuration(source: str, workers: int = WORKERS, connections: int = CONNECTIONS) -> Iterator[Start]:
+    """Give what starts workers of ours, which have so many connections in all."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "worker.toml")
 
         def command(port: int, action: str) -> list[str]:
-            each = CONNECTIONS // WORKERS
+            each = connections // workers
             path.write_text(
                 f'[relay]\nurl = "smtp://127.0.0.1:{port}?tls=none&max_connections={each}"\n'
                 f"[source]\n{source}\n[worker]\nbatch = 300\n[worker.lanes]\nbulk = {each}\n"
@@ -109,11 +109,18 @@ def configuration(source: str) -> Iterator[Callable[[int], list[subprocess.Popen
         subprocess.run(command(25, "install"), check=True, cwd=ROOT)
         yield lambda port: [
             subprocess.Popen(command(port, "run"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for _ in range(WORKERS)
+            for _ in range(workers)
         ]
 
 
-def jetstream(messages: int, when_unknown: str, *, sync_always: bool = False) -> float:
+def jetstream(
+    messages: int,
+    when_unknown: str,
+    *,
+    sync_always: bool = False,
+    workers: int = WORKERS,
+    connections: int = CONNECTIONS,
+) -> float:
     import nats
 
     from smtplite.worker.jetstream import enqueue
@@ -125,21 +132,24 @@ def jetstream(messages: int, when_unknown: str, *, sync_always: bool = False) ->
 
     with (
         NatsServer(sync_always=sync_always) as server,
-        configuration(f'engine = "jetstream"\nurl = "{server.url}"') as start,
+        configuration(f'engine = "jetstream"\nurl = "{server.url}"', workers, connections) as start,
     ):
         asyncio.run(queue(server.url))
-        return measured(messages, start)
+        return measured(messages, start, connections)
 
 
-def postgres(messages: int, when_unknown: str) -> float:
+def postgres(messages: int, when_unknown: str, *, workers: int = WORKERS, connections: int = CONNECTIONS) -> float:
     import psycopg
 
     from smtplite.worker.postgres import enqueue_sync
 
-    with PostgresServer(durable=True) as server, configuration(f'engine = "postgres"\nurl = "{server.info}"') as start:
+    with (
+        PostgresServer(durable=True) as server,
+        configuration(f'engine = "postgres"\nurl = "{server.info}"', workers, connections) as start,
+    ):
         with psycopg.connect(server.info) as connection:
             enqueue_sync(connection, make_jobs(messages, when_unknown))
-        return measured(messages, start)
+        return measured(messages, start, connections)
 
 
 # The examples: one job at a time, one `send` each

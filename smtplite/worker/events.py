@@ -21,6 +21,8 @@ __all__ = [
     "JobsBegun",
     "JobsLeased",
     "JobsWritten",
+    "LimitsShared",
+    "Measure",
     "QueueCounted",
     "RelayFailed",
     "WorkerEvent",
@@ -186,6 +188,38 @@ class RelayFailed:
     pause: float
 
 
+@attrs.frozen(kw_only=True)
+class Measure:
+    """What a rule, or somebody by hand, does for a while because it was too much.
+
+    Attributes:
+        action: "suspend", "max_message_rate" or "connection_limit".
+        rule: the rule's name, as in its file; "hand": somebody's.
+        recipients: for which recipients, as the rule names them; None: for the whole relay.
+        until: when it ends, on the clock of the store; the same measure with another end was taken again.
+    """
+
+    action: str
+    rule: str
+    recipients: str | None
+    until: float
+
+
+@attrs.frozen(kw_only=True)
+class LimitsShared:
+    """The worker knows what all workers of a relay may do now, and what is done for a while.
+
+    Attributes:
+        relay: the relay.
+        rate: messages a second, of all workers together; None: as many as it takes.
+        measures: what is done for a while; what is over is not among them.
+    """
+
+    relay: str
+    rate: float | None
+    measures: tuple[Measure, ...] = ()
+
+
 WorkerEvent: TypeAlias = (
     JobsLeased
     | JobsBegun
@@ -197,6 +231,7 @@ WorkerEvent: TypeAlias = (
     | QueueCounted
     | EngineFailed
     | RelayFailed
+    | LimitsShared
 )
 #: Is told what happens. It is called in the event loop, and should not take long.
 WorkerTrace: TypeAlias = Callable[[WorkerEvent], None]

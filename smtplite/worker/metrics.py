@@ -30,6 +30,11 @@ _WAITS: Final = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 36
 _TRIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
 _Attributes: TypeAlias = dict[str, str | int]
+#: Action, rule and recipients of a measure: as many as the files of rules have.
+_Key: TypeAlias = tuple[str, str, str | None]
+
+#: In place of the end of a measure that is over.
+_OVER: Final = 0.0
 
 
 class WorkerMetrics:
@@ -60,6 +65,10 @@ class WorkerMetrics:
         self._queued = gauge("smtplite.worker.queue.messages", "{message}", "Messages in the queue, of all workers")
         self._due = gauge("smtplite.worker.queue.due_age", "s", "For how long the first message that nobody has is due")
         self._oldest = gauge("smtplite.worker.queue.oldest_age", "s", "How long ago the oldest message was queued")
+        self._suspensions = gauge("smtplite.worker.suspensions", "{suspension}", "What is suspended now, by a rule")
+        self._slowdowns = gauge("smtplite.worker.slowdowns", "{slowdown}", "What is slower now, by a rule")
+        self._measures = count("smtplite.worker.measures", "{measure}", "How often a rule suspended, or slowed down")
+        self._rate = gauge("smtplite.worker.rate_limit", "{message}/s", "What all workers may send to the relay now")
         self._wait = meter.create_histogram(
             "smtplite.worker.queue.wait",
             "s",
@@ -79,6 +88,7 @@ class WorkerMetrics:
             explicit_bucket_boundaries_advisory=_WAITS,
         )
         self._lanes: set[str] = set()  # each lane that the queue ever had
+        self._known: dict[str, dict[_Key, float]] = {}  # relay -> measures that were taken there -> when each ends
 
     def __call__(self, event: events.WorkerEvent) -> None:
         """Take note of an event."""
@@ -148,6 +158,24 @@ class WorkerMetrics:
         attributes = {**_lane(event.lane), **_server(event.relay), "smtplite.operation": "connect"}
         self._errors.add(1, attributes | _of_error(event.error))
 
+    def _note_limits(self, event: events.LimitsShared) -> None:
+        server = _server(event.relay)
+        if event.rate is not None:
+            self._rate.set(event.rate, server)
+        known = self._known.setdefault(event.relay, {})
+        now = {(measure.action, measure.rule, measure.recipients): measure.until for measure in event.measures}
+        for key in known.keys() | now.keys():
+            action, rule, recipients = key
+            attributes = server | {"smtplite.rule": rule}
+            if recipients is not None:
+                attributes["smtplite.recipients"] = recipients
+            if action != "suspend":
+                attributes["smtplite.action"] = action
+            (self._suspensions if action == "suspend" else self._slowdowns).set(int(key in now), attributes)
+            if key in now and now[key] != known.get(key):
+                self._measures.add(1, attributes | {"smtplite.action": action})
+        known.update(dict.fromkeys(known, _OVER) | now)
+
 
 _NOTES: Final[Mapping[type, Callable[[WorkerMetrics, Any], None]]] = {
     events.JobsLeased: WorkerMetrics._note_leased,
@@ -160,6 +188,7 @@ _NOTES: Final[Mapping[type, Callable[[WorkerMetrics, Any], None]]] = {
     events.QueueCounted: WorkerMetrics._note_counted,
     events.EngineFailed: WorkerMetrics._note_engine,
     events.RelayFailed: WorkerMetrics._note_relay,
+    events.LimitsShared: WorkerMetrics._note_limits,
 }
 
 

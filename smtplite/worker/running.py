@@ -155,7 +155,7 @@ class Worker:
                 if handle_signals:  # until all is written down: one signal more must not end that
                     await tasks.start(self._hear_signals)
                 if self._shaper is not None:
-                    tasks.start_soon(self._shaper.run, self._lanes)
+                    tasks.start_soon(self._shaper.run, self._lanes, self._plan.tell)
                 if self._plan.trace is not None:
                     tasks.start_soon(keep_counting, self._plan.source, self._plan.trace, self._count_every)
                 with anyio.CancelScope() as self._scope:

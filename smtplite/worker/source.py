@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from smtplite.errors import SMTPError
 from smtplite.results import Delivery
 from smtplite.worker.jobs import Identity, Job, Outcome
+
+if TYPE_CHECKING:
+    from smtplite.worker.events import WorkerEvent
 
 __all__ = ["LaneStatus", "Sender", "Sending", "Shaper", "Source", "Store"]
 
@@ -125,11 +128,12 @@ class Shaper(Protocol):
     `smtplite.worker.shaping.Shaping` is one.
     """
 
-    async def run(self, lanes: Sequence[str]) -> None:
+    async def run(self, lanes: Sequence[str], tell: Callable[[WorkerEvent], None]) -> None:
         """Do what is to be done beside the worker, until cancelled.
 
         Args:
             lanes: the worker's; the first one comes first.
+            tell: hands an event to whoever watches the worker.
         """
 
     async def room(self, lane: str, most: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
@@ -20,7 +21,8 @@ from smtplite.worker import LaneStatus, MemorySource, Worker
 from smtplite.worker import events as worker_events
 from smtplite.worker import running as running_module
 from smtplite.worker.metrics import WorkerMetrics
-from tests.worker.kit import SOON, accepted, is_done, letter, until
+from smtplite.worker.shaping import Rules, Shaping
+from tests.worker.kit import SOON, accepted, has_outcomes, is_done, letter, until
 
 #: The relay of a client over a connection in memory.
 RELAY = "server.address=connect= server.port=25"
@@ -314,3 +316,70 @@ async def test_a_message_that_is_begun_anew_on_another_connection_is_one_in_flig
     found = meters.collect()
     assert found["in_flight"] == {"lane=bulk": 0}
     assert found["queue.wait"] == {"lane=bulk": 2}
+
+
+@pytest.mark.asyncio
+async def test_suspensions_and_slowdowns_are_seen_by_relay_and_rule_until_they_are_over() -> None:
+    meters = Meters()
+    relay = "smtp.example.com:587"
+    where = "server.address=smtp.example.com server.port=587"
+    rule = 'relay."smtp.example.com".automation[0]'
+    suspended = worker_events.Measure(action="suspend", rule=rule, recipients=None, until=60.0)
+    slow = worker_events.Measure(action="max_message_rate", rule="hand", recipients="gmail.com", until=90.0)
+
+    def shared(*measures: worker_events.Measure, rate: float | None = None) -> dict[str, dict[str, float]]:
+        meters(worker_events.LimitsShared(relay=relay, rate=rate, measures=measures))
+        return meters.collect()
+
+    assert "rate_limit" not in shared()
+    found = shared(suspended, slow, rate=12.5)
+    assert found["suspensions"] == {f"rule={rule} {where}": 1}
+    assert found["slowdowns"] == {f"action=max_message_rate recipients=gmail.com rule=hand {where}": 1}
+    assert found["rate_limit"] == {where: 12.5}
+    found = shared(slow)
+    assert found["suspensions"] == {f"rule={rule} {where}": 0}
+    assert set(found["slowdowns"].values()) == {1}
+    found = shared(attrs.evolve(suspended, until=180.0), slow)
+    assert found["suspensions"] == {f"rule={rule} {where}": 1}
+    assert found["measures"] == {
+        f"action=suspend rule={rule} {where}": 2,
+        f"action=max_message_rate recipients=gmail.com rule=hand {where}": 1,
+    }
+    assert found == shared(attrs.evolve(suspended, until=180.0), slow), "the same again is nothing new"
+
+
+@pytest.mark.asyncio
+async def test_what_a_rule_suspends_is_seen_and_ends() -> None:
+    source, server, meters = MemorySource(), SMTPServer(), Meters()
+    server.reply("RCPT", "451 4.7.1 slow down", to="1@example.net", times=1)
+    rules = """
+    [[default.automation]]
+    regex = 'slow down'
+    action = ["Suspend", { SetConfig = { name = "max_message_rate", value = "500/s" } }]
+    duration = "1s"
+    [recipient."example.com"]
+    suspended = true
+    """
+    jobs = letter(1)
+    source.enqueue([*jobs, *letter(2, to="2@example.com")])
+    seen: list[dict[str, dict[str, float]]] = []
+
+    async def is_over() -> bool:
+        seen.append(meters.collect())
+        values = [*seen[-1].get("suspensions", {}).values(), *seen[-1].get("slowdowns", {}).values()]
+        return values == [0, 0] and await has_outcomes(source, jobs)
+
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        shaping = Shaping(Rules.of(rules), "smtp.example.com:587", source.boards, client)
+        worker = Worker(source, client, lanes={"bulk": 1}, backoff=SOON, shaper=shaping, trace=meters)
+        tasks.start_soon(worker.run)
+        await until(is_over)
+        worker.stop()
+    found = seen[-1]
+    about = "rule=default.automation[0] server.address=smtp.example.com server.port=587"
+    assert found["suspensions"] == {about: 0}
+    assert any(each.get("suspensions") == {about: 1} for each in seen)
+    assert found["slowdowns"] == {f"action=max_message_rate {about}": 0}
+    assert found["measures"] == {f"action=max_message_rate {about}": 1, f"action=suspend {about}": 1}
+    assert found["rate_limit"]["server.address=smtp.example.com server.port=587"] > 0
+    assert found["held_back"] == {"lane=bulk": 1}, "the recipient that is suspended by the file"

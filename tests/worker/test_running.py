@@ -153,7 +153,7 @@ class _Shaper:
         self.turns = [False, True, True]
         self.lanes: Sequence[str] = []
 
-    async def run(self, lanes: Sequence[str]) -> None:
+    async def run(self, lanes: Sequence[str], tell: Callable[[Any], None]) -> None:
         self.lanes = lanes
         await anyio.sleep_forever()
 

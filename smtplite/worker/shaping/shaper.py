@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -14,6 +14,7 @@ import anyio
 from smtplite.errors import ConfigurationError, SMTPError
 from smtplite.protocol.reply import Reply
 from smtplite.results import Delivery
+from smtplite.worker.events import LimitsShared, Measure, WorkerEvent
 from smtplite.worker.jobs import Identity, Job
 from smtplite.worker.shaping.board import RELAY, Effect
 from smtplite.worker.shaping.boards import Boards
@@ -85,6 +86,7 @@ class Shaping:
                 f"rules limit the connections to {relay}, and no client was given: pass it to Shaping"
             )
         self._lanes: list[str] = []  # whose turn comes first
+        self._tell: Callable[[WorkerEvent], None] | None = None
         self._waiting: dict[str, int] = {}
         self._effects: tuple[Effect, ...] = ()
         self._is_away = False
@@ -106,9 +108,9 @@ class Shaping:
 
     # For the worker
 
-    async def run(self, lanes: Sequence[str]) -> None:
+    async def run(self, lanes: Sequence[str], tell: Callable[[WorkerEvent], None] | None = None) -> None:
         """Ask for a share again and again, until cancelled."""
-        self._lanes = list(lanes)
+        self._lanes, self._tell = list(lanes), tell
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep_size)
@@ -247,6 +249,22 @@ class Shaping:
                     effect.reason,
                 )
         self._effects = effects
+        if self._tell is not None:
+            self._tell(
+                LimitsShared(
+                    relay=self._relay,
+                    rate=self._share.rate if math.isfinite(self._share.rate) else None,
+                    measures=tuple(
+                        Measure(
+                            action=effect.action.setting,
+                            rule=effect.by,
+                            recipients=None if effect.what == RELAY else effect.what,
+                            until=effect.until,
+                        )
+                        for effect in effects
+                    ),
+                )
+            )
 
     async def _leave(self) -> None:
         """Give back what this worker has."""

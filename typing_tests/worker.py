@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import assert_type
 
@@ -26,14 +26,15 @@ from smtplite.worker import (
     jobs_for,
     send_job,
 )
+from smtplite.worker.events import WorkerEvent
 
 
 class Slowly:
     """A shaper of the user's own."""
 
-    async def run(self, lanes: Sequence[str]) -> None:
+    async def run(self, lanes: Sequence[str], tell: Callable[[WorkerEvent], None]) -> None:
         """Do nothing beside."""
-        assert_type(lanes[0], str)
+        assert_type((lanes[0], tell), tuple[str, Callable[[WorkerEvent], None]])
 
     async def room(self, lane: str, most: int) -> int:
         """Have as many leased as may be."""

@@ -338,8 +338,7 @@ class JetStreamSource:
 
     Args:
         url: one server, or several, separated by commas.
-        stream: the name of the stream of jobs; the stream of outcomes has the same name with _OUTCOMES at its end, and
-            the bucket of what workers share the same with _BOARDS.
+        stream: the name of the stream of jobs; that of outcomes ends in _OUTCOMES, that of what is shared in _BOARDS.
         lease_seconds: how long a lease lasts; the same for all workers, because it is the consumer's `ack_wait`.
         replicas: of the streams that `install` creates.
 

@@ -160,11 +160,7 @@ class _Database:
         self.boards = settings.qualify("smtplite_board")
 
     async def open(self) -> None:
-        """Connect.
-
-        Raises:
-            ConfigurationError: that cannot be done.
-        """
+        """Connect; a ConfigurationError says why that cannot be done."""
         until = time.monotonic() + _OPEN_SECONDS
         while True:
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -172,12 +171,11 @@ async def test_who_waits_for_too_long_gives_the_job_back(monkeypatch: pytest.Mon
     shaping = Shaping(Rules.of('[default]\nmax_message_rate = "1/h"\n'), RELAY_NAME, MemoryBoards())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(shaping.run, ["bulk"])
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not await shaping.turn("bulk"):
                 pass
-        before = time.monotonic()
-        assert not await shaping.turn("bulk")
-        assert time.monotonic() - before < 2
+        with anyio.fail_after(30):  # its turn would come in an hour
+            assert not await shaping.turn("bulk")
         tasks.cancel_scope.cancel()
 
 

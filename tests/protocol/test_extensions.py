@@ -39,6 +39,8 @@ def test_a_server_that_offers_nothing() -> None:
         assert "" not in extensions
     assert Extensions().greeting == ""
     assert ehlo().greeting == "mx.example at your service"
+    assert ehlo().server_name == "mx.example"
+    assert Extensions().server_name == ""
 
 
 def test_the_greeting_may_be_of_any_octets() -> None:

@@ -483,10 +483,6 @@ def compare(**options: Any) -> Dialogue:
     return ways[1]
 
 
-WAYS = [(chunking, in_flight) for chunking in (False, True) for in_flight in (1, 2, 32)]
-WAY_IDS = [f"{'BDAT' if chunking else 'DATA'}, {in_flight} in flight" for chunking, in_flight in WAYS]
-
-
 def replies_of(chunking: bool, in_flight: int, messages: int, **options: int) -> tuple[int, list[int]]:
     """Return how many replies there are, if all is as usual, and where each begins."""
     usual = compare(chunking=chunking, in_flight=in_flight, messages=messages, **options)
@@ -497,38 +493,6 @@ def replies_of(chunking: bool, in_flight: int, messages: int, **options: int) ->
         starts.append(at)
         at += len(b"250 2.0.0 reply %d\r\n" % number)
     return usual.said, [*starts, at]
-
-
-@pytest.mark.exhaustive(keep=1)
-@pytest.mark.parametrize(("chunking", "in_flight"), WAYS, ids=WAY_IDS)
-def test_nothing_unusual_changes_with_what_is_taken_at_once(chunking: bool, in_flight: int) -> None:
-    """Each reply is another one; what follows goes on, or ends; in one piece, or octet by octet."""
-    count, _ = replies_of(chunking, in_flight, 3)
-    for index, (name, reply) in product(range(count), UNUSUAL.items()):
-        ends = ("", "EOF", "silence") if name in ("5yz", "421", "nothing") else ("",)
-        for end, cut in [*product(ends, (None,)), ("", -1)]:
-            compare(chunking=chunking, in_flight=in_flight, messages=3, index=index, reply=reply, end=end, cut=cut)
-
-
-@pytest.mark.exhaustive(keep=1)
-@pytest.mark.parametrize(("chunking", "in_flight"), WAYS, ids=WAY_IDS)
-def test_nothing_unusual_changes_wherever_a_read_ends(chunking: bool, in_flight: int) -> None:
-    """Each reply is another one, and reads end at each octet around it; all as usual: at each octet of all."""
-    count, starts = replies_of(chunking, in_flight, 3)
-    for cut in range(starts[-1]):
-        compare(chunking=chunking, in_flight=in_flight, messages=3, cut=cut)
-    for name in ("5yz", "421", "in two lines", "garbage"):
-        for index in range(count):
-            for cut in range(max(0, starts[index] - 1), starts[index] + len(UNUSUAL[name]) + 2):
-                compare(chunking=chunking, in_flight=in_flight, messages=3, index=index, reply=UNUSUAL[name], cut=cut)
-
-
-@pytest.mark.exhaustive(keep=3)
-@pytest.mark.parametrize(("chunking", "in_flight"), WAYS, ids=WAY_IDS)
-def test_nothing_unusual_changes_with_several_recipients(chunking: bool, in_flight: int) -> None:
-    count, _ = replies_of(chunking, in_flight, 3, recipients=3)
-    for index, reply in product(range(count), UNUSUAL.values()):
-        compare(chunking=chunking, in_flight=in_flight, messages=3, index=index, reply=reply, recipients=3)
 
 
 @pytest.mark.parametrize("chunking", [False, True], ids=["DATA", "BDAT"])

@@ -209,5 +209,5 @@ async def _enqueue(source: Any, jobs: list[Any]) -> None:
     else:
         from smtplite.worker import postgres
 
-        async with source._database.pool.connection() as connection:
+        async with source._database.connection() as connection:
             await postgres.enqueue(connection, jobs)

@@ -6,7 +6,7 @@ What a family is decides how it is marked::
     @examples(200)                                  # a property: a tenth of its examples
     for cut in part(range(len(data)), keep=50):     # what one test tries: 50 of them
 
-Two things need no mark: of a test with many parameters 16 are run, and on all event loops but asyncio a sixth of the
+Two things need no mark: of a test with many parameters 12 are run, and on all event loops but asyncio a tenth of the
 tests. A table that must be looked at whole says so: ``pytestmark = pytest.mark.exhaustive(keep=WHOLE)``.
 
 Whoever names a test, as in ``pytest FILE::NAME``, wants all of it, and gets it. What was left out is said at the end of
@@ -35,14 +35,14 @@ COLLECTED: Final = pytest.StashKey[list[str]]()
 WHOLE: Final = 1_000_000
 
 #: Without a mark, so many of a test's parameters are run.
-_PARAMETERS: Final = 16
+_PARAMETERS: Final = 12
 
 #: A property tries one in so many of its examples, and _FEWEST_EXAMPLES at least.
 _EXAMPLES: Final = 10
 _FEWEST_EXAMPLES: Final = 20
 
 #: On event loops beside asyncio, one test in so many is run; on one that is an imitation, fewer.
-_OTHER_LOOPS: Final = 6
+_OTHER_LOOPS: Final = 10
 _IMITATED: Final = {"no_readers": 60}
 
 _is_whole = False

@@ -49,7 +49,7 @@ class Submission:
         self._outcomes = [_NOT_SENT] * recipients
         self._errors: list[SMTPError] = []
         self._is_stopped = False
-        #: MAIL and the RCPTs, if no RCPT has parameters and nobody asked for them so far.
+        #: What `fit_envelope` was given; None: `fit` was called.
         self.envelope: EnvelopeCommands | None = None
         self._commands: tuple[Mail, Sequence[Rcpt]] | None = None
         #: The content's octets on the wire, dots not doubled; None if that is not known.

@@ -8,7 +8,6 @@ and it is never used again (rules R9, R10).
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import ssl
@@ -123,10 +122,16 @@ class _Flight:
 
 
 class _ObjectionError(Exception):
-    """What the queue raised in `begins`: even if it is one of our errors, it says nothing of the connection."""
+    """What the queue raised in `begins`: even if it is one of our errors, it says nothing of the connection.
 
-    def __init__(self, error: Exception) -> None:
+    Args:
+        error: what it raised.
+        lost: what ended the connection meanwhile, before every verdict that was owed had come; None: nothing did.
+    """
+
+    def __init__(self, error: Exception, lost: SMTPError | None) -> None:
         self.error = error
+        self.lost = lost
 
 
 class Session:
@@ -365,7 +370,8 @@ class Session:
             await self._run(queue, deadline)
         except _ObjectionError as objection:
             error = objection.error
-            self._cut_off(queue, ConnectionLost(f"not sent: {error!r} came before it"), is_our_own=True)
+            ended = objection.lost or ConnectionLost(f"not sent: {error!r} came before it")
+            self._cut_off(queue, ended, is_our_own=objection.lost is None)
             raise error from error.__cause__
         except RemoteProtocolError as error:
             self._cut_off(queue, error)
@@ -479,12 +485,14 @@ class Session:
         try:
             queue.begins(begun)
         except BaseException as error:
-            # What was handed over before is owed its verdict, if the connection still has it.
-            with contextlib.suppress(ConnectionLost, TLSError, RemoteProtocolError):
+            lost: SMTPError | None = None
+            try:  # what was handed over before is owed its verdict
                 while (oldest := self.window.oldest) is not None and oldest.transaction.has_left(self.unsent):
                     await self._receive_next(queue, deadline)
+            except (ConnectionLost, TLSError, RemoteProtocolError) as ended:
+                lost = ended  # it decides what becomes of that
             if isinstance(error, Exception):
-                raise _ObjectionError(error) from None
+                raise _ObjectionError(error, lost) from None
             raise
 
     async def _upload(self, outbound: Outbound, queue: Queue, deadline: Deadline) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import smtplite
 from smtplite import Client, ConnectionLost, Delivery, LocalProtocolError, Outgoing, RemoteProtocolError, TLSError
-from smtplite.testing import SMTPServer
+from smtplite.testing import HeldReply, SMTPServer
 from smtplite.trace import TraceEvent
 
 
@@ -160,6 +160,32 @@ async def test_what_on_begin_objects_to_is_not_sent_and_ends_the_stream(
         assert (delivery.receipt is not None) == (delivery.item.sender in taken)
         assert delivery.error is None or delivery.error.not_sent == ("you@example.org",)
     assert any(delivery.receipt is not None for delivery in got)
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_ends_while_on_begin_objects_decides_what_was_handed_over() -> None:
+    """By what ended it, and not by the objection: this one breaks the protocol."""
+    messages = [Outgoing(RAW, "me@example.org", recipients=f"{tag}@example.net", tag=tag) for tag in range(8)]
+    held: list[tuple[int, HeldReply]] = []
+    got: list[Delivery] = []
+    async with SMTPServer() as server, client_of(server, chunking=True) as client:
+
+        def on_begin(given: list[Outgoing]) -> None:
+            if held:
+                held[0][1].release()
+                raise OSError("No space left on device")
+            if len(given) > 1:  # the first one's verdict makes room for another flight, while the second one's is owed
+                tag = int(given[1].tag)
+                reply = server.hold("END_OF_DATA", b"354 go on\r\n", to=f"{tag}@example.net", performs=True)
+                held.append((tag, reply))
+
+        with pytest.raises(OSError, match="No space left"):
+            async with client.send_many(messages, connections=1, in_flight=3, on_begin=on_begin) as deliveries:
+                async for delivery in deliveries:
+                    got.append(delivery)  # noqa: PERF401 (the loop raises)
+    [unknown] = [each for each in (*got, *deliveries.rest) if tag_of(each) == held[0][0]]
+    assert isinstance(unknown.error, smtplite.DeliveryUnknown)
+    assert isinstance(unknown.error.__cause__, RemoteProtocolError)
 
 
 # Servers that go and come back

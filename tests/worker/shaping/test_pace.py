@@ -19,7 +19,7 @@ from tests.worker.shaping.simulated import BucketRelay, Relay, Simulation, Windo
         *[(BucketRelay(rate), workers, 0.8) for workers in (1, 3) for rate in (20, 50, 100, 200, 500)],
         *[(BucketRelay(rate, burst=0.2), 1, 0.8) for rate in (20, 50, 100, 200, 500)],
         # So many within each second of its clock: what was refused once is refused until the second is over.
-        *[(WindowRelay(rate), workers, 0.7) for workers in (1, 3) for rate in (50, 100, 200, 500)],
+        *[(WindowRelay(rate), workers, 0.79) for workers in (1, 3) for rate in (50, 100, 200, 500)],
     ],
     ids=lambda value: f"{type(value).__name__}-{value.rate}" if hasattr(value, "rate") else str(value),
 )

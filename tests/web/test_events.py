@@ -43,6 +43,26 @@ async def test_what_changed_since_the_last_event_comes_in_one(store: Store) -> N
         await anext(stream)
 
 
+async def test_a_change_is_told_at_once(store: Store) -> None:
+    """Nothing waits for a timer: when nobody has anything left to do but to wait, the change has been told."""
+    told: list[str] = []
+
+    async def hear() -> None:
+        stream = Events(store, summary).stream()
+        while True:
+            told.append((await next_of(stream))[0])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hear)
+        for number in range(3):
+            await anyio.wait_all_tasks_blocked()
+            assert told == ["hello"] + ["change"] * number
+            store.add(received())
+        await anyio.wait_all_tasks_blocked()
+        assert told == ["hello"] + ["change"] * 3
+        tasks.cancel_scope.cancel()
+
+
 async def test_every_browser_is_told(store: Store) -> None:
     events = Events(store, summary)
     streams = [events.stream() for _ in range(3)]

@@ -45,6 +45,7 @@ function start() {
   const drawn = new Map(); // number -> its element, of those in view
   let messages = []; // the newest first
   let found = null; // of a search: likewise
+  let listed = []; // what was shown when the list was last drawn
   let revision = -1;
   let cursor = null; // number
   let opened = null; // number
@@ -111,7 +112,8 @@ function start() {
     const unread = messages.reduce((sum, message) => sum + !seen.has(message.number), 0);
     document.title = `${unread ? `(${unread.toLocaleString("en")}) ` : ""}Mail · smtplite`;
 
-    rows.style.height = `${count * rowHeight}px`;
+    if (count && !list.clientHeight) return; // a message covers the list: it is drawn when that is closed
+    keepPlace(all);
     const first = Math.max(0, Math.floor(list.scrollTop / rowHeight) - SPARE_ROWS);
     const last = Math.min(count, Math.ceil((list.scrollTop + list.clientHeight) / rowHeight) + SPARE_ROWS);
     const wanted = new Set();
@@ -140,6 +142,25 @@ function start() {
     }
     if (cursor !== null && drawn.has(cursor)) list.setAttribute("aria-activedescendant", `m${cursor}`);
     else list.removeAttribute("aria-activedescendant");
+  }
+
+  // Whoever reads further down goes on reading there, whatever came or went above. Numbers only ever go up: if the
+  // topmost message in view is gone, the next older one takes its place.
+  function keepPlace(all) {
+    const before = listed, top = list.scrollTop;
+    listed = all;
+    rows.style.height = `${all.length * rowHeight}px`;
+    if (all === before || !before.length || top < rowHeight / 2) return;
+    const at = Math.min(Math.floor(top / rowHeight), before.length - 1);
+    const now = all.findIndex((message) => message.number <= before[at].number);
+    list.scrollTop = top + ((now < 0 ? all.length : now) - at) * rowHeight;
+  }
+
+  // Draws at once what waits for the next frame: then the list is where it is to be scrolled from.
+  function settle() {
+    if (!frame) return;
+    cancelAnimationFrame(frame);
+    drawNow();
   }
 
   function row(message) {
@@ -238,18 +259,10 @@ function start() {
     for (const message of added) known.set(message.number, message);
     if (added.length) {
       messages = added.concat(messages);
-      if (!found) keepPlace(added.length);
       say(added.length === 1 ? `New message from ${added[0].from || added[0].sender}: ${added[0].subject}` : `${added.length} new messages`);
     }
     if (found) findSoon();
     draw();
-  }
-
-  // Whoever reads further down goes on reading there.
-  function keepPlace(count) {
-    if (list.scrollTop < rowHeight / 2) return;
-    rows.style.height = `${messages.length * rowHeight}px`;
-    list.scrollTop += count * rowHeight;
   }
 
   function forget(numbers) {
@@ -556,6 +569,7 @@ function start() {
   // Keyboard and mouse
 
   function move(by, isFresh = false) {
+    settle();
     const all = shown();
     if (!all.length) return;
     const at = all.findIndex((message) => message.number === cursor);

@@ -8,6 +8,7 @@ of TLS alone, which knows nothing of the client either.
 from __future__ import annotations
 
 import array
+import asyncio
 import fcntl
 import re
 import signal
@@ -23,6 +24,8 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import attrs
+import sniffio
+import trio
 
 from smtplite.testing.tls import TlsServerSide
 
@@ -32,10 +35,12 @@ __all__ = ["Honest", "Left", "Message", "Peer", "Script", "Server", "ehlo_reply"
 
 HOST: Final = "127.0.0.1"
 
-#: Longer than any test takes: who still waits then waits for ever.
-PATIENCE_SECONDS: Final = 15.0
-#: The same for who does not even wait, and lets nobody else run.
-STANDSTILL_SECONDS: Final = 4.0
+#: Longer than any test takes, on a machine that is busy, too: who still waits then waits for ever.
+PATIENCE_SECONDS: Final = 60.0
+#: How often it is looked for who does not even wait, and lets nobody else run; and how many looks in a row have to find
+#: that the event loop had no turn since the one before. A machine that is busy makes a test long, and no single turn.
+LOOK_SECONDS: Final = 3.0
+LOOKS: Final = 3
 #: The same on a clock that skips time: longer than every deadline of RFC 5321 together.
 SKIPPED_PATIENCE_SECONDS: Final = 20_000.0
 
@@ -267,12 +272,28 @@ async def turns() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-def _look_for_standstill(_: int, frame: FrameType | None) -> None:
-    """Raise out of code that has not let the event loop go on for long; an event loop that waits is in no such code."""
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("smtplite."):
-            raise AssertionError("the event loop stands still")
-        frame = frame.f_back
+class _Lookout:
+    """Raises out of code of smtplite that has not let the event loop go on for long; called by a timer's signal."""
+
+    def __init__(self) -> None:
+        if sniffio.current_async_library() == "trio":
+            self._call_soon: Callable[[Callable[[], None]], object] = trio.lowlevel.current_trio_token().run_sync_soon
+        else:
+            self._call_soon = asyncio.get_running_loop().call_soon_threadsafe
+        self._in_a_row = 0
+
+    def __call__(self, _: int, frame: FrameType | None) -> None:
+        self._call_soon(self._had_a_turn)
+        self._in_a_row += 1
+        if self._in_a_row <= LOOKS:
+            return
+        while frame is not None:  # an event loop that waits is in no such code
+            if frame.f_globals.get("__name__", "").startswith("smtplite."):
+                raise AssertionError("the event loop stands still")
+            frame = frame.f_back
+
+    def _had_a_turn(self) -> None:
+        self._in_a_row = 0
 
 
 class Server:
@@ -295,8 +316,8 @@ class Server:
 
     async def __aenter__(self) -> Self:
         # A loop that never awaits cannot be cancelled, but a signal's handler can raise out of it.
-        self._former_handler = signal.signal(signal.SIGALRM, _look_for_standstill)
-        signal.setitimer(signal.ITIMER_REAL, STANDSTILL_SECONDS, STANDSTILL_SECONDS)
+        self._former_handler = signal.signal(signal.SIGALRM, _Lookout())
+        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
         self._patience_seconds = SKIPPED_PATIENCE_SECONDS if is_skipping() else PATIENCE_SECONDS
         if self._path is None:
             self._listener = socket.create_server((HOST, 0), backlog=64)

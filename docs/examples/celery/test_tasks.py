@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,11 @@ def redis_url() -> Iterator[str]:
         with Path(folder, "log").open("wb") as log:
             options = ["--port", "0", "--unixsocket", f"{folder}/redis", "--save", "", "--appendonly", "no"]
             server = subprocess.Popen([program, *options], cwd=folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        with socket.socket(socket.AF_UNIX) as connection:
+            while connection.connect_ex(f"{folder}/redis"):
+                assert time.monotonic() < deadline, "Redis does not start"
+                time.sleep(0.02)  # there is no socket yet
         yield f"redis+socket://{folder}/redis"
     finally:
         if server is not None:
@@ -159,7 +165,7 @@ def test_a_soft_time_limit_ends_the_wait_for_a_server_that_says_nothing(
 ) -> None:
     held = server.hold("MAIL", sender="team@example.org")
     message_id = "<slow@example.org>"
-    tasks.send.apply_async(("slow@example.net", "Hello", "Hello.\n", message_id), soft_time_limit=3)
+    tasks.send.apply_async(("slow@example.net", "Hello", "Hello.\n", message_id), soft_time_limit=6)
     worker = start("tasks")
     held.wait(timeout=DEADLINE_SECONDS)
     worker.wait_until_said(f"{message_id}: given up after its time limit")

@@ -112,6 +112,10 @@ def gunicorn(server: ThreadedServer) -> Iterator[tuple["subprocess.Popen[bytes]"
         )
     try:
         server.wait_for_messages(1, timeout=DEADLINE_SECONDS)  # the master's, which listens by then
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (folder / "log").read_text().count("Booting worker") < WORKERS:
+            assert time.monotonic() < deadline, "the workers do not start"
+            time.sleep(0.02)  # a line in a file is announced to nobody
         yield process, folder
     finally:
         if process.poll() is None:

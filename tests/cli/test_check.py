@@ -374,7 +374,7 @@ def test_ctrl_c_is_no_traceback(start: Start, spawn: Callable[..., subprocess.Po
     server = start()
     held = server.hold("NOOP")
     program = spawn("check", clear(server))
-    held.wait()
+    held.wait(timeout=PATIENCE_SECONDS)
     program.send_signal(signal.SIGINT)
     out, err = program.communicate(timeout=PATIENCE_SECONDS)
     held.release()

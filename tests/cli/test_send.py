@@ -414,7 +414,7 @@ def test_a_signal_ends_it_when_what_is_under_way_is_known(
     held = server.hold("END_OF_DATA", to="r10@example.net")
     log = tmp_path / "log"
     program = spawn("send", "--server", server.url, "--connections", "1", "--results", log, outbox)
-    held.wait()  # the server has the message, and keeps its verdict back
+    held.wait(timeout=PATIENCE_SECONDS)  # the server has the message, and keeps its verdict back
     program.send_signal(number)
     assert program.stderr is not None
     assert program.stderr.readline().startswith("smtplite send: stopping: waiting for what is under way")
@@ -441,7 +441,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_the_rest_is_written_down(
     held = server.hold("END_OF_DATA", to="r10@example.net")
     log = tmp_path / "log"
     program = spawn("send", "--server", server.url, "--connections", "1", "--results", log, outbox)
-    held.wait()
+    held.wait(timeout=PATIENCE_SECONDS)
     program.send_signal(signal.SIGINT)
     assert program.stderr is not None
     assert "stopping" in program.stderr.readline()
@@ -473,7 +473,7 @@ def test_after_ctrl_c_nobody_is_waited_for_without_end(
     held = server.hold("END_OF_DATA", to="r10@example.net")
 
     def interrupt() -> None:
-        held.wait()
+        held.wait(timeout=PATIENCE_SECONDS)
         os.kill(os.getpid(), signal.SIGINT)
 
     log = tmp_path / "log"
@@ -504,7 +504,7 @@ def test_what_is_known_is_in_the_file_even_if_it_is_killed(
     held = server.hold("END_OF_DATA", to="r200@example.net")
     log = tmp_path / "log"
     program = spawn("send", "--server", server.url, "--connections", "1", "--results", log, outbox)
-    held.wait()
+    held.wait(timeout=PATIENCE_SECONDS)
     program.kill()
     program.wait(PATIENCE_SECONDS)
     held.release()

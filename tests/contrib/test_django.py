@@ -28,7 +28,7 @@ from smtplite.testing import ServerExtensions, SMTPServer, ThreadedServer
 from smtplite.trace import MessageFinished
 
 BACKEND = "smtplite.contrib.django.EmailBackend"
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 HAS_MAILERS = django.VERSION >= (6, 1)
 
 #: From 6.1 on, Django warns of every setting but MAILERS.

@@ -13,7 +13,7 @@ import pytest
 from smtplite import SyncClient
 from smtplite.testing import SMTPServer, ThreadedServer
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 #: What every program begins with.
 PREFACE = """

@@ -325,7 +325,7 @@ async def test_a_process_answers_before_it_sends_and_ends_after_it_has_sent(serv
             assert (await invite(http, GRACE)).status_code == 200
             response = await http.post("/sign-ups", json={"address": ALAN})
         assert response.status_code == 202
-        held.wait()  # the application is another process: it goes on meanwhile
+        held.wait(timeout=60)  # the application is another process: it goes on meanwhile
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         async with asyncio.timeout(60):

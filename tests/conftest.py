@@ -24,7 +24,7 @@ from tests.loops import LOOPS
 from tests.systems import skip_what_cannot_run
 
 #: Longer than any test should take: a raw server that waits for this long has been left alone.
-PATIENCE_SECONDS: Final = 20.0
+PATIENCE_SECONDS: Final = 60.0
 
 # On a busy machine everything is slow: no property is wrong for that.
 settings.register_profile("smtplite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -109,6 +109,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     return request.param
+
+
+@pytest.fixture
+def unused_port() -> Iterator[Callable[[], int]]:
+    """Give a function that returns a loopback port on which nobody listens, each time another.
+
+    Until the end of the test nobody else gets it: a port that was merely closed may be another's a moment later.
+    On Linux a server of the test may listen on it meanwhile: `@pytest.mark.needs("ports that are kept")`.
+    """
+    with ExitStack() as stack:
+
+        def take() -> int:
+            keeper = stack.enter_context(socket.socket())
+            if sys.platform != "win32":  # where it means something else
+                keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keeper.bind(("127.0.0.1", 0))  # and does not listen
+            return int(keeper.getsockname()[1])
+
+        yield take
 
 
 @pytest.fixture

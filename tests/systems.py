@@ -19,7 +19,8 @@ import pytest
 
 __all__ = ["HAS", "skip_what_cannot_run"]
 
-#: What tests need -> whether it is here. Windows has none of it; macOS has no /proc.
+#: What tests need -> whether it is here. Windows has none of it; macOS has no /proc, and no ports that are kept: there
+#: nobody listens where another socket is bound.
 HAS: Final = {
     "Unix sockets": hasattr(socket, "AF_UNIX"),
     "fork": hasattr(os, "fork"),
@@ -32,6 +33,7 @@ HAS: Final = {
     "limits of resources": find_spec("resource") is not None,
     "flock": find_spec("fcntl") is not None,
     "uvloop": find_spec("uvloop") is not None,
+    "ports that are kept": sys.platform == "linux",
 }
 
 

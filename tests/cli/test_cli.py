@@ -177,11 +177,10 @@ def test_a_message_that_cannot_be_sent(job: Callable[..., list[str]], capsys: py
     assert capsys.readouterr().err.startswith("smtplite job: message holds a NUL byte")
 
 
-def test_no_server_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_server_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], unused_port: Callable[[], int]) -> None:
     path = tmp_path / "mail.txt"
     path.write_text(MAIL_TXT.format(server="127.0.0.1", recipients="a@b.c"))
-    with article_server() as server:
-        port = server.port
+    port = unused_port()
     assert main(["job", str(path), "--port", str(port)]) == 1
     assert capsys.readouterr().err.startswith(f"smtplite job: cannot connect to 127.0.0.1:{port}: ")
 

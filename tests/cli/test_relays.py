@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,6 @@ Start = Callable[..., ThreadedServer]
 Run = Callable[..., Any]
 
 
-def closed_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def outbox(folder: Path, count: int) -> Path:
     for number in range(count):
         text = f"From: ada@example.org\r\nTo: r{number}@example.net\r\n\r\nHello.\r\n"
@@ -27,9 +20,11 @@ def outbox(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_what_the_first_does_not_take_goes_to_the_second(start: Start, run: Run, tmp_path: Path) -> None:
+def test_what_the_first_does_not_take_goes_to_the_second(
+    start: Start, run: Run, tmp_path: Path, unused_port: Callable[[], int]
+) -> None:
     server = start()
-    dead = f"smtp://127.0.0.1:{closed_port()}?tls=none"
+    dead = f"smtp://127.0.0.1:{unused_port()}?tls=none"
     ran = run("send", "--server", dead, "--server", server.url, outbox(tmp_path, 20))
     assert ran.code == 0, ran.err
     assert "accepted 20, refused 0, unknown 0" in ran.out
@@ -50,8 +45,8 @@ def test_each_file_has_one_outcome_however_it_went(start: Start, run: Run, tmp_p
     assert (len(one.messages), len(two.messages)) == (0, 10)
 
 
-def test_if_both_are_away_it_could_not_go_on(run: Run, tmp_path: Path) -> None:
-    dead = [f"smtp://127.0.0.1:{closed_port()}?tls=none" for _ in range(2)]
+def test_if_both_are_away_it_could_not_go_on(run: Run, tmp_path: Path, unused_port: Callable[[], int]) -> None:
+    dead = [f"smtp://127.0.0.1:{unused_port()}?tls=none" for _ in range(2)]
     ran = run("send", "--server", dead[0], "--server", dead[1], outbox(tmp_path, 3))
     assert ran.code == 1
     assert "cannot connect" in ran.err

@@ -348,10 +348,8 @@ async def test_a_closed_client_sends_nothing() -> None:
         assert caught.value.not_sent == ("you@example.org",)
 
 
-async def test_no_server_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    async with Client("127.0.0.1", port, tls="none") as client:
+async def test_no_server_there(unused_port: Callable[[], int]) -> None:
+    async with Client("127.0.0.1", unused_port(), tls="none") as client:
         with pytest.raises(smtplite.ConnectError, match="Connection refused") as caught:
             await client.send(RAW)
     assert caught.value.retryable

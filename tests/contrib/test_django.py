@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from email import message_from_bytes
 from email.policy import SMTP
@@ -56,11 +56,6 @@ def message(subject: str = "hello", to: str | list[str] = "bob@example.org", **o
 
 def backend_of(server: ThreadedServer, **options: Any) -> Any:
     return EmailBackend(**{"host": server.host, "port": server.port, **options})
-
-
-def unused_port() -> int:
-    with SMTPServer().in_thread() as server:
-        return server.port
 
 
 def subjects(server: ThreadedServer) -> list[str]:
@@ -237,12 +232,12 @@ def test_open_says_whether_the_server_was_asked(server: ThreadedServer) -> None:
     assert len(server.connections) == 1
 
 
-def test_close_is_harmless_without_a_connection() -> None:
+def test_close_is_harmless_without_a_connection(unused_port: Callable[[], int]) -> None:
     backend = EmailBackend(host="127.0.0.1", port=unused_port())
     backend.close()
 
 
-def test_a_server_that_is_down_is_an_oserror_that_can_be_silent() -> None:
+def test_a_server_that_is_down_is_an_oserror_that_can_be_silent(unused_port: Callable[[], int]) -> None:
     port = unused_port()
     backend = EmailBackend(host="127.0.0.1", port=port)
     with pytest.raises(OSError, match="127"):
@@ -473,7 +468,9 @@ async def test_an_asynchronous_view_sends_while_its_loop_goes_on(server: Threade
 
 
 @pytest.mark.asyncio
-async def test_errors_and_silence_are_the_same_in_an_asynchronous_view(server: ThreadedServer) -> None:
+async def test_errors_and_silence_are_the_same_in_an_asynchronous_view(
+    server: ThreadedServer, unused_port: Callable[[], int]
+) -> None:
     server.reply("RCPT", "550 5.1.1 no such user", to="nobody@example.net")
     messages = [message(to="nobody@example.net"), message()]
     with pytest.raises(smtplite.RecipientsRefused):

@@ -190,7 +190,7 @@ async def test_a_code_that_a_relay_does_not_know_is_a_421(server: Server) -> Non
 async def test_a_verdict_that_is_missing_leaves_its_recipient_unknown(server: Server) -> None:
     """A local part is never compared but by the server whose it is (RFC 5321 2.4)."""
     message_id = new_message_id()
-    async with server.client("lmtp", timeouts=Timeouts(end_of_data=0.5)) as client:
+    async with server.client("lmtp", timeouts=Timeouts(end_of_data=5)) as client:
         said = await claim(
             client, nasty_message(message_id), sender=SENDER, recipients=["Reader@example.test", "reader@example.test"]
         )

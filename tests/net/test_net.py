@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 import pytest
@@ -178,10 +178,11 @@ async def test_abort_resets_the_connection() -> None:
                 peer.recv(1)
 
 
-async def test_the_next_address_is_tried_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as closed:
-        port, other = listener.getsockname()[1], closed.getsockname()[1]
-        closed.close()
+async def test_the_next_address_is_tried_when_one_fails(
+    monkeypatch: pytest.MonkeyPatch, unused_port: Callable[[], int]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, other = listener.getsockname()[1], unused_port()
 
         async def two_addresses(*_: object, **__: object) -> list[object]:
             return [

@@ -61,16 +61,17 @@ async def test_first_come_first_served() -> None:
 async def test_who_waits_too_long_is_told_so() -> None:
     timeouts = Timeouts(pool=SOON)
     async with SMTPServer() as server, client_of(server, max_connections=1, timeouts=timeouts) as client:
-        server.reply("END_OF_DATA", b"", performs=True, times=1)
+        held = server.hold("END_OF_DATA", times=1)
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as first:
                 tasks.start_soon(_send_within, client, first)
-                await anyio.wait_all_tasks_blocked()
+                await held.wait()
                 with pytest.raises(smtplite.SMTPTimeout, match=r"no connection became free within 0\.2 s") as caught:
                     await client.send(RAW)
                 assert caught.value.phase == "pool"
                 assert caught.value.not_sent == ("you@example.org",)
                 tasks.cancel_scope.cancel()
+        held.release()
         assert (await client.send(RAW)).complete
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 
@@ -141,11 +143,9 @@ async def test_a_failing_block_and_a_cancelled_command_close_it_at_once() -> Non
         assert not server.connections[0].received.endswith(b"QUIT\r\n")
 
 
-async def test_no_session_can_be_had() -> None:
-    async with SMTPServer() as server:
-        host, port = server.host, server.port
+async def test_no_session_can_be_had(unused_port: Callable[[], int]) -> None:
     with pytest.raises(smtplite.ConnectError):
-        async with Client(host, port, tls="none").session():
+        async with Client("127.0.0.1", unused_port(), tls="none").session():
             pytest.fail("nothing listens")
     async with SMTPServer() as server:
         server.hold("GREETING")

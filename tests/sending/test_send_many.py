@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.message import EmailMessage
 from typing import Any
 
@@ -526,9 +526,7 @@ async def test_refusals_touch_no_other_message() -> None:
             server.messages.clear()
 
 
-async def test_if_no_connection_can_be_opened_the_loop_says_so_once() -> None:
-    async with SMTPServer() as server:
-        host, port = server.host, server.port
+async def test_if_no_connection_can_be_opened_the_loop_says_so_once(unused_port: Callable[[], int]) -> None:
     taken = 0
 
     def items() -> Iterator[Outgoing]:
@@ -537,7 +535,7 @@ async def test_if_no_connection_can_be_opened_the_loop_says_so_once() -> None:
             taken += 1
             yield one
 
-    client = Client(host, port, tls="none")
+    client = Client("127.0.0.1", unused_port(), tls="none")
     with pytest.raises(smtplite.ConnectError):
         async with client.send_many(items()) as deliveries:
             async for _ in deliveries:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -192,16 +194,17 @@ async def test_a_connection_that_ends_while_on_begin_objects_decides_what_was_ha
 
 
 @pytest.mark.exhaustive(keep=2)
+@pytest.mark.needs("ports that are kept")
 @pytest.mark.parametrize("options", [{}, {"chunking": True}], ids=["DATA", "chunks"])
 @pytest.mark.anyio
 async def test_a_server_that_is_restarted_twice_costs_no_message_that_was_not_handed_over(
-    options: dict[str, object],
+    options: dict[str, object], unused_port: Callable[[], int]
 ) -> None:
     """R26."""
     taken: set[str] = set()
-    servers = [SMTPServer().in_thread()]
+    port = unused_port()
+    servers = [SMTPServer(port=port).in_thread()]
     servers[0].__enter__()
-    port = servers[0].port
     outcomes: list[Delivery] = []
 
     async def restart() -> None:
@@ -234,11 +237,9 @@ async def test_a_server_that_is_restarted_twice_costs_no_message_that_was_not_ha
 
 
 @pytest.mark.anyio
-async def test_before_the_first_connection_there_is_one_try() -> None:
-    async with SMTPServer() as server:
-        port = server.port
-    async with Client("127.0.0.1", port, tls="none") as client:
-        with anyio.fail_after(5), pytest.raises(smtplite.ConnectError):
+async def test_before_the_first_connection_there_is_one_try(unused_port: Callable[[], int]) -> None:
+    async with Client("127.0.0.1", unused_port(), tls="none") as client:
+        with anyio.fail_after(30), pytest.raises(smtplite.ConnectError):
             async with client.send_many(items(3), reconnect=60) as deliveries:
                 async for _ in deliveries:
                     pass

@@ -86,7 +86,7 @@ def test_a_receipt_says_who_was_taken_and_who_was_refused(server: ThreadedServer
 def test_a_timeout_says_what_became_of_the_message(server: ThreadedServer, client: SyncClient) -> None:
     held = server.hold("END_OF_DATA")
     with pytest.raises(smtplite.DeliveryUnknown):
-        client.send(RAW, timeout=0.2)
+        client.send(RAW, timeout=2)  # long enough to hand it over
     held.release()
     held = server.hold("MAIL")
     with pytest.raises(smtplite.SMTPTimeout) as caught:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 import smtplite
 from smtplite import ConnectError, ConnectionLost, Delivery, LocalProtocolError, Outgoing, SyncClient
-from smtplite.testing import SMTPServer, ThreadedServer
+from smtplite.testing import ThreadedServer
 
 RAW = b"From: me@example.org\r\nTo: you@example.org\r\nSubject: hi\r\n\r\nbody\r\n"
 #: More than this is never taken ahead: of both clients, for each message and its outcome.
@@ -173,11 +173,9 @@ def test_an_interrupt_out_of_the_callers_iterable_is_raised_at_once(server: Thre
     assert client.send(RAW).complete
 
 
-def test_no_connection_is_said_once_and_what_was_taken_is_in_rest() -> None:
-    with SMTPServer().in_thread() as server:
-        port = server.port
+def test_no_connection_is_said_once_and_what_was_taken_is_in_rest(unused_port: Callable[[], int]) -> None:
     messages = Messages(1_000)
-    with SyncClient("127.0.0.1", port, tls="none") as client:
+    with SyncClient("127.0.0.1", unused_port(), tls="none") as client:
         with client.send_many(messages) as stream:
             with pytest.raises(ConnectError):
                 list(stream)

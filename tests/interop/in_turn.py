@@ -25,7 +25,7 @@ from .launcher import HOST, Postfix, Server, free_ports, running
 from .messages import SENDER, new_message_id, raw_message
 from .secure import Exim
 
-__all__ = ["Found", "Way", "killed_in_turn", "throughput"]
+__all__ = ["Found", "Way", "killed_in_turn", "messages_to_nobody"]
 
 Way = Literal["send", "send_many"]
 
@@ -161,6 +161,11 @@ def _judge(servers: Sequence[Server], items: dict[str, Outgoing], found: Found) 
         if sum(copies) not in allowed:
             hops = "; ".join(map(str, said.hops))
             found.wrong.append(f"{message_id} is {outcome}, copies: {copies}, hops: {hops}")
+
+
+def messages_to_nobody(count: int) -> list[Outgoing]:
+    """Return so many messages that a server takes and does not store."""
+    return list(_items(count, NOBODY).values())
 
 
 async def throughput(server: Server, service: str, count: int, rounds: int) -> list[float]:

@@ -435,7 +435,7 @@ class Postfix(Server):
             ENHANCEDSTATUSCODES, SIZE.
         lockstep: only 8BITMIME and SIZE are offered.
         lenient: as smtp, but a bare LF and what is written too early are taken, as Debian 12 ships it.
-        impatient: as smtp, and an idle connection is closed after a second.
+        impatient: as smtp, and an idle connection is closed after three seconds.
         rationed: as smtp, and MAIL is refused with 450 after a few messages.
 
     All but lenient refuse a bare LF, and anything written behind DATA before it was answered. Commands written ahead on
@@ -447,7 +447,7 @@ class Postfix(Server):
         "smtp": Service(),
         "lockstep": Service(),
         "lenient": Service(),
-        "impatient": Service(idle_seconds=1),
+        "impatient": Service(idle_seconds=3),
         "rationed": Service(max_messages=5),
     }
     #: By service: how many smtpd(8) there may be. One more connection is accepted by the kernel, and greeted by nobody.

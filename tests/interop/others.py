@@ -248,7 +248,7 @@ class Aiosmtpd(SecureServer):
 
     Services:
         plain, starttls, implicit: as every `SecureServer`.
-        impatient: as plain, and an idle connection is closed after a second.
+        impatient: as plain, and an idle connection is closed after three seconds.
         limited: as plain, and a connection may bring a few messages, then MAIL is answered 421.
     """
 
@@ -256,7 +256,7 @@ class Aiosmtpd(SecureServer):
     services: ClassVar[Mapping[str, Service]] = {
         "plain": Service(),
         **SecureServer.services,
-        "impatient": Service(idle_seconds=1),
+        "impatient": Service(idle_seconds=3),
         "limited": Service(max_messages=5),
     }
     mechanisms = ("PLAIN", "LOGIN")

@@ -172,7 +172,7 @@ class SecurePostfix(SecureServer, Postfix):
         starttls, implicit: as every `SecureServer`.
         submission: with STARTTLS, and in clear nothing else: 530.
         clear: AUTH without any TLS.
-        impatient: as implicit, and an idle connection is closed after a second.
+        impatient: as implicit, and an idle connection is closed after three seconds.
     """
 
     name = "Postfix with Dovecot"
@@ -180,7 +180,7 @@ class SecurePostfix(SecureServer, Postfix):
         **SecureServer.services,
         "submission": Service(tls="starttls", authenticates=True),
         "clear": Service(authenticates=True),
-        "impatient": Service(tls="implicit", authenticates=True, idle_seconds=1),
+        "impatient": Service(tls="implicit", authenticates=True, idle_seconds=3),
     }
     mechanisms: ClassVar[tuple[str, ...]] = (
         "PLAIN",
@@ -253,14 +253,14 @@ class Exim(SecureServer):
 
     Services:
         plain, starttls, implicit: as every `SecureServer`.
-        impatient: as plain, and an idle connection is closed after a second.
+        impatient: as plain, and an idle connection is closed after three seconds.
     """
 
     name = "Exim"
     services: ClassVar[Mapping[str, Service]] = {
         "plain": Service(),
         **SecureServer.services,
-        "impatient": Service(idle_seconds=1),
+        "impatient": Service(idle_seconds=3),
     }
     disc421_code = 550
     offers_chunking = True
@@ -404,7 +404,7 @@ class Haraka(NodeServer):
 
     Services:
         plain, starttls, implicit: as every `SecureServer`.
-        impatient: as plain, and an idle connection is closed after a second.
+        impatient: as plain, and an idle connection is closed after three seconds.
     """
 
     name = "Haraka"
@@ -412,7 +412,7 @@ class Haraka(NodeServer):
     services: ClassVar[Mapping[str, Service]] = {
         "plain": Service(),
         **SecureServer.services,
-        "impatient": Service(idle_seconds=1),
+        "impatient": Service(idle_seconds=3),
     }
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5")
     TRACE_FIELDS = frozenset({b"authentication-results"})
@@ -453,7 +453,7 @@ class SmtpServer(NodeServer):
 
     Services:
         plain, starttls, implicit: as every `SecureServer`.
-        impatient: as plain, and an idle connection is closed after a second.
+        impatient: as plain, and an idle connection is closed after three seconds.
         lmtp: recipients whose local part begins with `late4xx` or `late5xx` are refused after the content.
     """
 
@@ -462,7 +462,7 @@ class SmtpServer(NodeServer):
     services: ClassVar[Mapping[str, Service]] = {
         "plain": Service(),
         **SecureServer.services,
-        "impatient": Service(idle_seconds=1),
+        "impatient": Service(idle_seconds=3),
         "lmtp": Service(lmtp=True),
     }
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2")

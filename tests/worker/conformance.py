@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from smtplite.testing import SMTPServer
-from smtplite.worker import Job, Source, Worker
+from smtplite.worker import Backoff, Job, Source, Worker
 from tests.worker import lanes
 from tests.worker.kit import (
     PATIENCE_SECONDS,
@@ -29,6 +29,7 @@ from tests.worker.kit import (
 
 #: So many bulk jobs wait; for 100,000 there is `python -m tests.worker.lanes`.
 CROWD = 3_000
+STOOD_STILL = "this machine stood still for as long as a lease"
 
 
 @pytest.mark.asyncio
@@ -156,9 +157,8 @@ class Conformance:
         first = job.lease.until
         for _ in range(4):
             taken = await other.lease("bulk", 10, self.short)
-            assert not taken or time.monotonic() > job.lease.until
-            if taken:
-                pytest.skip("this machine stood still for as long as a lease")
+            skip_if_free_again(job, bool(taken))
+            assert taken == []
             await one.extend([job])
         assert job.lease.until > first + self.short
 
@@ -200,7 +200,9 @@ class Conformance:
         await holder.extend([held])
         found = await holder.store.find([old.identity])
         assert {outcome.status for outcome in found.values()} == ({"accepted"} if verb == "settle accepted" else set())
-        assert await holder.lease("bulk", 10, self.silence) == []  # nobody else got it
+        others = await holder.lease("bulk", 10, self.silence)
+        skip_if_free_again(held, bool(others))
+        assert others == []  # nobody else got it
         await holder.extend([held])
         await holder.settle([with_status(held, "refused")])
         status = (await holder.store.find([old.identity]))[old.identity].status
@@ -273,10 +275,8 @@ class Conformance:
         jobs = [job for number in range(4) for job in letter(number)]
         jobs.append(attrs.evolve(jobs[3], key="no-date", content=b"From: ada@example.org\r\n\r\nNo Message-ID.\r\n"))
         jobs.append(attrs.evolve(jobs[3], key="late", not_after=time.time() - 5))
-        server.reply("RCPT", "451 4.7.1 never", to="0@example.net")
-        jobs[0] = attrs.evolve(jobs[0], not_after=time.time() + 1.0)
         ran = await run_worker(engine, server, jobs)
-        assert sorted(ran.recipients) == ["1@example.net", "3@example.net"]
+        assert sorted(ran.recipients) == ["0@example.net", "1@example.net", "3@example.net"]
         found = {
             identity.key: outcome
             for identity, outcome in (await ran.source.store.find([j.identity for j in jobs])).items()
@@ -287,8 +287,19 @@ class Conformance:
         assert found["<2@example.org>"].reply == "550 5.1.1 no such user"
         assert found["no-date"].status == "failed"
         assert found["late"].status == "expired"
-        assert found["<0@example.org>"].status == "expired"
-        assert "451 4.7.1 never" in found["<0@example.org>"].error
+
+    async def test_what_is_refused_for_now_and_has_no_time_for_another_try_is_expired_and_says_why(
+        self, engine: Engine
+    ) -> None:
+        """Its time is long, and the next try later still: so that no machine is too slow for the first one."""
+        server = SMTPServer()
+        server.reply("RCPT", "451 4.7.1 never", to="0@example.net")
+        jobs = letter(not_after=timedelta(minutes=10))
+        ran = await run_worker(engine, server, jobs, backoff=Backoff(7200, 7200))
+        assert ran.recipients == []
+        outcome = ran.outcomes["0@example.net"]
+        assert (outcome.status, outcome.attempt) == ("expired", 1)
+        assert "451 4.7.1 never" in outcome.error
 
     @pytest.mark.parametrize(("when_unknown", "copies", "status"), [("retry", 2, "accepted"), ("record", 1, "unknown")])
     async def test_each_job_says_what_to_do_when_nobody_can_know(
@@ -352,7 +363,10 @@ class Conformance:
             await until(lambda: _is_true(lambda: taken))
             assert await source.store.find([taken[0].identity]) == {}
             await other.settle([accepted(taken[0])])
+            is_late = time.monotonic() > taken[0].lease.until
             worker.stop()
+        if server.messages and is_late:
+            pytest.skip(STOOD_STILL)
         assert server.messages == []
         await until(lambda: nothing_left(other))
 
@@ -413,6 +427,12 @@ class Conformance:
         found = await source.store.find([job.identity for job in jobs])
         assert {outcome.status for outcome in found.values()} == {"accepted"}
         assert len(server.messages) == 3
+
+
+def skip_if_free_again(job: Job, is_given_out: bool) -> None:
+    """Skip a test in which somebody else got a job, if its lease was over by then, of which the test knows nothing."""
+    if is_given_out and time.monotonic() > job.lease.until:
+        pytest.skip(STOOD_STILL)
 
 
 async def _is_true(value: Any) -> bool:

@@ -364,14 +364,19 @@ async def test_what_a_rule_suspends_is_seen_and_ends() -> None:
     source.enqueue([*jobs, *letter(2, to="2@example.com")])
     seen: list[dict[str, dict[str, float]]] = []
 
-    async def is_over() -> bool:
+    def looking(event: Any) -> None:
+        meters(event)
         seen.append(meters.collect())
+
+    async def is_over() -> bool:
+        if not seen:
+            return False
         values = [*seen[-1].get("suspensions", {}).values(), *seen[-1].get("slowdowns", {}).values()]
         return values == [0, 0] and await has_outcomes(source, jobs)
 
     async with server.client() as client, anyio.create_task_group() as tasks:
         shaping = Shaping(Rules.of(rules), "smtp.example.com:587", source.boards, client)
-        worker = Worker(source, client, lanes={"bulk": 1}, backoff=SOON, shaper=shaping, trace=meters)
+        worker = Worker(source, client, lanes={"bulk": 1}, backoff=SOON, shaper=shaping, trace=looking)
         tasks.start_soon(worker.run)
         await until(is_over)
         worker.stop()

@@ -87,7 +87,7 @@ MIN_MESSAGES_FOR_MEMORY: Final = 5_000
 #: Beyond `Settings.seconds`: for what is under way then.
 GRACE_SECONDS: Final = 120
 #: For the server's own ends of connections to be closed.
-SETTLE_SECONDS: Final = 5
+SETTLE_SECONDS: Final = 60
 
 #: No outcome yet; and the four.
 NONE, ACCEPTED, REFUSED, UNKNOWN, NOT_SENT = range(5)

@@ -328,7 +328,7 @@ def test_a_quick_run_of_two_rows_writes_its_page_and_its_picture(tmp_path: Path)
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -40,7 +40,7 @@ async def test_a_verdict_in_front_of_the_end_decides(end: str, mode: str) -> Non
     honest = Honest()
     async with Server(inside(mode, misbehave), inside(mode, honest)) as server:
         async with client_at(server, **options_of(mode)) as client:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 receipt = await client.send(FIRST)
             assert receipt.complete
             await assert_next_arrives(client, server, honest)
@@ -60,7 +60,7 @@ async def test_the_end_while_a_reply_is_waited_for_ends_the_wait(phase: str, end
     honest = Honest()
     async with Server(inside(mode, misbehave), inside(mode, honest)) as server:
         async with client_at(server, **options_of(mode)) as client:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 error = await failure_of(client, FIRST)
             assert isinstance(error.__cause__ if error.unknown else error, ConnectionLost)
             assert bool(error.unknown) is (phase == "end of data")
@@ -82,7 +82,7 @@ async def test_of_many_messages_those_behind_the_end_go_elsewhere(end: str, mode
     honest = Honest()
     async with Server(inside(mode, misbehave), inside(mode, honest)) as server:
         async with client_at(server, **options_of(mode)) as client:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 messages = [FIRST, SECOND, SECOND]
                 async with client.send_many(map(Outgoing, messages), connections=1) as deliveries:
                     outcomes = [delivery.error async for delivery in deliveries]
@@ -108,7 +108,7 @@ async def test_cancelled_at_any_turn_of_the_event_loop(many: bool, mode: str) ->
 
         async with Server(*[inside(mode, honest)] * 2) as server:
             async with client_at(server, **options_of(mode)) as client:
-                with anyio.fail_after(10):
+                with anyio.fail_after(30):
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(send, client, results)
                         for _ in range(count):

@@ -26,7 +26,7 @@ class Watched(SocketStream):
 @pytest.fixture(params=[SocketStream, Watched])
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[SocketStream, socket.socket]]:
     ours, theirs = socket.socketpair()
-    theirs.settimeout(10)
+    theirs.settimeout(30)
     stream = request.param(ours)
     yield stream, theirs
     stream.close()
@@ -171,7 +171,7 @@ async def test_abort_resets_the_connection() -> None:
         stream = await connect_tcp("127.0.0.1", listener.getsockname()[1])
         peer, _ = listener.accept()
         with peer:
-            peer.settimeout(10)
+            peer.settimeout(30)
             assert stream.local_address == "127.0.0.1"
             stream.abort()
             with pytest.raises(ConnectionResetError):

@@ -38,7 +38,7 @@ def pair() -> Iterator[Pair]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-    theirs.settimeout(10)
+    theirs.settimeout(30)
     stream = SocketStream(ours)
     yield stream, theirs
     stream.close()

@@ -27,7 +27,7 @@ def pair() -> Iterator[Pair]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-    theirs.settimeout(10)
+    theirs.settimeout(30)
     stream = SocketStream(ours)
     yield stream, theirs
     stream.close()
@@ -65,7 +65,7 @@ async def test_what_came_before_a_reset_is_read_and_then_the_reset(pair: Pair) -
     peer.sendall(b"last")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     peer.close()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert await stream.receive() == b"last"
         with pytest.raises(ConnectionLost, match="reset"):
             await stream.receive()
@@ -84,7 +84,7 @@ async def test_a_reset_behind_unread_octets_ends_the_wait_that_follows(pair: Pai
         except ConnectionLost as error:
             ends.append(str(error).encode())
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive)
             await anyio.wait_all_tasks_blocked()
@@ -110,7 +110,7 @@ async def test_an_end_ends_the_wait_for_it(pair: Pair, last: bytes, end: str) ->
         except ConnectionLost:
             taken.append(None)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive)
             await anyio.wait_all_tasks_blocked()
@@ -265,7 +265,7 @@ async def test_a_forked_child_that_closes_its_end_leaves_the_parents_loop_alone(
         finally:
             os._exit(status)
     assert await anyio.to_thread.run_sync(os.waitpid, child, 0) == (child, 0)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert await received_late(stream, peer, b"y") == [b"y"]
 
 

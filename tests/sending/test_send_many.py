@@ -571,7 +571,7 @@ async def test_timeout_is_for_each_message_and_judges_its_session_alone() -> Non
     async with SMTPServer() as server:
         hold = server.hold("END_OF_DATA", times=1)
         async with client_of(server) as client:
-            async with client.send_many(outgoing(4), connections=1, timeout=0.5) as deliveries:
+            async with client.send_many(outgoing(4), connections=1, timeout=2) as deliveries:
                 outcomes = {tag(one): one for one in await all_of(deliveries)}
         assert hold.count == 1
         assert isinstance(outcomes[0].error, smtplite.DeliveryUnknown)
@@ -583,7 +583,7 @@ async def test_timeout_is_for_each_message_and_judges_its_session_alone() -> Non
 async def test_a_reply_that_does_not_come_ends_its_session_alone() -> None:
     async with SMTPServer() as server:
         server.hold("RCPT", times=1)
-        client = client_of(server, timeouts=Timeouts(command=0.5))
+        client = client_of(server, timeouts=Timeouts(command=2))
         async with client, client.send_many(outgoing(3), connections=1) as deliveries:
             outcomes = {tag(one): one for one in await all_of(deliveries)}
         assert isinstance(outcomes[0].error, smtplite.SMTPTimeout)

@@ -44,7 +44,7 @@ def test_each_signal_is_heard_on_every_loop_and_the_handlers_are_put_back(
     heard = []
 
     async def main() -> None:
-        with anyio.fail_after(10), signals.open_stop_signals() as stops:
+        with anyio.fail_after(30), signals.open_stop_signals() as stops:
             for _ in range(2):
                 signal.raise_signal(number)
                 async for each in stops:
@@ -60,7 +60,7 @@ def test_a_loop_that_waits_is_woken(loop: type[asyncio.AbstractEventLoop]) -> No
     """Nothing else happens: the wait itself must end."""
 
     async def main() -> int:
-        with anyio.fail_after(10), signals.open_stop_signals() as stops:
+        with anyio.fail_after(30), signals.open_stop_signals() as stops:
             async with anyio.create_task_group() as tasks:
                 await anyio.lowlevel.checkpoint()
                 tasks.start_soon(anyio.to_thread.run_sync, lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -89,7 +89,7 @@ def test_a_peek_sees_whatever_has_arrived_and_takes_nothing(end: str) -> None:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, sockets.RESET_ON_CLOSE)
         if end != "octets":
             theirs.close()
-        ours.settimeout(10)
+        ours.settimeout(30)
         with suppress(ConnectionResetError):
             ours.recv(9, socket.MSG_PEEK)  # it is there now
         ours.settimeout(0)

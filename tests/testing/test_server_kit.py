@@ -109,7 +109,7 @@ async def test_a_verdict_that_is_held(opened: Opened) -> None:
         assert len(server.messages) == 1
         assert subjects == []
         held.release()
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not subjects:
                 await anyio.lowlevel.checkpoint()
         assert subjects == [True]

@@ -602,9 +602,9 @@ async def the_standard_librarys_client_authenticates() -> None:
         context = server.ca_context()
         client: smtplib.SMTP
         if implicit:
-            client = smtplib.SMTP_SSL("localhost", server.port, "client.example", timeout=10, context=context)
+            client = smtplib.SMTP_SSL("localhost", server.port, "client.example", timeout=30, context=context)
         else:
-            client = smtplib.SMTP("localhost", server.port, "client.example", timeout=10)
+            client = smtplib.SMTP("localhost", server.port, "client.example", timeout=30)
         with client:
             if not implicit:
                 client.starttls(context=context)
@@ -628,7 +628,7 @@ async def the_standard_librarys_client_authenticates() -> None:
 @scenario
 async def the_standard_librarys_client_is_refused() -> None:
     def log_in(port: int) -> None:
-        with smtplib.SMTP("localhost", port, "client.example", timeout=10) as client:
+        with smtplib.SMTP("localhost", port, "client.example", timeout=30) as client:
             with pytest.raises(smtplib.SMTPAuthenticationError) as caught:
                 client.login("me", "wrong")
             assert caught.value.smtp_code == 535
@@ -657,7 +657,7 @@ async def aiosmtplib_authenticates() -> None:
                     tls_context=server.ca_context(),
                     username="me",
                     password=USERS["me"],
-                    timeout=10,
+                    timeout=30,
                 )
                 async with client:
                     await client.sendmail("ann@example.org", ["bob@example.org"], CONTENT)

@@ -62,7 +62,7 @@ _ADVICE: Final = {
     'pass tls="starttls"': "write smtp:// instead of smtps://, for STARTTLS",
     'pass tls="implicit"': "write smtps:// instead of smtp://",
     "pass tls_context= that trusts its CA (on the command line: --ca)": "name the file of its CA with --ca",
-    "or pass that one as tls_hostname=": "or add ?tls_hostname=NAME to the URL",
+    "or pass such a name as tls_hostname=": "or add ?tls_hostname=NAME to the URL",
     "the block of send_many was left before its turn came": "the command was stopped before its turn came",
 }
 

@@ -1,6 +1,6 @@
-"""The floor: streams of bytes to a server, the same on every event loop, and TLS over them.
+"""The lowest layer: streams of bytes to a server, the same on every event loop, and TLS over them.
 
-The one place where the network's libraries are called, and where their errors become ours.
+Network libraries are called only here, and their errors are turned into smtplite's errors here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connecting: to the first address of a host that answers, or to a Unix socket."""
+"""Connect to the first address of a host that answers, or to a Unix socket."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["connect_tcp", "connect_unix"]
 
 #: The head start that each address has over the next: RFC 8305 5, "Connection Attempt Delay".
 _ATTEMPT_DELAY_SECONDS: Final = 0.25
-#: Between tries to connect to a Unix socket whose queue is full: nothing tells when it has room again.
+#: The pause before a Unix socket whose queue is full is tried again: nothing reports when it has room.
 _UNIX_RETRY_SECONDS: Final = 0.02
 
 _Address = tuple[socket.AddressFamily, Any]
 
 
 async def connect_tcp(host: str, port: int, source_address: tuple[str, int] | None = None) -> SocketStream:
-    """Connect to the first of the host's addresses that answers, each tried a moment after the one before (RFC 8305).
+    """Connect to the first address of the host that answers; each is tried a moment after the previous one (RFC 8305).
 
     Raises:
-        ConnectError: no address could be connected to.
+        ConnectError: the host cannot be resolved, or none of its addresses accepted a connection.
     """
     addresses = _reachable_from(source_address, await _resolve(host, port), host)
     errors: list[OSError] = []
@@ -58,7 +58,7 @@ async def connect_tcp(host: str, port: int, source_address: tuple[str, int] | No
         return SocketStream(winners.pop(0))
     except OSError as error:
         raise refused(f"{host}:{port}", error) from error
-    finally:  # two at the same moment, or cancelled from outside at that moment
+    finally:  # two connected at the same moment, or the call was cancelled at that moment
         for sock in winners:
             sock.close()
 
@@ -67,8 +67,8 @@ async def connect_unix(path: str) -> SocketStream:
     """Connect to a Unix socket.
 
     Raises:
-        ConnectError: it cannot be connected to.
-        ConfigurationError: there are none on this system.
+        ConnectError: the connection failed.
+        ConfigurationError: this system has no Unix sockets.
     """
     try:
         return SocketStream(await _connect((unix_family(), path), None))
@@ -77,7 +77,7 @@ async def connect_unix(path: str) -> SocketStream:
 
 
 async def _resolve(host: str, port: int) -> list[_Address]:
-    """Return the host's addresses, the families in turn (RFC 8305 4)."""
+    """Return the host's addresses, with IPv6 and IPv4 alternating (RFC 8305 4)."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -88,7 +88,7 @@ async def _resolve(host: str, port: int) -> list[_Address]:
     else:  # nothing to look up, so nothing to wait for in a thread
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # type: ignore[assignment]
-        except OSError as error:  # its zone is no interface of this host
+        except OSError as error:  # its zone is not an interface of this host
             raise ConnectError(f"cannot resolve {host}: {reason_of(error)}", phase="connect") from error
     addresses = [(family, sockaddr) for family, _, _, _, sockaddr in found]
     first = [address for address in addresses if address[0] == addresses[0][0]]
@@ -101,7 +101,7 @@ async def _resolve(host: str, port: int) -> list[_Address]:
 
 
 def _reachable_from(source_address: tuple[str, int] | None, addresses: list[_Address], host: str) -> list[_Address]:
-    """Return the addresses of the family that we connect from, if one was chosen."""
+    """Return only the addresses in the family of `source_address`, if one was chosen."""
     if source_address is None or not source_address[0]:
         return addresses
     family = socket.AF_INET6 if ":" in source_address[0] else socket.AF_INET
@@ -109,7 +109,7 @@ def _reachable_from(source_address: tuple[str, int] | None, addresses: list[_Add
     if not reachable:
         name = "IPv6" if family == socket.AF_INET6 else "IPv4"
         raise ConnectError(
-            f"cannot connect to {host}: it has no {name} address, and source_address has", phase="connect"
+            f"cannot connect to {host}: it has no {name} address, but source_address is one", phase="connect"
         )
     return reachable
 

@@ -1,4 +1,4 @@
-"""Errors of the system, of TLS and of anyio become ours here, and say what to do about it."""
+"""Turn errors of the system, of TLS and of anyio into smtplite's own errors, which say what to do about them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from smtplite.system import sockets
 
 __all__ = ["SHOWN_BYTES", "fail", "failure_of", "handshake_failure", "is_of_tls", "reason_of", "refused", "tls_reason"]
 
-#: How much of foreign octets an error shows.
+#: How many bytes from the server an error shows.
 SHOWN_BYTES: Final = 80
 
 
 def fail(error: Exception) -> NoReturn:
-    """Raise what ended an established connection; see `failure_of`."""
+    """Raise the error for the end of an established connection; see `failure_of`."""
     failure = failure_of(error)
     raise failure from failure.__cause__
 
 
 def failure_of(error: BaseException) -> ConnectionLost | TLSError:
-    """Return what ended an established connection, with its cause (rule R30)."""
+    """Return the error for the end of an established connection, with its cause (rule R30)."""
     if isinstance(error, (ConnectionLost, TLSError)):
         return error
     inner = error.__cause__ if isinstance(error, anyio.BrokenResourceError) and error.__cause__ else error
@@ -40,15 +40,15 @@ def failure_of(error: BaseException) -> ConnectionLost | TLSError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error says of itself.
+    """Return the text of an error.
 
-    Its number is no help: those of `ssl.SSLError` and `socket.gaierror` are not the system's, and look like them.
+    Its number does not help: the numbers of `ssl.SSLError` and `socket.gaierror` look like the system's, but are not.
     """
     text = sockets.reason_of(error) if isinstance(error, OSError) else None
     return text or str(error) or type(error).__name__
 
 
-#: What the connection's end looks like through TLS.
+#: What TLS raises when the connection under it ended.
 _ENDS_OF_TLS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
@@ -62,13 +62,13 @@ def is_of_tls(error: BaseException) -> TypeGuard[ssl.SSLError]:
 
 
 def _ssl_reason(error: ssl.SSLError) -> str:
-    """Return OpenSSL's name of the error, such as WRONG_VERSION_NUMBER; one made by hand has none."""
+    """Return OpenSSL's name for the error, such as WRONG_VERSION_NUMBER; an error made by hand has none."""
     return getattr(error, "reason", None) or ""
 
 
 #: An alert (RFC 8446 6) as OpenSSL names it, such as TLSV13_ALERT_CERTIFICATE_REQUIRED or TLSV1_UNRECOGNIZED_NAME.
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13|SSL/TLS)_(?:ALERT_)?(\w+)")
-_WANTS_A_CERTIFICATE: Final = "it wants a client certificate, pass tls_context= with one (load_cert_chain)"
+_WANTS_A_CERTIFICATE: Final = "it requires a client certificate, pass tls_context= with one (load_cert_chain)"
 _REFUSES_THE_CERTIFICATE: Final = "it does not accept our client certificate, check the one in tls_context="
 #: What to do about an alert, by its name.
 _REMEDIES: Final = {
@@ -81,14 +81,14 @@ _REMEDIES: Final = {
     "certificate expired": _REFUSES_THE_CERTIFICATE,
     "certificate unknown": _REFUSES_THE_CERTIFICATE,
     "access denied": _REFUSES_THE_CERTIFICATE,
-    "handshake failure": "both sides have no cipher in common, or it wants a client certificate (tls_context=)",
-    "protocol version": "both sides have no version of TLS in common, see tls_context=",
-    "unrecognized name": "it knows no server of that name, see hostname and tls_hostname=",
+    "handshake failure": "both sides have no cipher in common, or it requires a client certificate (tls_context=)",
+    "protocol version": "both sides have no TLS version in common, see tls_context=",
+    "unrecognized name": "it does not know that server name, see hostname and tls_hostname=",
 }
 
 
 def tls_reason(error: ssl.SSLError, what: str) -> str:
-    """Say what went wrong in TLS: the server's alert by its name, else what OpenSSL says."""
+    """Describe what went wrong in TLS: the name of the server's alert, or else what OpenSSL says."""
     reason = _ssl_reason(error)
     alert = _ALERT.fullmatch(reason)
     if alert is None:
@@ -105,26 +105,26 @@ _UNKNOWN_ISSUER: Final = (2, 18, 19, 20, 21, 27)
 
 
 def _certificate_reason(error: ssl.SSLCertVerificationError, hostname: str) -> str:
-    """Say what is wrong with the server's certificate, and what to do about it."""
+    """Describe what is wrong with the server's certificate, and what to do about it."""
     says = error.verify_message.removesuffix(".")
     if error.verify_code in _WRONG_NAME:
         return (
-            f"server's certificate is not valid for {hostname}: {says}; connect by a name that it has, "
-            "or pass that one as tls_hostname="
+            f"server's certificate is not valid for {hostname}: {says}; connect to a name that it covers, "
+            "or pass such a name as tls_hostname="
         )
     if error.verify_code in _UNKNOWN_ISSUER:
         return (
             f"server's certificate has an issuer that is not trusted: {says}; "
-            "if it should be, pass tls_context= that trusts its CA (on the command line: --ca)"
+            "if it should be trusted, pass tls_context= that trusts its CA (on the command line: --ca)"
         )
     if error.verify_code == _EXPIRED:
-        return f"server's certificate, or one above it, has expired: {says}; its operator must renew it"
+        return f"server's certificate, or one in its chain, has expired: {says}; its operator must renew it"
     if error.verify_code == _NOT_YET_VALID:
         return f"server's certificate is not yet valid: {says}; check the clock of this machine"
     return f"server's certificate was not accepted: {says}"
 
 
-#: What the first octet of a TLS record says: an alert, or a handshake (RFC 8446 5.1).
+#: The first byte of a TLS record: an alert, or a handshake (RFC 8446 5.1).
 _RECORDS_AT_FIRST: Final = (0x15, 0x16)
 _CLEAR_GREETING: Final = re.compile(rb"[2-5][0-9][0-9](?:[- ]|$)")
 
@@ -132,14 +132,14 @@ _CLEAR_GREETING: Final = re.compile(rb"[2-5][0-9][0-9](?:[- ]|$)")
 def handshake_failure(
     error: Exception, first: bytes, write_error: ConnectionLost | None, hostname: str, *, is_first: bool
 ) -> ConnectionLost | TLSError:
-    """Return why there is no TLS, with its cause.
+    """Return the error for a failed TLS handshake, with its cause.
 
     Args:
-        error: what the handshake ended with.
-        first: the first octets that the server sent, from the handshake on.
-        write_error: why we could not write, if we could not.
-        hostname: whom the certificate must name.
-        is_first: nothing was said in clear before.
+        error: what the handshake raised.
+        first: the first bytes that the server sent in the handshake.
+        write_error: why a write failed, if one did.
+        hostname: the name that the certificate must cover.
+        is_first: whether the handshake came first: nothing was sent unencrypted before it.
     """
     first = first[:SHOWN_BYTES]
     failure: ConnectionLost | TLSError
@@ -170,5 +170,5 @@ def handshake_failure(
 
 
 def refused(server: str, error: OSError) -> ConnectError:
-    """Return that there is no connection, and why."""
+    """Return the error that says that no connection could be opened, and why."""
     return ConnectError(f"cannot connect to {server}: {reason_of(error)}", phase="connect")

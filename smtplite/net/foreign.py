@@ -1,4 +1,4 @@
-"""ForeignStream: a stream of the user's, from ``Client(connect=...)``."""
+"""ForeignStream: a stream that the user provides, by ``Client(connect=...)``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smtplite.net.stream import MAX_RECEIVE_BYTES, Meanwhile, send_while
 
 __all__ = ["ForeignStream", "connect_foreign"]
 
-#: A write to a foreign stream of no more than this many octets has this long to finish before somebody reads meanwhile.
+#: A write of at most this many bytes may take this long before reading begins beside it.
 _FLIGHT_BYTES: Final = 65_536
 _PATIENCE_SECONDS: Final = 0.05
 
@@ -25,7 +25,7 @@ _logger: Final = logging.getLogger("smtplite")
 
 
 class ForeignStream:
-    """A stream of the user's, from `Client(connect=...)`: a proxy, a test, anything with anyio's interface."""
+    """A stream that the user provides, by `Client(connect=...)`: a proxy, a test, anything with anyio's interface."""
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
@@ -33,11 +33,11 @@ class ForeignStream:
         self.unsent = 0
 
     async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
-        """Write all of `data`; a stream that fails does not say how much it took: all of it may be on its way."""
+        """Write all of `data`. A stream that fails does not say how much it accepted: all of it may have been sent."""
         self.unsent = 0
         if meanwhile is None:
             await self._send(data)
-        else:  # it does not tell whether it waits, either
+        else:  # it does not tell whether it is waiting either
             await send_while(self._send(data), meanwhile, 0 if len(data) > _FLIGHT_BYTES else _PATIENCE_SECONDS)
 
     async def _send(self, data: bytes) -> None:
@@ -59,38 +59,38 @@ class ForeignStream:
         return bytes(data)
 
     async def look(self) -> bytes | None:
-        """Return None: anyio's interface cannot tell without waiting."""
+        """Return None: with anyio's interface, only waiting shows whether anything arrived."""
         return None
 
     def watch(self) -> None:
-        """How it waits is its own affair."""
+        """Do nothing: the stream itself decides how it waits."""
 
     def rest(self) -> None:
-        """How it waits is its own affair."""
+        """Do nothing; see `watch`."""
 
     def is_stale(self) -> bool:
-        """Ask the stream's own ``is_readable()``, where it has one."""
+        """Ask the stream's own ``is_readable()``, if it has one."""
         if self._is_closed:
             return True
         is_readable: Callable[[], bool] | None = getattr(self._stream, "is_readable", None)
         try:
             return is_readable is not None and is_readable()
-        except Exception:  # noqa: BLE001 (what cannot tell is of no use)
+        except Exception:  # noqa: BLE001 (a stream that cannot tell is not used again)
             return True
 
     def abort(self) -> None:
-        """Use the stream's own ``abort()``, where it has one; `aclose` does the rest."""
+        """Call the stream's own ``abort()``, if it has one; `aclose` does the rest."""
         self._is_closed = True
         abort: Callable[[], None] | None = getattr(self._stream, "abort", None)
         if abort is not None:
             abort()
 
     def close(self) -> None:
-        """Never use it again; `aclose` does the rest."""
+        """Mark it as closed; `aclose` does the rest."""
         self._is_closed = True
 
     async def aclose(self) -> None:
-        """Close by force: whatever the stream would like to say or wait for."""
+        """Close at once, even if the stream still wants to send something or wait."""
         self._is_closed = True
         try:
             await anyio.aclose_forcefully(self._stream)
@@ -99,7 +99,7 @@ class ForeignStream:
 
     @property
     def local_address(self) -> str | None:
-        """Whatever the stream says of its own end."""
+        """The address that the stream gives for our end, if it gives one."""
         try:
             address = self._stream.extra(anyio.abc.SocketAttribute.local_address, None)
         except Exception:  # noqa: BLE001 (a stream that cannot tell has no address)
@@ -111,9 +111,9 @@ async def connect_foreign(connect: Callable[[], Awaitable[anyio.abc.ByteStream]]
     """Ask the user's function for a stream.
 
     Raises:
-        ConnectError: it failed with an error of the network; its other errors pass as they are.
-        TLSError: it failed with an error of TLS.
-        ConfigurationError: what it returned is no stream.
+        ConnectError: it failed with a network error; other errors are raised as they are.
+        TLSError: it failed with a TLS error.
+        ConfigurationError: it did not return a stream.
     """
     try:
         stream = await result_of("connect=", connect())

@@ -1,8 +1,8 @@
 """SocketStream: a non-blocking socket over ``anyio.wait_readable`` and ``wait_writable``, on every event loop.
 
-`recv` and `send` are tried first, and waited for only if the kernel has nothing or takes nothing. So a reply that
-arrived before a reset is never lost, a cancelled send goes no further than what the kernel took, and nothing is
-registered with an event loop while nobody waits; but for a socket between `watch` and `rest`, while a session runs.
+`recv` and `send` are tried first. We wait only if the kernel has no data, or has no room for ours. So a reply that
+arrived before a reset is never lost, and a cancelled send goes no further than what the kernel accepted. Nothing is
+registered with an event loop while nobody waits, except a socket between `watch` and `rest`, while a session runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from smtplite.system.sockets import RESET_ON_CLOSE, has_arrived
 
 __all__ = ["SocketStream"]
 
-#: A piece of a large write: as much as a kernel takes at once, so that nothing larger is copied.
+#: The piece size of a large write: as much as a kernel accepts at once, so that nothing larger is copied.
 _SEND_PIECE_BYTES: Final = 1 << 20
 
 
@@ -31,8 +31,8 @@ class SocketStream:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # Flights are composed by us: the kernel must not hold one back to wait for more.
-            with suppress(OSError):  # the server has closed it already (macOS: EINVAL); reading tells what it said
+            # We decide what is written together: the kernel must not hold a write back to wait for more.
+            with suppress(OSError):  # the server has already closed it (macOS: EINVAL); reading shows what it said
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self.unsent = 0
@@ -50,7 +50,7 @@ class SocketStream:
             await send_while(self._send_rest(data), meanwhile)
 
     def _try_send(self, data: bytes) -> bool:
-        """Give the kernel what it takes without waiting; return True if that is all."""
+        """Give the kernel what it accepts without waiting; return True if that was everything."""
         try:
             if len(data) <= _SEND_PIECE_BYTES:
                 self.unsent -= self._socket.send(data)
@@ -98,15 +98,15 @@ class SocketStream:
             return self._socket.recv(MAX_RECEIVE_BYTES) if self._watch is None else self._watch.take()
         except BlockingIOError:
             return None
-        except OSError:  # the next receive says it
+        except OSError:  # the next receive reports it
             return b""
 
     def watch(self) -> None:
-        """Have the event loop watch without a break, if it is one that can; see `Stream.watch`."""
+        """Have the event loop watch the socket all the time, if it can; see `Stream.watch`."""
         self._is_watched = True
 
     def rest(self) -> None:
-        """Leave nothing with an event loop; see `Stream.rest`."""
+        """Remove the socket from the event loop; see `Stream.rest`."""
         self._is_watched = False
         watch = self._watch
         if watch is not None:
@@ -115,7 +115,7 @@ class SocketStream:
                 self._watch = None
 
     def is_stale(self) -> bool:
-        """Return True if anything arrived, or ended; see `Stream.is_stale`."""
+        """Return True if anything arrived, or the connection ended; see `Stream.is_stale`."""
         if self._watch is not None and self._watch.has_arrived:
             return True
         return self._socket.fileno() < 0 or has_arrived(self._socket)
@@ -125,7 +125,7 @@ class SocketStream:
         if self._socket.fileno() < 0:
             return
         try:
-            # A reset in place of an orderly end: what the kernel still holds is not sent either.
+            # A reset instead of an orderly end: what the kernel still holds is not sent either.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         except OSError:  # the peer's reset came first (macOS): nothing is left to discard
             pass

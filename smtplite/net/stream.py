@@ -1,4 +1,4 @@
-"""Stream: what a session needs of a connection, whatever it is made of."""
+"""Stream: what a session needs from a connection of any kind."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ __all__ = ["MAX_RECEIVE_BYTES", "Meanwhile", "Stream", "send_while"]
 #: The most that one `receive` returns.
 MAX_RECEIVE_BYTES: Final = 65_536
 
-#: What runs while a write has to wait: a reader, which cancels the scope it is given once writing is of no more use.
+#: What runs while a write has to wait: a reader. It cancels the scope that it is given once writing is pointless.
 Meanwhile = Callable[[anyio.CancelScope], Coroutine[Any, Any, None]]
 
 
 class Stream(Protocol):
-    """What a session needs of a connection."""
+    """What a session needs from a connection."""
 
     @property
     def unsent(self) -> int:
-        """Octets at the end of the last `send` that the kernel (or the stream below) has not taken."""
+        """How many bytes at the end of the last `send` the kernel (or the stream below) has not accepted."""
 
     async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
-        """Write all of `data`, or as much as there is when `meanwhile` ends it.
+        """Write all of `data`, unless `meanwhile` ends the write earlier.
 
         Args:
-            data: the octets.
-            meanwhile: runs as long as the other side takes nothing.
+            data: the bytes.
+            meanwhile: runs while the other side accepts no more.
 
         Raises:
-            ConnectionLost: the connection failed; `unsent` says how much was not taken.
-            TLSError: TLS did.
+            ConnectionLost: the connection failed; `unsent` says how much was not accepted.
+            TLSError: TLS failed.
         """
 
     async def receive(self) -> bytes:
@@ -42,27 +42,27 @@ class Stream(Protocol):
 
         Raises:
             ConnectionLost: the connection failed.
-            TLSError: TLS did, as by an alert of the server's.
+            TLSError: TLS failed, for example because the server sent an alert.
         """
 
     async def look(self) -> bytes | None:
         """Return what has arrived, without waiting; b"" once the server closed its side; None if nothing is there.
 
         Raises:
-            TLSError: TLS failed, as by an alert of the server's.
+            TLSError: TLS failed, for example because the server sent an alert.
         """
 
     def watch(self) -> None:
-        """Say that much will be received from now on, until `rest`: the event loop may watch without a break."""
+        """Say that much will be received from now on, until `rest`: the event loop may watch all the time."""
 
     def rest(self) -> None:
-        """Say that nothing will be received for a while: nothing of this is left with an event loop."""
+        """Say that nothing will be received for a while: nothing stays registered with an event loop."""
 
     def is_stale(self) -> bool:
-        """Return True if anything arrived, or ended, while the connection was idle."""
+        """Return True if anything arrived, or the connection ended, while it was idle."""
 
     def abort(self) -> None:
-        """Close at once, without await and without a word to the server; octets not yet taken are never sent."""
+        """Close at once, without await and without telling the server; bytes not yet accepted are never sent."""
 
     def close(self) -> None:
         """Close our end, and nothing more: after a fork the connection is still the parent's."""
@@ -88,7 +88,7 @@ async def send_while(sending: Coroutine[Any, Any, None], meanwhile: Meanwhile, p
         tasks.start_soon(run)
         try:
             await sending
-        except ConnectionLost as error:  # what left a task group would come out of it as an ExceptionGroup
+        except ConnectionLost as error:  # if it left the task group, it would become an ExceptionGroup
             failures.append(error)
         tasks.cancel_scope.cancel()
     if failures:

@@ -21,19 +21,19 @@ _MAX_RECORD_OVERHEAD_BYTES: Final = 320
 
 
 class Ciphertext(anyio.abc.ByteStream):
-    """The side of a stream that anyio's TLS writes to and reads from; its errors are kept from anyio.
+    """The side of a stream that anyio's TLS writes to and reads from. It hides write errors from anyio.
 
-    anyio takes a write that failed for the end of reading, too. What the server said before it closed would be lost.
+    anyio stops reading as well when a write fails. Then what the server said before it closed would be lost.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._lock: anyio.Lock | None = None  # exists only while somebody writes: it belongs to an event loop
+        self._lock: anyio.Lock | None = None  # exists only during a write: it belongs to an event loop
         self._meanwhile: Meanwhile | None = None
-        #: True once octets of the last write, encrypted, were given to the stream below.
+        #: True once bytes of the last write, encrypted, were given to the stream below.
         self.has_begun = True
         self.is_looking = False
-        #: The first octets that came: what they are tells a server that speaks something else.
+        #: The first bytes that arrived: they show whether the server speaks something else.
         self.first = b""
         self.write_error: ConnectionLost | None = None
         self._reading: anyio.Event | None = None
@@ -44,7 +44,7 @@ class Ciphertext(anyio.abc.ByteStream):
         self.has_begun = False
 
     async def send(self, item: bytes) -> None:
-        meanwhile, self._meanwhile = self._meanwhile, None  # what TLS itself has to say is short
+        meanwhile, self._meanwhile = self._meanwhile, None  # what TLS itself writes is short
         # Records must leave in the order in which they were made. Reading writes too: TLS 1.2 renegotiates, TLS 1.3
         # updates keys.
         lock = self._lock = self._lock or anyio.Lock(fast_acquire=True)
@@ -66,7 +66,7 @@ class Ciphertext(anyio.abc.ByteStream):
                 raise anyio.WouldBlock
         elif self._reading is not None:
             await self._reading.wait()
-            return b""  # somebody else read: look again at what TLS has now
+            return b""  # another task read: check again what TLS has now
         else:
             reading = self._reading = anyio.Event()
             try:
@@ -96,11 +96,11 @@ class TLSStream:
         self._stream = stream
         self._ciphertext = ciphertext
         self._tls = tls
-        #: True if the server's certificate was verified, and that it names the server (rule R29).
+        #: True if the server's certificate was verified, and its name was checked (rule R29).
         self.is_verified = is_verified
-        self._failure: TLSError | None = None  # what ended TLS: it is told once, by whatever meets it first
+        self._failure: TLSError | None = None  # what ended TLS; found by whichever call meets it first
         self._object = tls.extra(tls_streams.TLSAttribute.ssl_object)
-        self._length = 0  # of what is being sent, or was last
+        self._length = 0  # of the current write, or the last one
 
     @classmethod
     async def wrap(cls, stream: Stream, context: ssl.SSLContext, hostname: str, *, is_first: bool = True) -> TLSStream:
@@ -108,16 +108,16 @@ class TLSStream:
 
         Args:
             stream: connected.
-            context: what to trust, and what to show.
-            hostname: whom the certificate must name.
-            is_first: nothing was said in clear before it: not after STARTTLS.
+            context: what to trust, and which client certificate to show.
+            hostname: the name that the certificate must cover.
+            is_first: whether the handshake comes first: nothing was sent unencrypted before. False after STARTTLS.
 
         Raises:
-            TLSError: it failed; says why. The stream is of no further use.
+            TLSError: it failed; says why. The stream cannot be used any more.
             ConnectionLost: the connection ended meanwhile.
         """
         ciphertext = Ciphertext(stream)
-        # What this handshake holds to; the caller may change the context for the next.
+        # What holds for this handshake; the caller may change the context before the next one.
         is_verified = context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
         try:
             tls = await tls_streams.TLSStream.wrap(
@@ -126,19 +126,19 @@ class TLSStream:
         except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
             failure = handshake_failure(error, ciphertext.first, ciphertext.write_error, hostname, is_first=is_first)
             raise failure from failure.__cause__
-        except (ValueError, TypeError) as error:  # a hostname that the context cannot check, or a context of one's own
+        except (ValueError, TypeError) as error:  # the context cannot check this hostname, or is the user's own class
             raise TLSError(f"TLS handshake failed: {error}", phase="tls") from error
         return cls(stream, ciphertext, tls, is_verified=is_verified)
 
     @property
     def unsent(self) -> int:
-        """Octets that certainly did not leave: a record that is not whole cannot be read."""
-        if not self._ciphertext.has_begun:  # it never came so far: nothing of it left
+        """How many bytes the server certainly cannot read: it cannot decrypt a record that is not whole."""
+        if not self._ciphertext.has_begun:  # the write did not get that far: nothing was sent
             return self._length
         unsent = self._stream.unsent
         if not unsent:
             return 0
-        # What the kernel did not take is ciphertext; some of it is what TLS adds to each record.
+        # What the kernel did not accept is ciphertext, which includes what TLS adds to each record.
         return min(self._length, max(1, unsent - _MAX_RECORD_OVERHEAD_BYTES * (unsent // _MAX_RECORD_BYTES + 1)))
 
     async def send(self, data: bytes, meanwhile: Meanwhile | None = None) -> None:
@@ -163,7 +163,7 @@ class TLSStream:
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Raise what ended the connection: an alert, whatever comes behind it."""
+        """Raise what ended the connection: an alert, whatever comes after it."""
         if self._failure is None:
             failure = failure_of(error)
             if isinstance(failure, ConnectionLost):
@@ -179,19 +179,19 @@ class TLSStream:
             return await self.receive()
         except anyio.WouldBlock:
             return None
-        except ConnectionLost:  # the next receive says it
+        except ConnectionLost:  # the next receive reports it
             return b""
         finally:
             self._ciphertext.is_looking = False
 
     def watch(self) -> None:
-        """Do nothing: beside what TLS costs, it would be nothing."""
+        """Do nothing: compared with the cost of TLS, it would save nothing."""
 
     def rest(self) -> None:
         """Do nothing; see `watch`."""
 
     def is_stale(self) -> bool:
-        """Return True if anything arrived, or ended; also inside a record that was already taken off the socket."""
+        """Return True if anything arrived, or TLS ended; also in a record that was already read."""
         try:
             self._object.read(1)
         except ssl.SSLWantReadError:
@@ -209,7 +209,7 @@ class TLSStream:
         self._stream.close()
 
     async def aclose(self) -> None:
-        """Close, without close_notify: nothing is owed, and a server may take its time over it."""
+        """Close, without close_notify: nothing is owed, and a server may be slow to answer it."""
         await self._stream.aclose()
 
     @property

@@ -1,12 +1,12 @@
-"""Waiting for sockets, on every event loop; with a way around what anyio mixes up on some.
+"""Wait for sockets, on every event loop; with a way around a bug of anyio on some of them.
 
-An event loop without ``add_reader``, as asyncio's default on Windows, leaves the waiting to a thread of anyio's. That
-thread loses a wait if the same socket is waited for in both directions (anyio 4.16: what was ready first is taken off
-its list twice, and the second time fails). So there a writer waits for a duplicate of the socket, and a reader for the
-socket itself.
+An event loop without ``add_reader``, such as asyncio's default on Windows, leaves the waiting to a thread of anyio's.
+That thread loses a wait if two tasks wait for the same socket, one to read and one to write (anyio 4.16 removes what
+was ready first from its list twice, and the second time fails). So on those loops a writer waits for a duplicate of the
+socket, and a reader for the socket itself.
 
-The loop's own ``sock_recv`` is not the way: a read that is cancelled on a proactor may have taken octets already
-(https://github.com/python/cpython/pull/7498), and a ``sock_sendall`` that is cancelled does not tell how much went out.
+The loop's own ``sock_recv`` cannot be used: a read that is cancelled on a proactor may already have consumed bytes
+(https://github.com/python/cpython/pull/7498), and a cancelled ``sock_sendall`` does not tell how much was sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from anyio import wait_readable
 
 __all__ = ["notify_closing", "wait_readable", "wait_writable"]
 
-#: Sockets that are waited for to write to -> the duplicates.
+#: A socket that a writer waits for -> its duplicate.
 _duplicates: Final[WeakKeyDictionary[socket.socket, socket.socket]] = WeakKeyDictionary()
 
 
@@ -38,11 +38,11 @@ def _has_readers() -> bool:
 
 
 async def wait_writable(sock: socket.socket) -> None:
-    """Wait until the socket takes octets, while others may wait to read.
+    """Wait until the socket accepts bytes; another task may wait to read meanwhile.
 
     Raises:
         anyio.ClosedResourceError: it is being closed; see `notify_closing`.
-        OSError: it cannot be waited for.
+        OSError: waiting for it failed.
     """
     if _has_readers():
         await anyio.wait_writable(sock)
@@ -56,12 +56,12 @@ async def wait_writable(sock: socket.socket) -> None:
 
 
 def notify_closing(sock: socket.socket) -> None:
-    """Wake whoever waits for a socket that is about to be closed; on a closed descriptor they would wait for ever."""
+    """Wake the tasks that wait for a socket before it is closed; on a closed descriptor they would wait forever."""
     duplicate = _duplicates.pop(sock, None)
     try:
         for each in (sock,) if duplicate is None else (sock, duplicate):
             anyio.notify_closing(each)
     except RuntimeError:
         pass  # no event loop is running here, so nobody waits
-    if duplicate is not None:  # as long as it is open, the connection is
+    if duplicate is not None:  # while it is open, the connection stays open
         duplicate.close()

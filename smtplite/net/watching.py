@@ -1,4 +1,4 @@
-"""Watch: a socket that the event loop watches without a break, on event loops that can."""
+"""Watch: a socket that the event loop watches all the time, on event loops that can do that."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["Watch", "begin_watch"]
 
 
 class Watch:
-    """A socket that an asyncio event loop watches without a break, and what has arrived on it.
+    """A socket that an asyncio event loop watches all the time, and what has arrived on it.
 
-    To begin and end that for each wait, as anyio must, costs as much as all else about a message. The callback reads:
-    then there is nothing more to be read when whoever waits has its turn. What it read is kept until it is taken: a
-    cancelled wait loses nothing.
+    Starting and stopping that for each wait, as anyio must, costs as much as everything else about a message. The
+    callback reads, so nothing is left to read when the waiting task runs. What it read is kept until `take` is called:
+    a cancelled wait loses nothing.
 
     Args:
         sock: connected, non-blocking.
-        loop: it runs here.
+        loop: the loop that runs here.
     """
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
@@ -39,14 +39,14 @@ class Watch:
 
     @property
     def has_arrived(self) -> bool:
-        """True if something was read that nobody has taken."""
+        """True if something was read that `take` has not returned yet."""
         return self._arrived is not None
 
     def take(self) -> bytes:
         """Return what has arrived.
 
         Raises:
-            BlockingIOError: nothing has.
+            BlockingIOError: nothing has arrived.
             OSError: the connection failed.
         """
         arrived = self._arrived
@@ -62,7 +62,7 @@ class Watch:
 
         Raises:
             anyio.ClosedResourceError: the socket was closed meanwhile.
-            anyio.BusyResourceError: somebody else waits.
+            anyio.BusyResourceError: another task is waiting.
         """
         if self._waiter is not None:
             raise anyio.BusyResourceError("reading from")
@@ -77,7 +77,7 @@ class Watch:
 
     def _read(self) -> None:
         waiter = self._waiter
-        if waiter is None or waiter.done():  # nobody waits: it stays in the kernel
+        if waiter is None or waiter.done():  # nobody waits: leave it in the kernel
             self.stop()
             return
         try:
@@ -89,14 +89,14 @@ class Watch:
         waiter.set_result(None)
 
     def stop(self) -> None:
-        """Watch no more, until somebody waits again."""
-        # In the child of a fork it is still the parent's event loop that watches.
+        """Stop watching, until a task waits again."""
+        # In the child of a fork, the parent's event loop is the one that watches.
         if self._is_watching and self._process == os.getpid():
             self._loop.remove_reader(self._socket)
         self._is_watching = False
 
     def close(self) -> None:
-        """Watch no more, and say so to whoever waits; the socket is about to be closed."""
+        """Stop watching, and tell the task that waits: the socket is about to be closed."""
         self.stop()
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -104,13 +104,13 @@ class Watch:
 
 
 def begin_watch(sock: socket.socket) -> Watch | None:
-    """Return a watch on the socket if the event loop is one of the standard library's that can.
+    """Return a watch on the socket, if the event loop is one of the standard library's that can watch.
 
-    Not uvloop, which stops watching at the first error: a reset behind octets that are still unread was waited for for
-    ever.
+    Not on uvloop: it stops watching at the first error. A task waited forever for a reset that came after bytes that
+    were still unread.
     """
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None:  # nor is it loaded for this
+    if asyncio is None:  # nothing runs on it, and it is not imported just for this
         return None
     try:
         task = asyncio.current_task()

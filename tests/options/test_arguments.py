@@ -491,7 +491,7 @@ async def test_a_source_address_that_is_not_ours_is_named() -> None:
 async def test_a_source_address_of_the_other_family_is_named() -> None:
     async with SMTPServer() as server:
         async with Client(server.host, server.port, tls="none", source_address=("::1", 0)) as client:
-            with pytest.raises(smtplite.ConnectError, match="it has no IPv6 address, and source_address has"):
+            with pytest.raises(smtplite.ConnectError, match="it has no IPv6 address, but source_address is one"):
                 await client.send(RAW)
         async with Client(server.host, server.port, tls="none", source_address=("", 0)) as client:
             assert (await client.send(RAW)).complete

@@ -119,7 +119,7 @@ def test_a_file_alone_is_only_checked(run: Run, rules: Path) -> None:
         ("421, 450", "421, 250", 'rules.toml:13: recipient."gmail.com".automation[0].code[1] must be a reply code'),
         ("quota", "qouta", 'rules.toml:22: recipient."*".qouta is not known; known here: max'),
         ("[default]", "[defualt]", "rules.toml:1: defualt is not known"),
-        ("[default]", "[default", "are no TOML"),
+        ("[default]", "[default", "is not valid TOML"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_line_and_key(run: Run, rules: Path, old: str, new: str, text: str) -> None:

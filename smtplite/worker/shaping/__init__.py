@@ -1,4 +1,4 @@
-"""Shaping: as fast as a relay and the recipients' servers allow, for all workers together, and never faster."""
+"""Shaping: all workers together send as fast as the relay and the recipients' servers allow, and no faster."""
 
 from __future__ import annotations
 

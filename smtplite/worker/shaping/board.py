@@ -1,8 +1,8 @@
-"""Board: what all workers of a relay share, and what each of them is given when it asks. Without I/O and clock.
+"""Board: what all workers of a relay share, and what each of them is given when it asks. Without I/O or a clock.
 
-It is one small document in the engine's own store. A worker asks about once a second: says what came of the messages
-that it sent, gives back what it did not use, and is given tokens for the next second, and its share of the connections.
-Times are the store's; what the clock of a worker's machine says, nobody asks.
+It is one small document in the engine's own store. A worker asks about once a second. It reports what became of the
+messages that it sent, and gives back what it did not use. It is given tokens for the next second, and its share of the
+connections. All times are the store's: the clock of a worker's machine is not used.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from smtplite.worker.shaping.units import Rate
 
 __all__ = ["RELAY", "Ask", "Board", "Effect", "Grant", "Limit", "Match"]
 
-#: What a limit is for, where it is not for the recipients of a rule. No pattern has a blank in it.
+#: What a limit of the whole relay is called, where others have the pattern of a rule. No pattern contains a space.
 RELAY: Final = "the relay"
 
-#: What may lie ready for a moment at which many are sent at once: tokens of so many seconds, and one at least.
+#: Tokens can be saved up for a burst: as many as this many seconds bring, and at least one.
 _CAPACITY_SECONDS: Final = 1.25
-#: A quota is counted in so many parts of its period; what is older than a period and a part is forgotten.
+#: A quota's period is counted in this many parts. What is older than the period and one part is forgotten.
 _QUOTA_PARTS: Final = 60
-#: More than this is no clock that was put right a little.
+#: A clock that goes back by more than this was set anew, and not only corrected a little.
 _JUMP_SECONDS: Final = 5.0
-#: Of a reply that set an automation off, what is shown.
+#: How much is shown of the reply that triggered an automation.
 _MAX_REASON_CHARACTERS: Final = 200
 
 
 @attrs.frozen
 class Limit:
-    """What a file of rules allows.
+    """What the rules allow.
 
     Attributes:
-        rate: messages in even steps; None: as many as the relay takes.
-        quota: messages within any period so long; None: any.
+        rate: messages, evenly spread; None: as many as the relay accepts.
+        quota: messages within any period of this length; None: no limit.
     """
 
     rate: Rate | None = None
@@ -48,13 +48,13 @@ class Limit:
 
 @attrs.frozen
 class Match:
-    """Replies that fitted an automation.
+    """Replies that matched an automation.
 
     Attributes:
-        what: RELAY, or the pattern of the rule's recipients.
-        automation: it.
+        what: RELAY, or the pattern of the rule for recipients.
+        automation: the automation.
         said: the last of the replies.
-        count: how many.
+        count: how many replies there were.
     """
 
     what: str
@@ -65,13 +65,13 @@ class Match:
 
 @attrs.frozen(kw_only=True)
 class Effect:
-    """What holds for a while: an automation's action, or what somebody did by hand.
+    """What applies for a while: an automation's action, or what somebody did by hand.
 
     Attributes:
-        what: RELAY, or which recipients.
-        action: what it is.
+        what: RELAY, or the pattern of the recipients.
+        action: what is done.
         until: when it ends.
-        reason: the reply that set it off, or what somebody said.
+        reason: the reply that triggered it, or the reason that somebody gave.
         by: the automation's name, or "hand".
     """
 
@@ -83,27 +83,27 @@ class Effect:
 
     @property
     def suspends(self) -> bool:
-        """True if nothing is sent."""
+        """True if nothing is sent meanwhile."""
         return self.action.setting == "suspend"
 
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """What a worker says, and what it wants.
+    """What a worker reports, and what it asks for.
 
     Attributes:
-        worker: its name, unlike any other's.
-        seconds: for how long its share of the connections is its own, if it does not ask again.
+        worker: its name; unique.
+        seconds: how long its share of the connections is kept for it, if it does not ask again.
         is_active: whether it has something to send.
-        connections: so many it may have open now.
-        connection_limit: of all workers together; None: any.
-        limits: what the rules allow, by what it is for.
-        wants: tokens, likewise: as many as it could use within the next second.
-        returns: tokens that it had, and did not use.
-        accepted: messages that the relay took since it asked last.
-        throttled: messages that the relay refused because they were too many.
+        connections: how many connections it may have open now.
+        connection_limit: connections of all workers together; None: no limit.
+        limits: what the rules allow, by what the limit is for.
+        wants: how many tokens it could use within the next second, by what the limit is for.
+        returns: how many tokens it had and did not use, by what the limit is for.
+        accepted: messages that the relay accepted since this worker last asked.
+        throttled: messages that the relay refused because there were too many.
         is_limited: whether it would have sent more if it had had more tokens.
-        matches: replies that fitted automations.
+        matches: replies that matched automations.
     """
 
     worker: str
@@ -126,13 +126,14 @@ class Grant:
 
     Attributes:
         now: the store's time.
-        tokens: so many messages it may send, by what the limit is for.
-        waits: seconds until there may be a token, where there was none.
+        tokens: how many messages it may send, by what the limit is for.
+        waits: if it got no token, the seconds until there may be one, by what the limit is for.
         rates: messages a second of all workers together, by what the limit is for.
-        connections: so many it may have open; None: any.
-        workers: how many workers are there.
-        pause: seconds for which nothing is sent, for the relay has refused; what it refuses now was sent before.
-        effects: what holds for a while.
+        connections: how many connections it may have open; None: any number.
+        workers: how many workers there are.
+        pause: seconds for which nothing is sent, because the relay refused some. What it refuses meanwhile was sent
+            before.
+        effects: what applies for a while.
     """
 
     now: float
@@ -150,10 +151,10 @@ class _Worker:
     """A worker that asked.
 
     Attributes:
-        until: when its share of the connections is others' again.
-        asked: when it asked last.
+        until: when its share of the connections goes to others.
+        asked: when it last asked.
         is_active: whether it has something to send.
-        connections: so many it may have open.
+        connections: how many connections it may have open.
     """
 
     until: float
@@ -167,8 +168,8 @@ class _Bucket:
     """Tokens of one limit.
 
     Attributes:
-        level: so many lie ready.
-        at: at that time.
+        level: how many tokens there are.
+        at: when `level` was right.
         used: (when a part of the quota's period began, messages in it), the oldest first.
     """
 
@@ -182,12 +183,12 @@ class Board:
     """The document.
 
     Attributes:
-        at: when it was changed last.
-        workers: by their names.
-        buckets: by what the limit is for.
-        effects: what holds for a while.
-        seen: automation -> when replies fitted it, as long as that matters.
-        pace: what is known of the relay's rate.
+        at: when it was last changed.
+        workers: name -> worker.
+        buckets: what a limit is for -> its tokens.
+        effects: what applies for a while.
+        seen: automation -> the times of replies that matched it, as long as they count.
+        pace: what is known about the relay's rate.
     """
 
     at: float = 0.0
@@ -200,7 +201,7 @@ class Board:
     # As text
 
     def to_json(self) -> bytes:
-        """Return it for a store to keep."""
+        """Return it as JSON, for a store to keep."""
         fields = attrs.asdict(self, filter=lambda field, _: field.name != "effects")
         fields["effects"] = [
             {**attrs.asdict(effect), "action": [effect.action.setting, _plain(effect.action.value)]}
@@ -210,7 +211,7 @@ class Board:
 
     @classmethod
     def from_json(cls, text: bytes | str | None) -> Self:
-        """Return what `to_json` wrote; an empty one, if nobody wrote it."""
+        """Return the board that `to_json` wrote; an empty board if there is no text."""
         if not text:
             return cls()
         fields: dict[str, Any] = json.loads(text)
@@ -229,10 +230,10 @@ class Board:
             pace=Pace(**fields["pace"]),
         )
 
-    # What is done with it
+    # Operations
 
     def exchange(self, ask: Ask, now: float) -> Grant:
-        """Take what a worker says, and give it what it may have."""
+        """Note what a worker reports, and give it what it may have."""
         now = self._tick(now)
         known = self.workers.get(ask.worker)
         is_told = known is None or known.asked >= self.pace.paused_until - self.pace.pause
@@ -240,7 +241,7 @@ class Board:
         self.workers[ask.worker] = worker
         for match in ask.matches:
             self._note(match, now)
-        # What was refused to a worker that did not know of the last pause yet was sent at the rate before it.
+        # If a worker did not know about the last pause, what was refused to it was sent at the rate before the pause.
         self._step(ask, ask.throttled if is_told else 0, now)
         rates = self._rates(ask.limits)
         tokens: dict[str, int] = {}
@@ -259,20 +260,20 @@ class Board:
         )
 
     def add(self, effect: Effect, now: float) -> None:
-        """Have something hold for a while; the same again replaces it."""
+        """Apply something for a while; the same thing again replaces it."""
         self._tick(now)
         self._add(effect)
 
     def resume(self, what: str, now: float) -> list[Effect]:
-        """End all that holds for the relay or these recipients; return it. A pace that was found stays."""
+        """End all effects for the relay, or for these recipients; return them. The pace that was found stays."""
         self._tick(now)
         ended = [effect for effect in self.effects if effect.what == what]
         self.effects = [effect for effect in self.effects if effect.what != what]
         return ended
 
     def _tick(self, now: float) -> float:
-        """Forget what is over; return the time, which does not go back."""
-        if now < self.at - _JUMP_SECONDS:  # the store's clock was put back
+        """Forget what is over; return the time, which never goes back."""
+        if now < self.at - _JUMP_SECONDS:  # the store's clock was set back
             self._shift(now - self.at)
         self.at = now = max(now, self.at)
         self.workers = {name: worker for name, worker in self.workers.items() if worker.until > now}
@@ -327,12 +328,12 @@ class Board:
     # Rates
 
     def _step(self, ask: Ask, throttled: int, now: float) -> None:
-        """Learn of the relay's rate."""
+        """Learn about the relay's rate."""
         rule = ask.limits.get(RELAY, Limit()).rate
         pace = self.pace
         if not pace.at:
             pace = attrs.evolve(pace, at=now)
-        if rule is not None and pace.known is None:  # begin with what is said to be right
+        if rule is not None and pace.known is None:  # begin with the rate in the rules
             pace = attrs.evolve(pace, rate=rule.per_second)
         others = [
             now - worker.asked for name, worker in self.workers.items() if name != ask.worker and worker.is_active
@@ -356,7 +357,7 @@ class Board:
         return rates
 
     def _tokens(self, what: str, limit: Limit, rate: float | None, ask: Ask, now: float) -> tuple[int, float]:
-        """Give tokens of a limit; return how many, and the seconds until there may be one, if there is none."""
+        """Give tokens of a limit; return how many, or 0 and the seconds until there may be one."""
         bucket = self.buckets.get(what)
         if bucket is None:
             bucket = self.buckets[what] = _Bucket(1.0, now)
@@ -371,7 +372,7 @@ class Board:
         if self._suspends(what):
             return 0, min(effect.until for effect in self.effects if effect.suspends and effect.what == what) - now
         if what == RELAY and now < self.pace.paused_until:
-            bucket.level = 0.0  # or all would begin at once when it is over
+            bucket.level = 0.0  # otherwise all would begin at once when the pause is over
             return 0, self.pace.paused_until - now
         given = float(ask.wants.get(what, 0))
         wait = 0.0
@@ -391,10 +392,10 @@ class Board:
         return count, 0.0 if count else wait
 
     def _reserved(self, name: str, rate: float, now: float) -> float:
-        """Return the tokens that are others': of each worker, its share of what came since it asked."""
+        """Return the tokens kept for other workers: each one's share of what was added since it last asked."""
         others = [worker for other, worker in self.workers.items() if other != name and worker.is_active]
         share = rate / (len(others) + 1)
-        if share < 1:  # less than a whole one: whoever comes first has it
+        if share < 1:  # less than one token: the first that asks gets it
             return 0.0
         return sum(share * min(now - worker.asked, _CAPACITY_SECONDS) for worker in others)
 
@@ -429,7 +430,7 @@ class Board:
         return min(limits) if limits else None
 
     def _connections(self, ask: Ask, worker: _Worker) -> int | None:
-        """Return the share of a worker; None: any number. It grows only by what others have closed."""
+        """Return the share of a worker; None: any number. It grows only by connections that others have closed."""
         limit = self._connection_limit(ask)
         if limit is None:
             return None
@@ -439,7 +440,7 @@ class Board:
             share = limit // len(active) + (active.index(ask.worker) < limit % len(active))
         held = sum(other.connections for other in self.workers.values() if other is not worker)
         given = min(share, max(worker.connections, limit - held) if share > worker.connections else share)
-        # What it has open is its own until it says that it is closed.
+        # A connection that it has open counts as its own until it reports that it is closed.
         worker.connections = max(worker.connections, given)
         return given
 

@@ -1,4 +1,4 @@
-"""Boards: where the board of each relay is kept. In memory here; in PostgreSQL and JetStream, beside their queues."""
+"""Boards: where the board of each relay is kept. In memory here; for PostgreSQL and JetStream, beside the queue."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 class Boards(Protocol):
-    """Keeps a board for each relay, and changes it as one step, whoever else wants to."""
+    """Keeps a board for each relay, and changes it in one step, even if others want to change it at the same time."""
 
     async def change(self, relay: str, action: Callable[[Board, float], T]) -> T:
         """Change the board of a relay.
 
         Args:
-            relay: its name; a board that nobody wrote is empty.
-            action: given the board and the store's time, in seconds; changes the board. It may be called again, with
-                another board, if somebody else was faster.
+            relay: its name; a board that was never written is empty.
+            action: called with the board and the store's time, in seconds; changes the board. It may be called again,
+                with another board, if somebody else was faster.
 
         Returns:
             What the action returned.
@@ -36,7 +36,7 @@ class MemoryBoards:
     """Boards in memory, for the workers of one process.
 
     Args:
-        monotonic: seconds that only go forward.
+        monotonic: a clock that only goes forward, in seconds.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:

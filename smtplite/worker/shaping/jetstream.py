@@ -18,10 +18,10 @@ __all__ = ["JetStreamBoards"]
 
 T = TypeVar("T")
 
-#: How often somebody else may be faster.
+#: How often a change is tried again because somebody else was faster.
 _TRIES: Final = 20
 _LONGEST_PAUSE_SECONDS: Final = 0.05
-#: How often the server is asked for its time; in between, time passes as the monotonic clock says.
+#: How often the server is asked for its time; in between, the monotonic clock counts.
 _CLOCK_SECONDS: Final = 60.0
 
 
@@ -30,7 +30,7 @@ class JetStreamBoards:
 
     Args:
         bucket: its name.
-        context: gives nats-py's JetStream.
+        context: returns nats-py's JetStream context.
         ask: calls JetStream's API.
     """
 
@@ -44,7 +44,7 @@ class JetStreamBoards:
         self._offset = 0.0
 
     async def install(self, replicas: int) -> None:
-        """Create the bucket, if it is not there."""
+        """Create the bucket, if it does not exist."""
         try:
             await self._context().key_value(self._bucket)
         except BucketNotFoundError:
@@ -54,7 +54,7 @@ class JetStreamBoards:
         """Change the board of a relay; see `Boards.change`.
 
         Raises:
-            TimeoutError: others were faster each time.
+            TimeoutError: somebody else was faster each time.
         """
         values = await self._context().key_value(self._bucket)
         for _ in range(_TRIES):
@@ -62,13 +62,13 @@ class JetStreamBoards:
             board, now = Board.from_json(text), await self._now()
             result = action(board, now)
             try:
-                # Revision 0 is that of a key that is not there; one that was deleted has another.
+                # Revision 0 means that the key does not exist; a deleted key has another revision.
                 await values.update(_key(relay), board.to_json(), last=revision)
             except KeyWrongLastSequenceError:
                 await anyio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))  # noqa: S311 (no secret)
             else:
                 return result
-        raise TimeoutError(f"the board of {relay!r:.80} was changed by others {_TRIES} times in a row")
+        raise TimeoutError(f"others changed the board of {relay!r:.80} {_TRIES} times in a row")
 
     async def read(self, relay: str) -> tuple[Board, float]:
         """Return the board of a relay, and the server's time."""
@@ -79,7 +79,7 @@ class JetStreamBoards:
         try:
             entry = await values.get(_key(relay))
         except KeyNotFoundError as error:
-            entry = getattr(error, "entry", None)  # of a key that was deleted
+            entry = getattr(error, "entry", None)  # there is one if the key was deleted
             return None, 0 if entry is None else entry.revision
         return entry.value, entry.revision
 
@@ -92,5 +92,5 @@ class JetStreamBoards:
 
 
 def _key(relay: str) -> str:
-    """Return what a relay is called in the bucket, which does not take every character."""
+    """Return the key of a relay in the bucket, where not every character is allowed."""
     return re.sub(r"[^A-Za-z0-9.-]", lambda found: f"={ord(found[0]):x}=", relay).strip(".") or "="

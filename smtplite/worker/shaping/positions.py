@@ -1,4 +1,4 @@
-"""Positions: on which line of a TOML file each table and key stands; `tomllib` does not say."""
+"""Positions: the line of each table and key in a TOML file; `tomllib` does not tell it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ __all__ = ["Path", "positions"]
 #: Where a value is: names of tables and keys, and numbers within arrays, from 0.
 Path: TypeAlias = tuple[str | int, ...]
 
-#: What stands between values: blanks, ends of lines, and comments.
+#: What is between values: whitespace and comments.
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
-#: A string of any of the four kinds. Those of several lines end with three quotes, and may have two more before.
+#: A string of any of the four kinds. A multi-line string ends with three quotes, and may have two more before them.
 _STRING: Final = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:[^"\\\n]|\\.)*"' r"|'[^'\n]*'",
     re.DOTALL,
 )
-#: A number, a truth value, or a time, which may have a blank in it.
+#: A number, a boolean, or a time, which may contain a space.
 _PLAIN: Final = re.compile(r"[^\s,\]}#]+(?: [0-9][^\s,\]}#]*)?")
 
 
 def positions(text: str) -> dict[Path, int]:
     """Return the line of each table, key and element of an array, counted from 1.
 
-    A table that several headers belong to has the line of the first.
+    A table with several headers has the line of the first one.
 
     Args:
-        text: TOML that `tomllib` has read. Of anything else, what is returned means nothing.
+        text: TOML that `tomllib` has read without an error. For anything else, the result means nothing.
     """
     return _Scanner(text).scan()
 
 
 class _Scanner:
-    """Reads TOML that is known to be right, and keeps nothing of it but where it stands.
+    """Reads TOML that is known to be valid, and keeps only the positions.
 
     Args:
         text: the file.
@@ -44,8 +44,8 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._found: dict[Path, int] = {}
-        self._counted = (0, 1)  # up to where lines were counted, and which one that is
-        self._sizes: dict[Path, int] = {}  # arrays of tables, and how many elements they have
+        self._counted = (0, 1)  # lines are counted up to this character, which is on this line
+        self._sizes: dict[Path, int] = {}  # array of tables -> how many elements it has
 
     def scan(self) -> dict[Path, int]:
         """Read the file."""
@@ -68,7 +68,7 @@ class _Scanner:
         path: Path = ()
         for parent in parents:
             path = self._note((*path, parent), start)
-            if path in self._sizes:  # what follows belongs to the last one
+            if path in self._sizes:  # what follows belongs to the last element
                 path = (*path, self._sizes[path] - 1)
         path = self._note((*path, name), start)
         if is_array:
@@ -88,7 +88,7 @@ class _Scanner:
         self._value(path)
 
     def _key(self) -> list[str]:
-        """Read a key, which may have dots, up to what comes after it."""
+        """Read a key, which may have dots, and the space after it."""
         names: list[str] = []
         while True:
             self._skip()
@@ -142,7 +142,7 @@ class _Scanner:
     def _take(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self._text, self._at)
         if found is None:
-            raise ValueError(f"no TOML at character {self._at}")
+            raise ValueError(f"not valid TOML at character {self._at}")
         self._at = found.end()
         return found[0]
 

@@ -16,7 +16,7 @@ _NOW = "extract(epoch FROM clock_timestamp())::float AS now"
 
 
 class _Statements(Protocol):
-    """Runs statements."""
+    """Whatever runs SQL statements."""
 
     async def fetch(self, query: str, *arguments: object) -> list[dict[str, Any]]: ...
 
@@ -31,7 +31,7 @@ class PostgresBoards:
 
     Args:
         table: its name.
-        transaction: gives what runs statements, all of them one transaction.
+        transaction: opens a transaction, and returns what runs statements in it.
     """
 
     def __init__(self, table: str, transaction: Callable[[], AbstractAsyncContextManager[_Statements]]) -> None:
@@ -39,10 +39,10 @@ class PostgresBoards:
         self._transaction = transaction
 
     async def change(self, relay: str, action: Callable[[Board, float], T]) -> T:
-        """Change the board of a relay; see `Boards.change`. Whoever comes meanwhile waits."""
+        """Change the board of a relay; see `Boards.change`. Others wait until it is done."""
         async with self._transaction() as statements:
             row = await self._row(statements, relay, " FOR UPDATE")
-            if row is None:  # so that there is one to wait for
+            if row is None:  # create it, so that others have a row to wait for
                 await statements.fetch(
                     f"INSERT INTO {self._table} VALUES ($1, '') ON CONFLICT DO NOTHING RETURNING 1",  # noqa: S608 (our table's name)
                     relay,
@@ -74,6 +74,6 @@ class PostgresBoards:
 
 
 def _read(row: Mapping[str, Any] | None) -> tuple[Board, float]:
-    if row is None:  # somebody deleted it at this very moment
+    if row is None:  # it was deleted at this very moment
         raise RuntimeError("the row of the board is gone")
     return Board.from_json(row["board"]), row["now"]

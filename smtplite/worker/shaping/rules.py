@@ -1,4 +1,4 @@
-"""Rules: what a relay takes, what recipients' servers take, and what to do when a reply says that it was too much."""
+"""Rules: what a relay and recipients' servers accept, and what to do when a reply says that it was too much."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_CONNECTIONS: Final = 100_000
 
 @attrs.frozen
 class Origin:
-    """Where something stands, and where whoever wrote it has it from.
+    """Where a value is in the files, and which source it was taken from.
 
     Attributes:
         where: file and line.
@@ -48,11 +48,11 @@ class Origin:
 
 @attrs.frozen
 class Trigger:
-    """How many replies set an automation off.
+    """How many replies trigger an automation.
 
     Attributes:
-        count: so many.
-        seconds: within so many seconds; 0: the first one does.
+        count: the number of replies.
+        seconds: the seconds within which they must come; 0: the first reply is enough.
     """
 
     count: int = 1
@@ -68,7 +68,7 @@ class Action:
 
     Attributes:
         setting: "suspend", "max_message_rate" or "connection_limit".
-        value: the rate, or the number of connections; None: to suspend needs none.
+        value: the rate, or the number of connections; None for "suspend".
     """
 
     setting: str
@@ -80,20 +80,21 @@ class Action:
 
 @attrs.frozen(kw_only=True)
 class Automation:
-    """What to do, and for how long, when a server's reply says something.
+    """What to do, and for how long, when a server gives certain replies.
 
-    A reply that all of `regex`, `code` and `enhanced_code` fit counts; those that are empty fit any.
+    A reply counts if it matches `regex`, `code` and `enhanced_code`. An empty one matches every reply; of several
+    values, one has to match.
 
     Attributes:
-        name: what it is called in `status` and in the log: its key in the file.
+        name: its name in `status` and in the log: its key in the file.
         where: file and line.
-        regex: searched for in the reply, such as ``"451 4.7.1 too many messages"``; any of them.
-        code: reply codes; any of them.
-        enhanced_code: enhanced status codes, with "x" for any number; any of them.
-        trigger: how many such replies it takes.
+        regex: searched for in the reply, such as ``"451 4.7.1 too many messages"``.
+        code: reply codes.
+        enhanced_code: enhanced status codes, with "x" for any number.
+        trigger: how many such replies are needed.
         actions: what is done.
-        duration: for how many seconds.
-        origin: where it stands, and where its text or codes are from.
+        duration: how long, in seconds.
+        origin: where it is in the files, and the source of its text or codes.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Automation:
     origin: Origin = attrs.field(default=Origin(""), eq=False)
 
     def fits(self, reply: Reply) -> bool:
-        """Say whether a reply counts."""
+        """Return True if a reply counts."""
         if self.code and reply.code not in self.code:
             return False
         if self.enhanced_code and not any(_fits_enhanced(code, reply) for code in self.enhanced_code):
@@ -127,18 +128,18 @@ def _fits_enhanced(pattern: str, reply: Reply) -> bool:
 
 @attrs.frozen(kw_only=True)
 class RecipientRule:
-    """What holds for recipients in some domains; all that match a rule share its limits.
+    """What applies to recipients in some domains. All recipients that match a rule share its limits.
 
     Attributes:
         pattern: a domain, with "*" for any characters.
         where: file and line.
-        max_message_rate: messages to them, in even steps.
-        quota: messages to them within any period so long.
+        max_message_rate: messages to them, evenly spread.
+        quota: messages to them within any period of this length.
         suspended: True: nothing is sent to them.
-        automation: what to do on replies about them.
-        service: whose rule it is, for people.
-        note: what else is to be known, for people.
-        origins: key -> where it stands, and where its value is from.
+        automation: what to do when replies about them match.
+        service: the service that the rule is about, for people.
+        note: what else to know, for people.
+        origins: key -> where it is in the files, and the source of its value.
     """
 
     pattern: str
@@ -154,11 +155,11 @@ class RecipientRule:
 
 @attrs.frozen(kw_only=True)
 class RelayRule(RecipientRule):
-    """What holds for relays, by the name of their host.
+    """What applies to relays, by the name of their host.
 
     Attributes:
-        connection_limit: connections to it, of all workers together.
-        max_deliveries_per_connection: after so many messages, a connection is replaced.
+        connection_limit: connections to the relay, of all workers together.
+        max_deliveries_per_connection: how many messages are sent over a connection before it is replaced.
     """
 
     connection_limit: int | None = None
@@ -167,11 +168,11 @@ class RelayRule(RecipientRule):
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """What the files say, checked.
+    """The rules in the files, checked.
 
     Attributes:
-        relays: for relays, in the order of the files.
-        recipients: for recipients, likewise.
+        relays: rules for relays, in the order of the files.
+        recipients: rules for recipients, in the order of the files.
     """
 
     relays: tuple[RelayRule, ...] = ()
@@ -179,10 +180,10 @@ class Rules:
 
     @classmethod
     def read(cls, *paths: Path) -> Self:
-        """Read files; what a later one says of the same relay or domain replaces what an earlier one said.
+        """Read files. A value in a later file replaces the value for the same relay or domain in an earlier one.
 
         Raises:
-            ConfigurationError: a file cannot be read, or says something that is not known; with file, line and key.
+            ConfigurationError: a file cannot be read, or something in it is not known; names the file, line and key.
         """
         rules = cls()
         for path in paths:
@@ -195,11 +196,11 @@ class Rules:
 
     @classmethod
     def of(cls, text: str, where: str = "rules") -> Self:
-        """Return what a text says, as `read` does of a file.
+        """Read rules from a text, as `read` does from a file.
 
         Args:
             text: TOML.
-            where: what to call it in errors.
+            where: the name of the text in errors.
 
         Raises:
             ConfigurationError: as `read`.
@@ -207,13 +208,13 @@ class Rules:
         try:
             given = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"the rules {where} are no TOML: {error}") from error
+            raise ConfigurationError(f"{where} is not valid TOML: {error}") from error
         return cls(**_read_tables(_Table(given, (), where, positions(text))))
 
     def and_also(self, later: Rules) -> Self:
-        """Return these rules with others beside them, which win where both say something.
+        """Return these rules together with others, which win where both set a value.
 
-        What either says of every relay stands before what the other says of some.
+        A rule for all relays comes before the rules for some of them, whichever of the two it is from.
         """
         relays = [*self.relays, *later.relays]
         return attrs.evolve(
@@ -223,7 +224,7 @@ class Rules:
         )
 
     def for_relay(self, host: str) -> RelayRule:
-        """Return what holds for a relay: of all rules that match its name, what the last one says."""
+        """Return what applies to a relay. If several rules match its name, the last one that sets a value wins."""
         found = RelayRule(pattern=host)
         for rule in self.relays:
             if _matches(rule.pattern, host):
@@ -231,12 +232,12 @@ class Rules:
         return found
 
     def for_recipient(self, address: str) -> tuple[RecipientRule, ...]:
-        """Return the rules that match the domain of an address; all of them hold."""
+        """Return the rules that match the domain of an address; all of them apply."""
         return tuple(rule for rule in self.recipients if self.matches(rule.pattern, address))
 
     @staticmethod
     def matches(pattern: str, address: str) -> bool:
-        """Say whether the domain of an address fits a pattern."""
+        """Return True if the domain of an address matches a pattern."""
         return _matches(pattern, _normal(address.rpartition("@")[2]))
 
 
@@ -252,7 +253,7 @@ def _merged(rules: Iterable[_Rule]) -> tuple[_Rule, ...]:
 
 
 def _over(earlier: _Rule, later: _Rule) -> _Rule:
-    """Return the earlier rule with all that the later one says; what either does on replies is done."""
+    """Return the earlier rule with all values of the later one; the automations of both apply."""
     said = {
         field.name: value
         for field in attrs.fields(type(later))
@@ -270,7 +271,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _normal(domain: str) -> str:
-    """Return a domain, or a pattern for some, as it travels, in lower case."""
+    """Return a domain or a pattern as it is sent: lower case, with A-labels."""
     return ".".join(label.lower() if label.isascii() else _a_label(label) for label in domain.split("."))
 
 
@@ -286,13 +287,13 @@ def _a_label(label: str) -> str:
 
 @attrs.frozen
 class _Table:
-    """A table of a file: reads values, and says where what is wrong.
+    """A table of a file: reads values, and says what is wrong and where.
 
     Attributes:
         values: key -> value.
-        path: where it is.
+        path: the table's place in the file.
         file: the name of the file.
-        lines: where everything is.
+        lines: path -> line.
     """
 
     values: Mapping[str, Any]
@@ -306,12 +307,12 @@ class _Table:
         return ConfigurationError(f"{self.where(*key)}: {_spelt(path)} {problem}")
 
     def where(self, *key: str | int) -> str:
-        """Return file and line of a key of this table, or of the table."""
+        """Return the file and line of a key of this table, or of the table."""
         return f"{self.file}:{self.lines.get((*self.path, *key), 1)}"
 
     @property
     def name(self) -> str:
-        """What it is called in the file."""
+        """Its name in the file."""
         return _spelt(self.path)
 
     def check_keys(self, known: Iterable[str]) -> None:
@@ -332,7 +333,7 @@ class _Table:
         return [_Table(item, (*self.path, key, n), self.file, self.lines) for n, item in enumerate(value)]
 
     def read(self, key: str, reader: Callable[[Any], T], default: T) -> T:
-        """Return the value of a key, read by a function that raises ValueError with what it should be."""
+        """Return the value of a key, read by a function whose ValueError says what it should be."""
         if key not in self.values:
             return default
         value = self.values[key]
@@ -342,7 +343,7 @@ class _Table:
             raise self.wrong(f"must be {error}, not {value!r:.80}", key) from None
 
     def read_each(self, key: str, reader: Callable[[Any], T]) -> tuple[T, ...]:
-        """Return the values of a key that has one or several."""
+        """Return the values of a key that may have one value or a list."""
         given = self.values.get(key, [])
         values: list[T] = []
         for number, value in enumerate(given if isinstance(given, list) else [given]):
@@ -355,7 +356,7 @@ class _Table:
 
 
 def _spelt(path: Position) -> str:
-    """Return a path as one would write it: ``relay."smtp.example.com".automation[0].regex``."""
+    """Return a path as people write it: ``relay."smtp.example.com".automation[0].regex``."""
     text = ""
     for name in path:
         if isinstance(name, int):
@@ -367,12 +368,12 @@ def _spelt(path: Position) -> str:
 
 
 _LIMITS: Final = ("max_message_rate", "quota", "suspended", "automation", "source", "checked", "service", "note")
-#: What is said about the other keys of a table; they need no source.
+#: Keys that describe the other keys of a table; they need no source.
 _ABOUT: Final = ("source", "checked", "service", "note", "automation")
 _RELAY_LIMITS: Final = ("connection_limit", "max_deliveries_per_connection", *_LIMITS)
 _AUTOMATION: Final = ("regex", "code", "enhanced_code", "trigger", "action", "duration", "source", "checked")
 _NO_CONNECTIONS: Final = (
-    "is for relays: a client of a relay holds no connections by recipient; use max_message_rate, or [relay.NAME]"
+    "is for relays only, because connections are not opened for each recipient: use max_message_rate, or [relay.NAME]"
 )
 
 
@@ -395,7 +396,7 @@ def _pattern(table: _Table, name: str) -> str:
     pattern = name.strip().rstrip(".")
     if not re.fullmatch(r"[^\s@/:]+", pattern):
         raise table.wrong(
-            'must be the name of a host or a domain, without port and "@"; "*" is for any characters', name
+            'must be the name of a host or a domain, without a port or "@"; "*" is for any characters', name
         )
     return _normal(pattern)
 
@@ -414,7 +415,7 @@ def _limits(table: _Table, *, is_relay: bool) -> dict[str, Any]:
 
 
 def _origins(table: _Table) -> dict[str, Origin]:
-    """Return where each key stands, and its source: one URL for all, or a table of them by key."""
+    """Return the line and the source of each key. The source is one URL for all keys, or a table of URLs by key."""
     keys = [key for key in table.values if key not in _ABOUT]
     checked = table.read("checked", _date, None)
     if isinstance(table.values.get("source"), Mapping):
@@ -447,7 +448,7 @@ def _recipient_rule(pattern: str, table: _Table) -> RecipientRule:
 def _automation(table: _Table, *, is_relay: bool) -> Automation:
     table.check_keys(_AUTOMATION)
     if not {"regex", "code", "enhanced_code"} & table.values.keys():
-        raise table.wrong("needs a regex, a code or an enhanced_code: which replies is it for")
+        raise table.wrong("needs a regex, a code or an enhanced_code, to say which replies it is for")
     for key in ("action", "duration"):
         if key not in table.values:
             raise table.wrong(f"needs {'an action' if key == 'action' else 'a duration'}")
@@ -486,7 +487,7 @@ def _actions(table: _Table, *, is_relay: bool) -> tuple[Action, ...]:
         else [(("action",), given)]
     )
     if not several:
-        raise table.wrong("is empty: what is to be done", "action")
+        raise table.wrong("is empty: say what is to be done", "action")
     return tuple(_action(table, key, value, is_relay=is_relay) for key, value in several)
 
 
@@ -540,7 +541,7 @@ def _url(value: Any) -> str:
 
 
 def _date(value: Any) -> date:
-    if isinstance(value, date) and not isinstance(value, datetime):  # a datetime is a date, too
+    if isinstance(value, date) and not isinstance(value, datetime):  # a datetime is a date as well
         return value
     raise ValueError("a date, such as 2026-11-30, without quotation marks")
 

@@ -1,4 +1,4 @@
-"""What submission services say they take, as rules: SES, Microsoft 365, Google, and others. See services.toml."""
+"""Limits that submission services publish, as rules: SES, Microsoft 365, Google, and others. See services.toml."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from smtplite.worker.shaping.rules import Rules
 
 __all__ = ["SERVICES", "services"]
 
-#: What the file is called where it is said what stands where.
+#: The name of the file where the origin of a rule is shown.
 SERVICES: Final = "smtplite's services.toml"
 
 
 @cache
 def services() -> Rules:
-    """Return the rules; a file of your own may stand over them: ``services().and_also(Rules.read(path))``."""
+    """Return the rules. A file of your own can override them: ``services().and_also(Rules.read(path))``."""
     text = (resources.files("smtplite.worker.shaping") / "services.toml").read_text(encoding="utf-8")
     return Rules.of(text, SERVICES)

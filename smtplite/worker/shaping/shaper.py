@@ -1,4 +1,4 @@
-"""Shaping: the Shaper that a worker is given: asks the board for its share, and has messages wait for it."""
+"""Shaping: the Shaper of a worker. It asks the board for the worker's share, and makes messages wait for it."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ __all__ = ["Resizable", "Shaping"]
 
 logger = logging.getLogger("smtplite.worker")
 
-#: How long the store may take to answer; after that it is away, and each worker takes its part.
+#: How long the store may take to answer. After that it counts as away, and each worker uses an equal part.
 _STORE_SECONDS: Final = 2.0
-#: How long a job that was leased waits for its turn; then others may have it.
+#: How long a leased job waits for its turn; then it is given back, for any worker.
 _PATIENCE_SECONDS: Final = 10.0
-#: So long a client is waited for that closes connections; then it is looked at again how many it may have.
+#: How long a client may take to close connections, before we check again how many it may have.
 _RESIZE_SECONDS: Final = 1.0
-#: What the board said within this time is not asked again for the sake of a few recipients.
+#: If the board answered within this time, it is not asked again for only a few recipients.
 _FRESH_SECONDS: Final = 0.2
-#: A lane has at most as many jobs as it may send within this time.
+#: A lane leases at most as many jobs as it may send within this time.
 _AHEAD_SECONDS: Final = 2.0
 
 
 class Resizable(Protocol):
-    """A sender whose connections may become fewer: a Client."""
+    """A sender whose number of connections can be limited: a Client."""
 
     @property
     def max_connections(self) -> int:
         """How many connections it may have."""
 
     async def resize(self, connections: int) -> None:
-        """Use at most so many connections from now on; see `Client.resize`."""
+        """Use at most this many connections from now on; see `Client.resize`."""
 
 
 class Shaping:
-    """Holds messages back, so that all workers together send what the rules allow and the relay takes.
+    """Holds messages back, so that all workers together send only as fast as the rules allow and the relay accepts.
 
     ::
 
@@ -62,11 +62,11 @@ class Shaping:
         rules: what is allowed.
         relay: the relay's host, with its port if there are several: ``"smtp.example.com:587"``. Workers that give the
             same name share its limits.
-        boards: where they are shared: the source's own.
-        client: whose connections are limited; None: rules that limit them are an error.
+        boards: where the limits are shared, such as ``source.boards``.
+        client: the client whose connections are limited; needed if the rules limit connections.
 
     Raises:
-        ConfigurationError: connections are limited, and there is no client to limit.
+        ConfigurationError: the rules limit connections, and no client was given.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Shaping:
         self._share = Share(uuid.uuid4().hex, rules, relay.partition(":")[0])
         if client is None and self._share.rule.connection_limit is not None:
             raise ConfigurationError(
-                f"rules limit the connections to {relay}, and no client was given: pass it to Shaping"
+                f"the rules limit the connections to {relay}, but Shaping was given no client: pass client="
             )
         self._lanes: list[str] = []  # whose turn comes first
         self._tell: Callable[[WorkerEvent], None] | None = None
@@ -98,7 +98,7 @@ class Shaping:
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """What holds for a while, as far as this worker knows; times are the store's."""
+        """What applies for a while, as far as this worker knows; times are the store's."""
         return self._effects
 
     @property
@@ -123,13 +123,13 @@ class Shaping:
                 await self._leave()
 
     async def room(self, lane: str, most: int) -> int:  # noqa: ARG002 (here all lanes have the same)
-        """Return how many jobs to lease, at most; wait while nothing is sent at all."""
+        """Return how many jobs to lease, at most; wait while the whole relay is suspended."""
         while self._share.suspended_for(time.monotonic()) > 0:
             await self._wait(self._share.suspended_for(time.monotonic()))
         return max(1, min(most, math.floor(self._share.rate / self._share.workers * _AHEAD_SECONDS)))
 
     async def hold(self, jobs: Sequence[Job]) -> Mapping[Identity, float]:
-        """Return those whose recipients have to wait, with the seconds."""
+        """Return the jobs whose recipients have to wait, with the seconds until they may be asked about again."""
         now = time.monotonic()
         waits: dict[Identity, float] = {}
         limits: dict[Identity, list[str]] = {}
@@ -151,7 +151,7 @@ class Shaping:
         return waits
 
     async def turn(self, lane: str) -> bool:
-        """Wait until a message may be sent, and count it; False: it would have to wait for long."""
+        """Wait until a message may be sent, and count it; False: it would have to wait too long."""
         self._waiting[lane] = self._waiting.get(lane, 0) + 1
         try:
             until = time.monotonic() + _PATIENCE_SECONDS
@@ -160,7 +160,7 @@ class Shaping:
                     return False
                 wait = self._share.relay_wait(now)
                 if wait == math.inf:
-                    self._asks_now.set()  # it may be time to ask earlier
+                    self._asks_now.set()  # maybe it should be asked earlier
                 if self._comes_first(lane) and self._share.connections != 0:
                     if wait <= 0:
                         self._share.take(now)
@@ -181,7 +181,7 @@ class Shaping:
         self._observe(delivery.result().reply if error is None else error.refused.get(address) or error.reply, address)
 
     def trouble(self, error: SMTPError) -> None:
-        """Learn that there was no connection to be had, and why."""
+        """Learn why no connection could be opened."""
         self._observe(error.reply, None)
 
     def _observe(self, reply: Reply | None, address: str | None) -> None:
@@ -193,7 +193,7 @@ class Shaping:
     # Turns
 
     def _comes_first(self, lane: str) -> bool:
-        """Say whether no lane that comes before this one waits."""
+        """Return True if no lane that comes before this one is waiting."""
         for other in self._lanes:
             if other == lane:
                 return True
@@ -202,7 +202,7 @@ class Shaping:
         return True
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until something changes, or that long."""
+        """Wait until something changes, at most this long."""
         with anyio.move_on_after(max(seconds, 0.0)):
             await self._changed.wait()
 
@@ -219,7 +219,7 @@ class Shaping:
                 await self._asks_now.wait()
 
     async def _ask(self) -> None:
-        """Ask the board; without it, take this worker's part."""
+        """Ask the board; if it does not answer, use this worker's part."""
         async with self._asking:
             ask = self._share.ask(time.monotonic())
             try:
@@ -227,12 +227,12 @@ class Shaping:
                     grant = await self._boards.change(self._relay, lambda board, now: board.exchange(ask, now))
             except Exception:
                 if not self._is_away:
-                    logger.exception("limits cannot be shared: this worker takes one part of %d", self._share.workers)
+                    logger.exception("limits cannot be shared: this worker uses 1/%d of each", self._share.workers)
                 self._is_away = True
                 self._share.missed(time.monotonic())
                 return
             if self._is_away:
-                logger.info("limits are shared again, with %d workers", grant.workers)
+                logger.info("limits are shared again, by %d workers", grant.workers)
             self._is_away = False
             self._share.granted(ask, grant, time.monotonic())
             self._say(grant.effects, grant.now)
@@ -271,18 +271,18 @@ class Shaping:
         ask = self._share.ask(time.monotonic(), is_leaving=True)
         try:
             await self._boards.change(self._relay, lambda board, now: board.exchange(ask, now))
-        except Exception as error:  # noqa: BLE001 (its share is the others' a little later, then)
-            logger.info("the board of %s could not be told that this worker leaves: %r", self._relay, error)
+        except Exception as error:  # noqa: BLE001 (others get its share a little later)
+            logger.info("the board of %s could not be told that this worker stops: %r", self._relay, error)
 
     async def _keep_size(self) -> None:
-        """Have the client use as many connections as this worker has."""
+        """Make the client use as many connections as this worker may have."""
         size = self._most
         while self._client is not None:
             wanted = self._most if self._share.connections is None else min(self._share.connections, self._most)
             if wanted == size:
                 await self._changed.wait()
                 continue
-            # Whatever is wanted by then: busy connections are closed when their message is done.
+            # With a limit in time: busy connections close only after their message, and the number may change again.
             with anyio.move_on_after(_RESIZE_SECONDS):
                 await self._client.resize(wanted)
                 size = self._share.held = wanted

@@ -1,4 +1,4 @@
-"""Share: what one worker has of what all of them share, second by second. Without I/O and clock."""
+"""Share: one worker's part of what all workers share, second by second. Without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from smtplite.worker.shaping.rules import RecipientRule, RelayRule, Rules
 
 __all__ = ["Share"]
 
-#: How often a worker that sends asks; and one that has nothing to send, which is only to be counted.
+#: How often a worker asks while it sends; and while it has nothing to send, only to be counted.
 _ASK_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 5.0
-#: For so long a share of the connections is kept for a worker that does not ask.
+#: How long a share of the connections is kept for a worker that does not ask.
 _KEPT_SECONDS: Final = 15.0
-#: When a worker asks that has something to send all of a sudden; and one that was given little, as at the beginning.
+#: How soon a worker asks when it suddenly has something to send; and when it got few tokens, as at the beginning.
 _SOONEST_SECONDS: Final = 0.02
 _SOON_SECONDS: Final = 0.2
-#: As many as it can get.
+#: More than it can get: it asks for all there are.
 _ALL: Final = 1_000_000
 #: Tokens are spread over a little less than the time until the next ones come.
 _SPREAD: Final = 0.97
-#: By so much a worker may be late with tokens, and make up for it.
+#: How late a worker may use its tokens and still catch up.
 _LATE_SECONDS: Final = 0.05
-#: The longest that a message for a recipient whose turn is not yet is put off at once.
+#: The longest time that a message is put off at once because it is not its recipient's turn.
 _LONGEST_WAIT_SECONDS: Final = 3600.0
 
 
@@ -39,13 +39,13 @@ class _Allowance:
     """Tokens of one limit in one worker.
 
     Attributes:
-        tokens: so many messages may be sent.
-        due: when the next one may be.
-        step: seconds between two.
-        used: so many were, since the last time that it asked.
-        lacked: so many had to wait since then.
-        minted_at: until when tokens were given.
-        turn: when the next of those who have to wait may come again.
+        tokens: how many messages may be sent.
+        due: when the next one may be sent.
+        step: seconds between two messages.
+        used: how many were sent since the worker last asked.
+        lacked: how many had to wait since then.
+        minted_at: the time up to which tokens were given.
+        turn: when the next of the waiting messages may ask again.
     """
 
     tokens: int = 0
@@ -57,7 +57,7 @@ class _Allowance:
     turn: float = 0.0
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until one may be taken; None: there is none."""
+        """Return the seconds until a token may be used; None: there is none."""
         return max(0.0, self.due - now) if self.tokens else None
 
     def take(self, now: float) -> None:
@@ -70,24 +70,24 @@ class _Allowance:
         self.minted_at = now
         if self.tokens:
             self.step = seconds * _SPREAD / self.tokens
-            # Whoever begins does not begin at the same moment as others.
+            # Workers that begin together do not send their first message at the same moment.
             first = now if self.due >= now - _LATE_SECONDS else now + self.step * phase
             self.due = min(max(self.due, first), now + self.step)
 
     def give_up(self, keep: int = 0) -> int:
-        """Return how many tokens are given back."""
+        """Keep this many tokens; return how many are given back."""
         count = max(0, self.tokens - keep)
         self.tokens -= count
         return count
 
 
 class Share:
-    """One worker's side of the board. Times are of any clock that only goes forward.
+    """One worker's side of the board. Times are from any clock that only goes forward.
 
     Args:
-        worker: a name unlike any other worker's.
+        worker: its name; unique.
         rules: what is allowed.
-        host: the relay's.
+        host: the relay's host.
     """
 
     def __init__(self, worker: str, rules: Rules, host: str) -> None:
@@ -107,19 +107,19 @@ class Share:
         self._ask_at = self._asked_at = -math.inf
         self._is_limited = False
         self._deaf_until = -math.inf
-        #: So many connections may be open; None: any.
+        #: How many connections may be open; None: any number.
         self.connections: int | None = None if self._rule.connection_limit is None else 0
-        #: So many are, at most.
+        #: How many are open, at most.
         self.held = 0
 
     @property
     def rule(self) -> RelayRule:
-        """What holds for the relay."""
+        """What applies to the relay."""
         return self._rule
 
     @property
     def workers(self) -> int:
-        """How many workers share, as far as known."""
+        """How many workers share the limits, as far as known."""
         return 1 if self._grant is None else self._grant.workers
 
     @property
@@ -127,10 +127,10 @@ class Share:
         """Messages a second to the relay, of all workers together, as far as known."""
         return self._rate(RELAY)
 
-    # For those who send
+    # Before sending
 
     def relay_wait(self, now: float) -> float:
-        """Return the seconds until a message may be sent: 0: now, by `take`. Infinite: until something is granted."""
+        """Return the seconds until a message may be sent. 0: call `take` now; infinite: wait for a grant."""
         self._active_at = now
         if self.suspended_for(now) > 0:
             return math.inf
@@ -147,7 +147,7 @@ class Share:
         self._allowances[RELAY].take(now)
 
     def suspended_for(self, now: float, address: str | None = None) -> float:
-        """Return the seconds for which nothing is sent: to the relay, or to a recipient; 0: something is."""
+        """Return for how many seconds the relay, or a recipient, is suspended; 0: it is not."""
         rules: Iterable[RecipientRule] = [self._rule] if address is None else self._rules.for_recipient(address)
         if any(rule.suspended for rule in rules):
             return _LONGEST_WAIT_SECONDS
@@ -162,7 +162,7 @@ class Share:
         return [effect for effect in found if effect.what != RELAY and self._rules.matches(effect.what, address)]
 
     def limits_of(self, address: str) -> list[str]:
-        """Return the limits that count for a recipient."""
+        """Return the limits that apply to a recipient."""
         names: list[str] = []
         for rule in self._rules.for_recipient(address):
             is_slowed = self._grant is not None and any(effect.what == rule.pattern for effect in self._grant.effects)
@@ -174,7 +174,7 @@ class Share:
         return names
 
     def lacking(self, names: Iterable[str]) -> bool:
-        """Say whether tokens are missing for these; note that they are wanted."""
+        """Return True if tokens are missing for these limits; note that they are wanted."""
         counts: dict[str, int] = {}
         for name in names:
             counts[name] = counts.get(name, 0) + 1
@@ -185,7 +185,7 @@ class Share:
         return bool(self._wanted)
 
     def recipient_wait(self, names: Sequence[str], now: float) -> float:
-        """Take a token of each of these limits, and return 0; or take none, and return the seconds until its turn."""
+        """Use a token of each of these limits, and return 0; or use none, and return the seconds until its turn."""
         allowances = [self._allowances[name] for name in names]
         lacking = [name for name in names if not self._allowances[name].tokens]
         if not lacking:
@@ -203,10 +203,10 @@ class Share:
             turn = max(turn, allowance.turn)
         return min(max(turn - now, _SOON_SECONDS), _LONGEST_WAIT_SECONDS)
 
-    # What came of it
+    # After sending
 
     def observe(self, reply: Reply | None, address: str | None, now: float) -> None:
-        """Learn what the relay said of a message; `address` None: it said it of no message, but at the beginning."""
+        """Learn what the relay said about a message; `address` None: about a new connection."""
         if reply is None:
             return
         if not reply.is_negative:
@@ -238,11 +238,11 @@ class Share:
 
     @property
     def asked_at(self) -> float:
-        """When it asked last."""
+        """When it last asked."""
         return self._asked_at
 
     def ask(self, now: float, *, is_leaving: bool = False) -> Ask:
-        """Return what to ask now. `granted` or `missed` follows."""
+        """Return what to ask now. Call `granted` or `missed` afterwards."""
         is_active = not is_leaving and now - self._active_at < _ASK_SECONDS
         relay = self._allowances[RELAY]
         self._is_limited = is_active and bool(relay.lacked)
@@ -253,7 +253,7 @@ class Share:
             wants[RELAY] = max(2, math.ceil(relay.used * 1.5)) - relay.tokens
         for name, allowance in self._allowances.items():
             idle = name != RELAY and not (allowance.used or allowance.lacked or name in wants)
-            # What could be used while the answer is on its way stays.
+            # Keep what can be used until the answer arrives.
             self._return(name, allowance.give_up(0 if idle or not is_active else 1 + allowance.tokens // 4))
             allowance.used = allowance.lacked = 0
         names = {RELAY, *wants, *self._returned}
@@ -275,7 +275,7 @@ class Share:
         return ask
 
     def granted(self, ask: Ask, grant: Grant, now: float) -> None:
-        """Take what was given."""
+        """Use what was granted."""
         self._grant = grant
         self._offset = grant.now - now
         self._deaf_until = now + grant.pause
@@ -291,7 +291,7 @@ class Share:
         self._plan_next(now)
 
     def missed(self, now: float) -> None:
-        """Make do without the board: of each limit, one worker's part."""
+        """Go on without the board: use one worker's part of each limit."""
         for name in self._allowances:
             self._mint(name, now)
         self._ask_at = now + _ASK_SECONDS
@@ -302,7 +302,7 @@ class Share:
         if limit.quota is not None:
             rate = min(rate, limit.quota.per_second)
         seconds = min(now - allowance.minted_at, _ASK_SECONDS)
-        # The fraction of a token stays to be minted.
+        # A fraction of a token is left for the next time.
         count = math.floor(rate / self.workers * (now - allowance.minted_at))
         if seconds > 0 and count > 0:
             most = max(1, math.floor(rate / self.workers * _ASK_SECONDS))
@@ -310,7 +310,7 @@ class Share:
             allowance.add(min(count, most), now, _ASK_SECONDS, self._phase)
 
     def _rate(self, name: str) -> float:
-        """Return the messages a second of all workers, as far as known; infinite: any number."""
+        """Return the messages a second of all workers together, as far as known; infinite: any number."""
         if self._grant is not None and name in self._grant.rates:
             return self._grant.rates[name]
         limit = self._limits[name]
@@ -328,10 +328,10 @@ class Share:
             self._ask_at = now
 
     def _ask_soon(self) -> None:
-        """Ask before the second is over, for there was nothing, or too little was asked for."""
+        """Ask before the second is over, because nothing was left, or too little was asked for."""
         wait = _SOONEST_SECONDS
         if self._is_limited and self._grant is not None:
             if (tokens := self._grant.tokens.get(RELAY, 0)) >= self._rate(RELAY) / self.workers / 2:
-                return  # it had its part of this second
+                return  # it has already had its part for this second
             wait = _SOON_SECONDS if tokens else max(wait, self._grant.waits.get(RELAY, 0.0))
         self._ask_at = min(self._ask_at, self._asked_at + wait)

@@ -1,4 +1,4 @@
-"""Units: how rates and durations are written in rules, such as "100/s" and "2 hours"."""
+"""Units: rates and durations as they are written in rules, such as "100/s" and "2 hours"."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _UNIT: Final = "|".join(sorted(_UNITS, key=len, reverse=True))
 _RATE: Final = re.compile(rf"\s*([0-9][0-9_,]*)\s*/\s*({_UNIT})\s*")
 _PART: Final = re.compile(rf"\s*([0-9]+)\s*({_UNIT})(?![a-z])\s*")
 
-#: The longest that a rule may last: what is meant for ever stands in the file.
+#: The longest duration of an automation. What is meant to last forever belongs in the file.
 _LONGEST_SECONDS: Final = 366 * 86_400.0
 
 
 @attrs.frozen
 class Rate:
-    """So many in so much time.
+    """A number in a period.
 
     Attributes:
         count: how many.
-        seconds: in how many seconds.
+        seconds: the period, in seconds.
     """
 
     count: int
@@ -48,10 +48,10 @@ class Rate:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Return what ``"100/s"``, ``"30/min"``, ``"10,000/day"`` mean.
+        """Read a rate, such as ``"100/s"``, ``"30/min"`` or ``"10,000/day"``.
 
         Raises:
-            ValueError: it is no rate.
+            ValueError: it is not a rate.
         """
         found = _RATE.fullmatch(text)
         count = int(re.sub("[_,]", "", found[1])) if found else 0
@@ -70,10 +70,10 @@ class Rate:
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds of a duration: ``"90m"``, ``"2 hours"``, ``"1h 30m"``.
+    """Return the seconds of a duration, such as ``"90m"``, ``"2 hours"`` or ``"1h 30m"``.
 
     Raises:
-        ValueError: it is no duration.
+        ValueError: it is not a duration.
     """
     seconds, at = 0.0, 0
     while at < len(text):
@@ -84,7 +84,7 @@ def seconds_of(text: str) -> float:
         seconds += int(found[1]) * _UNITS[found[2]]
         at = found.end()
     if not 0 < seconds <= _LONGEST_SECONDS:
-        raise ValueError('a duration, such as "30s", "90m", "2 hours" or "1h 30m", of a year at most')
+        raise ValueError('a duration, such as "30s", "90m", "2 hours" or "1h 30m", at most a year')
     return seconds
 
 

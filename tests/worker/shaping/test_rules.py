@@ -169,7 +169,7 @@ AUTOMATION = "[[default.automation]]\nregex = 'x'\naction = 'Suspend'\nduration 
         (AUTOMATION + "trigger.Threshold = 2\n", ":5: default.automation[0].trigger.Threshold must be a rate"),
         (AUTOMATION + "trigger.threshold = 2\n", ":5: default.automation[0].trigger.threshold is not known"),
         (AUTOMATION + AUTOMATION + "when = 1\n", ":9: default.automation[1].when is not known"),
-        ("[default\n", "are no TOML: "),
+        ("[default\n", "rules.toml is not valid TOML: "),
     ],
 )
 def test_whatever_is_wrong_is_refused_with_file_line_and_key(text: str, error: str) -> None:

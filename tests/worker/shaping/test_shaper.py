@@ -145,7 +145,7 @@ async def test_a_store_that_is_away_stops_nobody_and_is_said_once(
         boards.is_away = False
         await until(holds(lambda: not shaping._is_away))
     assert caplog.text.count("limits cannot be shared") == 1
-    assert "limits are shared again, with" in caplog.text
+    assert "limits are shared again, by" in caplog.text
 
 
 async def test_a_lane_that_comes_first_has_the_next_turn() -> None:
@@ -194,5 +194,5 @@ async def test_the_client_has_the_connections_of_this_worker() -> None:
 
 
 async def test_rules_that_limit_connections_need_a_client() -> None:
-    with pytest.raises(ConfigurationError, match="no client was given: pass it to Shaping"):
+    with pytest.raises(ConfigurationError, match="but Shaping was given no client: pass client="):
         Shaping(Rules.of("[default]\nconnection_limit = 1\n"), RELAY_NAME, MemoryBoards())

@@ -1,13 +1,13 @@
-"""A worker: sends what is queued in an existing queue engine, in batches, and records what became of it.
+"""A worker: sends what is queued in an existing queue engine, in batches, and records what became of each message.
 
 ::
 
     async with Client("smtp.example.com") as client:
         await Worker(source, client).run()
 
-A source is an engine: PostgreSQL (`smtplite.worker.postgres`), NATS JetStream (`smtplite.worker.jetstream`), or memory,
-for tests and for one process. Anything with the methods of `Source` is one. The library of an engine is imported only
-with its module.
+A source gives out the jobs of an engine: PostgreSQL (`smtplite.worker.postgres`), NATS JetStream
+(`smtplite.worker.jetstream`), or memory (`MemorySource`), for tests and for a single process. Anything with the methods
+of `Source` is a source. The library of an engine is imported only with its module.
 """
 
 from __future__ import annotations

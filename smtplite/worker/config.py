@@ -1,10 +1,10 @@
-"""The file of `smtplite worker`: which queue, which relay, and how, as TOML."""
+"""The configuration file of `smtplite worker`, in TOML: which queue, which relay, and how to send."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Installable"]
 
-#: In front of the name of an environment variable, in place of a value: a secret need not stand in the file.
+#: A value that begins with this is the name of an environment variable: so the file need not contain a secret.
 _ENVIRONMENT: Final = "env:"
 
 #: Table -> the keys that it may have, and their types.
@@ -45,28 +45,38 @@ _KEYS: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {
     "metrics": {"exporter": str, "listen": str, "count_every": (int, float)},
 }
 
+#: What errors call the types.
+_KINDS: Final[Mapping[type | tuple[type, ...], str]] = {
+    str: "a text",
+    int: "a whole number",
+    (int, float): "a number",
+    dict: "a table",
+    (str, list): "a text, or a list of texts",
+    bool: "true or false",
+}
+
 
 class Installable(Source, Protocol):
-    """A source that can prepare its engine, and has a place for what workers share."""
+    """A source that can prepare its engine, and keeps what workers share."""
 
     @property
     def boards(self) -> Boards:
-        """What shaping shares."""
+        """Where `smtplite.worker.shaping` keeps what workers share."""
 
     async def install(self) -> None:
-        """Create what the engine needs, where it is not there."""
+        """Create what the engine needs and does not have yet."""
 
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """What the file says, checked.
+    """The contents of the file, checked.
 
     Attributes:
-        relay: the URL of the server to send by.
+        relay: the URL of the server to send to.
         engine: "postgres" or "jetstream".
         source: arguments of the source.
         worker: arguments of `Worker`.
-        rules: what shaping allows; None: nothing is shaped.
+        rules: the rules for shaping; None: no shaping.
         metrics: arguments of `exporting.exported`; None: no metrics.
     """
 
@@ -82,7 +92,7 @@ class Config:
         """Read a file.
 
         Raises:
-            ConfigurationError: it cannot be read, or says something that is not known; with the key.
+            ConfigurationError: it cannot be read, or something in it is not known; names the key.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -93,12 +103,12 @@ class Config:
 
     @classmethod
     def of(cls, given: Mapping[str, Any], where: str, *, folder: Path = Path()) -> Self:
-        """Return what a mapping says, as `read` does of a file.
+        """Read the configuration from a mapping, as `read` does from a file.
 
         Args:
             given: table -> key -> value.
-            where: what to call it in errors.
-            folder: where files of rules are looked for.
+            where: its name in errors.
+            folder: the folder that the paths of files of rules begin at.
 
         Raises:
             ConfigurationError: as `read`.
@@ -118,7 +128,7 @@ class Config:
         if "backoff" in worker:
             unknown = worker["backoff"].keys() - {"first", "longest"}
             if unknown:
-                raise ConfigurationError(f"{where}: worker.backoff has first and longest, not {min(unknown)!r:.80}")
+                raise _unknown(f"worker.backoff.{min(unknown)}", ("first", "longest"), where)
             worker["backoff"] = Backoff(**worker["backoff"])
         metrics = None
         if "metrics" in given:
@@ -136,19 +146,19 @@ class Config:
 
     @property
     def relay_name(self) -> str:
-        """What the relay is called where workers share its limits: its host, and its port if the URL has one."""
+        """The name under which workers share the relay's limits: its host, and its port if the URL has one."""
         url = urlsplit(self.relay)
         return f"{url.hostname or url.path}{f':{url.port}' if url.port else ''}"
 
     @asynccontextmanager
     async def open_source(self) -> AsyncIterator[Installable]:
-        """Connect to the engine, for the time of the block."""
+        """Connect to the engine for the duration of the block."""
         async with _SOURCES[self.engine](**self.source) as source:
             yield source
 
     @asynccontextmanager
     async def open_worker(self) -> AsyncIterator[Worker]:
-        """Connect to the engine, and give the worker; the relay is connected to when there is something to send."""
+        """Connect to the engine, and yield the worker; it connects to the relay when there is something to send."""
         with nullcontext() if self.metrics is None else exported(**self.metrics) as trace:
             async with self.open_source() as source, Client.from_url(self.relay, **self._client_options()) as client:
                 shaper = None
@@ -179,7 +189,7 @@ def _postgres(url: str, **options: Any) -> Any:
     from smtplite.worker.postgres import PostgresSource
 
     if "stream" in options:
-        raise ConfigurationError("source.stream is for the engine 'jetstream' only")
+        raise ConfigurationError("source.stream is only for the engine 'jetstream': remove it")
     return PostgresSource(url, **options)
 
 
@@ -194,14 +204,20 @@ _SOURCES: Final[Mapping[str, Callable[..., Any]]] = {"postgres": _postgres, "jet
 
 def _check_keys(given: Mapping[str, Any], where: str) -> None:
     for table, values in given.items():
-        if table not in _KEYS or not isinstance(values, Mapping):
-            raise ConfigurationError(f"{where}: tables are {', '.join(_KEYS)}, not {table!r:.80}")
+        if table not in _KEYS:
+            raise _unknown(table, _KEYS, where)
+        if not isinstance(values, Mapping):
+            raise ConfigurationError(f"{where}: {table} must be a table, not {values!r:.80}")
         for key, value in values.items():
             if key not in _KEYS[table]:
-                raise ConfigurationError(f"{where}: {table} has {', '.join(_KEYS[table])}, not {key!r:.80}")
+                raise _unknown(f"{table}.{key}", _KEYS[table], where)
             allowed = _KEYS[table][key]
             if not isinstance(value, allowed) or (isinstance(value, bool) and allowed is not bool):
-                raise ConfigurationError(f"{where}: {table}.{key} cannot be {value!r:.80}")
+                raise ConfigurationError(f"{where}: {table}.{key} must be {_KINDS[allowed]}, not {value!r:.80}")
+
+
+def _unknown(name: str, known: Iterable[str], where: str) -> ConfigurationError:
+    return ConfigurationError(f"{where}: {name:.80} is not known; known here: {', '.join(known)}")
 
 
 def _value(text: str, where: str) -> str:
@@ -209,5 +225,5 @@ def _value(text: str, where: str) -> str:
         return text
     name = text.removeprefix(_ENVIRONMENT)
     if name not in os.environ:
-        raise ConfigurationError(f"{where}: the environment has no variable {name!r:.80}")
+        raise ConfigurationError(f"{where}: the environment variable {name!r:.80} is not set")
     return os.environ[name]

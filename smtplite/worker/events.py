@@ -1,4 +1,4 @@
-"""Typed events of a worker, for `Worker(trace=...)`: what it leased, sent and wrote down, and what went wrong."""
+"""Typed events of a worker, for `Worker(trace=...)`: what it leased, sent and recorded, and what went wrong."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class JobsLeased:
-    """The worker has these jobs.
+    """The worker leased these jobs.
 
     Attributes:
         lane: their lane.
@@ -45,7 +45,7 @@ class JobsLeased:
 
 @attrs.frozen(kw_only=True)
 class JobsBegun:
-    """The first octet of these jobs is about to be written.
+    """The first byte of these jobs is about to be written.
 
     Attributes:
         lane: their lane.
@@ -60,16 +60,16 @@ class JobsBegun:
 
 @attrs.frozen(kw_only=True)
 class JobFinished:
-    """It is decided what became of a job; it has yet to be written down.
+    """The outcome of a job is known; it is not yet recorded.
 
     Attributes:
         lane: its lane.
         job: the job.
         outcome: what became of it; final.
-        delivery: what came of the try; None: it was not tried now.
-        relay: which relay that was, such as "mx.example.com:587"; None: it was not tried now.
-        seconds: from its first octet to its verdict; None: it was not begun.
-        is_repeated: True if the outcome was written down before: the job came again, and is settled unsent.
+        delivery: the result of this try; None: it was not tried now.
+        relay: the relay, such as "mx.example.com:587"; None: it was not tried now.
+        seconds: from its first byte to its verdict; None: it was not begun.
+        is_repeated: True if the outcome was already recorded: the job came again, and was not sent again.
     """
 
     lane: str
@@ -83,13 +83,13 @@ class JobFinished:
 
 @attrs.frozen(kw_only=True)
 class JobRetried:
-    """A try decided nothing: the job is queued again.
+    """A try ended without a final outcome: the job is queued again.
 
     Attributes:
         lane: its lane.
         job: as it was tried.
         pause: seconds until it is due.
-        error: what came of the try; None: its content could not be loaded.
+        error: why the try failed; None: its content could not be loaded.
         relay: as in `JobFinished`.
         seconds: as in `JobFinished`.
     """
@@ -104,12 +104,12 @@ class JobRetried:
 
 @attrs.frozen(kw_only=True)
 class JobReleased:
-    """A job goes back as it came, for this was no try: no connection, or the worker stops.
+    """A job is given back unchanged: there was no connection, or the worker stops. This does not count as a try.
 
     Attributes:
         lane: its lane.
         job: the job.
-        is_begun: whether its first octet was about to be written.
+        is_begun: whether its first byte was about to be written.
     """
 
     lane: str
@@ -119,7 +119,7 @@ class JobReleased:
 
 @attrs.frozen(kw_only=True)
 class JobHeldBack:
-    """The shaper says that a job has to wait.
+    """The shaper made a job wait.
 
     Attributes:
         lane: its lane.
@@ -134,7 +134,7 @@ class JobHeldBack:
 
 @attrs.frozen(kw_only=True)
 class JobsWritten:
-    """What was decided of these jobs is written down; the worker does not have them any more.
+    """What became of these jobs is recorded; the worker does not have them any more.
 
     Attributes:
         lane: their lane.
@@ -147,10 +147,10 @@ class JobsWritten:
 
 @attrs.frozen(kw_only=True)
 class QueueCounted:
-    """The engine said how many jobs there are, in all and not only this worker's.
+    """The engine counted all jobs, not only this worker's.
 
     Attributes:
-        lanes: each lane that has any.
+        lanes: each lane that has jobs.
     """
 
     lanes: tuple[LaneStatus, ...]
@@ -158,10 +158,10 @@ class QueueCounted:
 
 @attrs.frozen(kw_only=True)
 class EngineFailed:
-    """The engine did not do what it was asked to; the worker tries again.
+    """The engine failed to do what it was asked for; the worker tries again.
 
     Attributes:
-        lane: for which lane; None: for none of them.
+        lane: the lane that asked; None: it was not for a lane.
         operation: "lease", "extend", "settle" or "status".
         error: what it raised.
     """
@@ -173,10 +173,10 @@ class EngineFailed:
 
 @attrs.frozen(kw_only=True)
 class RelayFailed:
-    """No connection can be had, or the password is wrong; the worker tries again.
+    """No connection could be opened, or the password is wrong; the worker tries again.
 
     Attributes:
-        lane: for which lane.
+        lane: the lane that needed it.
         relay: the relay; None: its name is not known.
         error: why.
         pause: seconds until the next try.
@@ -190,13 +190,13 @@ class RelayFailed:
 
 @attrs.frozen(kw_only=True)
 class Measure:
-    """What a rule, or somebody by hand, does for a while because it was too much.
+    """What a rule, or somebody by hand, does for a while, to send less.
 
     Attributes:
         action: "suspend", "max_message_rate" or "connection_limit".
-        rule: the rule's name, as in its file; "hand": somebody's.
-        recipients: for which recipients, as the rule names them; None: for the whole relay.
-        until: when it ends, on the clock of the store; the same measure with another end was taken again.
+        rule: the rule's name, as in its file; "hand": somebody did it by hand.
+        recipients: the pattern of the recipients, as in the rule; None: the whole relay.
+        until: when it ends, on the store's clock. If only this changes, the rule was triggered again.
     """
 
     action: str
@@ -207,12 +207,12 @@ class Measure:
 
 @attrs.frozen(kw_only=True)
 class LimitsShared:
-    """The worker knows what all workers of a relay may do now, and what is done for a while.
+    """The worker learned what all workers of a relay may do now, and which measures apply.
 
     Attributes:
         relay: the relay.
-        rate: messages a second, of all workers together; None: as many as it takes.
-        measures: what is done for a while; what is over is not among them.
+        rate: messages a second, of all workers together; None: no limit.
+        measures: the measures that apply now; those that are over are not among them.
     """
 
     relay: str
@@ -233,5 +233,5 @@ WorkerEvent: TypeAlias = (
     | RelayFailed
     | LimitsShared
 )
-#: Is told what happens. It is called in the event loop, and should not take long.
+#: A function that is told what happens. It is called in the event loop, and should return quickly.
 WorkerTrace: TypeAlias = Callable[[WorkerEvent], None]

@@ -1,4 +1,4 @@
-"""Where the metrics of `smtplite worker run` go: Prometheus asks for them, or a collector gets them by OTLP."""
+"""Export the metrics of `smtplite worker run`: on a page for Prometheus, or to a collector by OTLP."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["EXPORTERS", "exported", "options_of"]
 
 logger = logging.getLogger("smtplite.worker")
 
-#: What is set up: "prometheus": a page that Prometheus reads; "otlp": to a collector, as the SDK's environment says;
-#: "global": nothing, for ``opentelemetry-instrument`` has set up the global provider.
+#: What is set up. "prometheus": a page that Prometheus reads. "otlp": an export to a collector, configured by the SDK's
+#: environment variables. "global": nothing, because ``opentelemetry-instrument`` set up the global provider.
 EXPORTERS: Final = ("prometheus", "otlp", "global")
 
-#: The port that OpenTelemetry's environment variables have by default; and nobody but this machine may ask.
+#: The default port of OpenTelemetry's environment variables; only this machine can connect.
 _LISTEN: Final = "127.0.0.1:9464"
 
 
 @contextmanager
 def exported(exporter: str, listen: str = _LISTEN) -> Iterator[WorkerMetrics]:
-    """Give metrics that are exported for the time of the block; at its end, what is left is exported.
+    """Yield metrics that are exported during the block; what is left is exported at its end.
 
     Args:
         exporter: one of `EXPORTERS`.
         listen: for "prometheus", the address of the page.
 
     Raises:
-        ConfigurationError: a package is not installed, or nobody can listen there; says what to do.
+        ConfigurationError: a package is not installed, or the address cannot be used; says what to do.
     """
     if exporter == "global":
         yield _metrics(None)
@@ -60,7 +60,7 @@ def _provider(reader: Any) -> Any:
     ours: dict[str, str] = {}
     if str(given.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         ours["service.name"] = "smtplite-worker"
-    if "service.instance.id" not in given.attributes:  # without it, a collector takes all workers for one
+    if "service.instance.id" not in given.attributes:  # without it, a collector mixes up the workers
         ours["service.instance.id"] = str(uuid.uuid4())
     return MeterProvider(metric_readers=[reader], resource=given.merge(Resource(ours)))
 
@@ -84,7 +84,7 @@ def _reader(exporter: str, listen: str) -> Iterator[Any]:
     try:
         server, thread = start_http_server(port, host)
     except OSError as error:
-        raise ConfigurationError(f"metrics.listen: nobody can listen on {listen!r:.80}: {error}") from error
+        raise ConfigurationError(f"metrics.listen: cannot listen on {listen!r:.80}: {error}") from error
     logger.info("metrics are at http://%s:%d/metrics", host, server.server_port)
     try:
         yield PrometheusMetricReader()
@@ -95,27 +95,29 @@ def _reader(exporter: str, listen: str) -> Iterator[Any]:
 
 
 def address(listen: str) -> tuple[str, int]:
-    """Return host and port of ``"127.0.0.1:9464"``.
+    """Return the host and port of an address such as ``"127.0.0.1:9464"``.
 
     Raises:
-        ConfigurationError: it is no address.
+        ConfigurationError: it is not an address with a port.
     """
     host, colon, port = listen.rpartition(":")
     if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
-        raise ConfigurationError(f'metrics.listen is an address and a port, such as "{_LISTEN}", not {listen!r:.80}')
+        raise ConfigurationError(
+            f'metrics.listen must be an address and a port, such as "{_LISTEN}", not {listen!r:.80}'
+        )
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _lacking(exporter: str, package: str) -> ConfigurationError:
-    return ConfigurationError(f"metrics.exporter = {exporter!r} needs more: pip install 'smtplite[otel]' {package}")
+    return ConfigurationError(f"metrics.exporter = {exporter!r} needs packages: pip install 'smtplite[otel]' {package}")
 
 
 def options_of(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the options of `exported` that a table of a file has.
+    """Return the options of `exported` from a table of the file.
 
     Args:
         given: the table.
-        where: what to call it in errors.
+        where: the name of the file in errors.
 
     Raises:
         ConfigurationError: something in it is wrong.
@@ -123,9 +125,9 @@ def options_of(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     options = {"exporter": "prometheus", **given}
     if options["exporter"] not in EXPORTERS:
         known = ", ".join(map(repr, EXPORTERS))
-        raise ConfigurationError(f"{where}: metrics.exporter is one of {known}, not {options['exporter']!r:.80}")
+        raise ConfigurationError(f"{where}: metrics.exporter must be one of {known}, not {options['exporter']!r:.80}")
     if "listen" in options:
         if options["exporter"] != "prometheus":
-            raise ConfigurationError(f"{where}: metrics.listen is for the exporter 'prometheus' only")
+            raise ConfigurationError(f"{where}: metrics.listen is only for the exporter 'prometheus': remove it")
         address(options["listen"])
     return options

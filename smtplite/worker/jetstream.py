@@ -9,12 +9,12 @@ The worker::
     async with JetStreamSource("nats://localhost:4222") as source:
         await Worker(source, client).run()
 
-JetStream leases by `ack_wait`, and does not ask who acknowledges: a late negative acknowledgement makes one more copy
-of what another has, a late termination loses it. So a delivery is left alone from a margin before its `ack_wait` is
-over, by a clock that only goes forward; with one exception, its acknowledgement once an outcome that is final for all
-is stored. A retry is no delayed negative acknowledgement either, for each of those takes a place of
-`max_ack_pending`: it is published anew with a schedule, under an id that is dropped when it comes twice, and then the
-old delivery is acknowledged.
+JetStream leases by `ack_wait`, and does not check who acknowledges. A late negative acknowledgement makes one more copy
+of a message that another worker has; a late termination loses it. So a delivery is left alone once its `ack_wait` is
+nearly over, by a clock that only goes forward. The one exception is the acknowledgement after "accepted" was stored:
+that is final for every worker. A retry is not a delayed negative acknowledgement either, because each of those uses up
+a place of `max_ack_pending`. It is published again with a schedule, under an id that makes the server drop a second
+copy. Then the old delivery is acknowledged.
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ try:
 
     from smtplite.worker.shaping.jetstream import JetStreamBoards
 except ModuleNotFoundError as error:
-    raise ImportError("NATS JetStream as a source needs more: pip install 'smtplite[worker-nats]'") from error
+    raise ImportError("NATS JetStream as a source needs an extra: pip install 'smtplite[worker-nats]'") from error
 
 __all__ = ["JetStreamSource", "JetStreamStore", "enqueue"]
 
-#: The first server with schedules.
+#: The first server version with schedules.
 OLDEST_SERVER: Final = (2, 12, 0)
 
 DEFAULT_STREAM: Final = "SMTPLITE"
-#: For so long a job that is published again, by key and recipient, is dropped.
+#: How long a job that is published again, with the same key and recipient, is dropped.
 DUPLICATE_SECONDS: Final = 600.0
 
 _HEADER: Final = "Smtplite-Job"
-#: A delivery is left alone for this part of its time before the end.
+#: A delivery is left alone in the last part of its `ack_wait`: this part.
 _MARGIN: Final = 0.15
-#: Many leased jobs are no reason to give out no more.
+#: High, so that the server never stops giving out jobs because many are leased.
 _MAX_ACK_PENDING: Final = 100_000
 _OPEN_SECONDS: Final = 30.0
 _REQUEST_SECONDS: Final = 5.0
-#: Requests that are under way at the same time, and subjects in one batched get (the server's limit is 1024).
+#: Requests at the same time, and subjects in one batched get (the server's limit is 1024).
 _AT_A_TIME: Final = 500
 _CLOCK_SECONDS: Final = 60.0
 _WRONG_LAST_SEQUENCE: Final = 10071
@@ -104,15 +104,15 @@ def _hash(identity: Identity) -> str:
 
 
 async def enqueue(connection: Connection, jobs: Iterable[Job], *, stream: str = DEFAULT_STREAM) -> int:
-    """Publish jobs. A job that was already published in the last ten minutes, by key and recipient, is skipped.
+    """Publish jobs. A job with a key and recipient that were published in the last ten minutes is skipped.
 
     Args:
-        connection: of nats-py.
-        jobs: as `jobs_for` makes them.
-        stream: its name.
+        connection: a connection of nats-py.
+        jobs: the jobs, as `jobs_for` makes them.
+        stream: the name of the stream.
 
     Returns:
-        How many were queued; all of them are stored by now.
+        How many were queued. All of them are stored when this returns.
 
     Raises:
         MessageError: a message is larger than the server accepts; none was queued.
@@ -123,7 +123,7 @@ async def enqueue(connection: Connection, jobs: Iterable[Job], *, stream: str = 
         if len(job.content or b"") + len(job.to_header()) + 1024 > connection.max_payload:
             raise MessageError(
                 f"the message is larger than the NATS server accepts ({connection.max_payload} bytes):"
-                " keep it elsewhere, and queue a job with reference="
+                " store it elsewhere, and queue a job with reference="
             )
     acks = await _all(
         _publish(connection, names.due(job.lane), job.content or b"", {_HEADER: job.to_header(), **_id(job)})
@@ -146,7 +146,7 @@ async def _publish(connection: Connection, subject: str, content: bytes, headers
 
 
 async def _all(calls: Iterable[Any]) -> list[Any]:
-    """Await these, so many at a time."""
+    """Await all of these calls, a number of them at a time."""
     results: list[Any] = []
     waiting = list(calls)
     for start in range(0, len(waiting), _AT_A_TIME):
@@ -157,7 +157,7 @@ async def _all(calls: Iterable[Any]) -> list[Any]:
 async def _messages(
     connection: Connection, subject: str, request: Mapping[str, Any], most: int, seconds: float
 ) -> AsyncIterator[Any]:
-    """Ask for messages, and yield them until the server says that there are no more, or time is over."""
+    """Ask for messages, and yield them until the server says that there are no more, or the time is over."""
     inbox = connection.new_inbox()
     subscription = await connection.subscribe(inbox)
     try:
@@ -167,7 +167,7 @@ async def _messages(
             message = await subscription.next_msg(timeout=max(0.001, until - time.monotonic()))
             status = (message.headers or {}).get("Status")
             if status == "503":
-                raise ConfigurationError("JetStream does not answer: is it enabled, and is the stream there?")
+                raise ConfigurationError("JetStream does not answer: enable it, or create the stream by install()")
             if status is not None:
                 return
             yield message
@@ -185,7 +185,7 @@ class _Wire:
     @property
     def connection(self) -> Connection:
         if self._connection is None:
-            raise ConfigurationError("this source is not connected: use it with async with")
+            raise ConfigurationError("this source is not connected: use it in an async with block")
         return self._connection
 
     @connection.setter
@@ -204,12 +204,12 @@ class _Wire:
 
 @attrs.frozen
 class _Record:
-    """What the store has of a job.
+    """What the store has about a job.
 
     Attributes:
         sequence: its place in the stream, which changes when it is replaced.
-        begun: the name of the lease that began it; None: it is an outcome.
-        outcome: the outcome.
+        begun: the name of the lease under which it was begun; None: there is an outcome.
+        outcome: the outcome; None: it is only begun.
     """
 
     sequence: int
@@ -218,28 +218,28 @@ class _Record:
 
 
 class JetStreamStore:
-    """Outcomes and marks in a stream of which each subject keeps one message: see `smtplite.worker.Store`."""
+    """Outcomes and marks in a stream that keeps one message for each subject; see `smtplite.worker.Store`."""
 
     def __init__(self, wire: _Wire, names: _Names) -> None:
         self._wire = wire
         self._names = names
 
     async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
-        """Mark these as begun; see `Store.begin`."""
+        """Mark jobs as begun; see `Store.begin`."""
         refused = [job for job in await _all(self._mark(job) for job in jobs) if job is not None]
         others: dict[Identity, Outcome | None] = {}
         for job, record in zip(refused, await _all(self._last(job.identity) for job in refused), strict=True):
-            if record is None or record.begun != job.lease.name:  # None: removed meanwhile, and it was not ours
+            if record is None or record.begun != job.lease.name:  # None: removed meanwhile, and it was another's
                 others[job.identity] = None if record is None else record.outcome
         return others
 
     async def _mark(self, job: Job) -> Job | None:
-        """Create the mark; return the job if there is a record already."""
+        """Create the mark; return the job if there is already a record."""
         content = json.dumps({"begun": job.lease.name, "identity": job.identity}).encode()
         return None if await self._put(job.identity, content, 0) else job
 
     async def _put(self, identity: Identity, content: bytes, last: int | None) -> bool:
-        """Write a record if the last one is this; return whether it was."""
+        """Write a record if the last one has this sequence; return whether it had."""
         headers = {} if last is None else {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(last)}
         try:
             await _publish(self._wire.connection, self._names.outcome(identity), content, headers)
@@ -278,7 +278,7 @@ class JetStreamStore:
         return records
 
     async def forget(self, jobs: Iterable[Job]) -> None:
-        """Remove the marks of these; see `Store.forget`."""
+        """Remove the marks of jobs; see `Store.forget`."""
         names = {job.identity: job.lease.name for job in jobs}
         records = await _all(self._last(identity) for identity in names)
         await _all(
@@ -288,12 +288,12 @@ class JetStreamStore:
         )
 
     async def _delete(self, sequence: int) -> None:
-        # By its sequence: what replaced it meanwhile has another one.
+        # By its sequence: a record that replaced it meanwhile has another sequence.
         with contextlib.suppress(NotFoundError):
             await self._wire.ask(f"STREAM.MSG.DELETE.{self._names.outcomes}", {"seq": sequence, "no_erase": True})
 
     async def find(self, identities: Iterable[Identity]) -> Mapping[Identity, Outcome]:
-        """Return the outcomes of those that have one."""
+        """Return the outcomes of the jobs that have one."""
         return {
             identity: record.outcome
             for identity, record in (await self._records(identities)).items()
@@ -301,18 +301,18 @@ class JetStreamStore:
         }
 
     async def save(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes; see `Store`."""
+        """Record outcomes; see `Store.save`."""
         await _all(self._save(job.identity, outcome) for job, outcome in settled)
 
     async def _save(self, identity: Identity, outcome: Outcome) -> None:
         content = json.dumps({"identity": identity, **attrs.asdict(outcome)}).encode()
-        if outcome.status == "accepted":  # replaces whatever there is
+        if outcome.status == "accepted":  # replaces any record
             await self._put(identity, content, None)
             return
         while True:
             record = await self._last(identity)
             if record is not None and record.outcome is not None:
-                return  # the first one stays
+                return  # the first outcome stays
             if await self._put(identity, content, 0 if record is None else record.sequence):
                 return
 
@@ -327,7 +327,7 @@ def _record(sequence: int, content: bytes) -> _Record:
 
 @attrs.frozen
 class _Delivery:
-    """The handle of a lease: what to acknowledge, and which message of the stream it is."""
+    """The handle of a lease: the subject to acknowledge on, and the message's place in the stream."""
 
     reply: str
     sequence: int
@@ -338,9 +338,9 @@ class JetStreamSource:
 
     Args:
         url: one server, or several, separated by commas.
-        stream: the name of the stream of jobs; that of outcomes ends in _OUTCOMES, that of what is shared in _BOARDS.
-        lease_seconds: how long a lease lasts; the same for all workers, because it is the consumer's `ack_wait`.
-        replicas: of the streams that `install` creates.
+        stream: the stream of jobs; _OUTCOMES and _BOARDS are added for that of outcomes and for what shaping shares.
+        lease_seconds: how long a lease lasts. It is the consumer's `ack_wait`, so it must be the same for all workers.
+        replicas: how many replicas the streams have that `install` creates.
 
     Raises:
         ConfigurationError: (from ``async with``) the server cannot be reached, or is older than 2.12.
@@ -355,7 +355,7 @@ class JetStreamSource:
         self._replicas = replicas
         self._wire = _Wire()
         self._store = JetStreamStore(self._wire, self._names)
-        #: What `smtplite.worker.shaping` shares.
+        #: Where `smtplite.worker.shaping` keeps what workers share.
         self.boards = JetStreamBoards(f"{stream}_BOARDS", lambda: self._wire.connection.jetstream(), self._wire.ask)
         self._lanes: set[str] = set()
         self._offset = time.time() - time.monotonic()
@@ -378,15 +378,15 @@ class JetStreamSource:
         if (version.major, version.minor, version.patch) < OLDEST_SERVER:
             await connection.close()
             raise ConfigurationError(
-                f"the NATS server is {version.major}.{version.minor}.{version.patch}: schedules, by which jobs are"
-                " tried again, need 2.12 or later"
+                f"the NATS server has version {version.major}.{version.minor}.{version.patch}: jobs are tried again by"
+                " schedules, which need 2.12 or later"
             )
         return self
 
     async def _connected(self) -> Connection:
         connection = Connection()
         try:
-            # Once it is connected it goes on trying for ever; at first somebody waits for it.
+            # After a first connection it reconnects forever; the first one is awaited, and so has a limit.
             options: dict[str, Any] = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "error_cb": _ignore}
             await asyncio.wait_for(connection.connect(self._servers, **options), _OPEN_SECONDS)
         except Exception as error:
@@ -403,7 +403,7 @@ class JetStreamSource:
         await self._wire.connection.close()
 
     async def install(self) -> None:
-        """Create the two streams, and the bucket of boards, if they are not there."""
+        """Create the two streams, and the bucket of boards, if they do not exist."""
         prefix = self._names.prefix
         jetstream = self._wire.connection.jetstream()
         for config in (
@@ -444,7 +444,7 @@ class JetStreamSource:
         self._offset = datetime.fromisoformat(info["ts"]).timestamp() - self._clock_at
 
     async def _prepare(self, lane: str) -> None:
-        """Create the lane's consumer, once, and look at the clock, now and then."""
+        """Create the lane's consumer, once; set the clock now and then."""
         if time.monotonic() - self._clock_at > _CLOCK_SECONDS:
             await self._set_clock()
         if lane not in self._lanes:
@@ -488,9 +488,9 @@ class JetStreamSource:
             except MessageError:
                 broken.append(message.reply)
                 continue
-            # Delivered before, and never given back: it may have been handed over.
+            # Delivered before, and never given back: the message may have been handed over.
             jobs.append(attrs.evolve(job, is_uncertain=True) if metadata.num_delivered > 1 else job)
-        for reply in broken:  # nobody else can do anything with it
+        for reply in broken:  # no other worker could read it either
             await self._wire.connection.publish(reply, b"+TERM")
         return jobs
 
@@ -498,17 +498,17 @@ class JetStreamSource:
         return isinstance(job.lease.handle, _Delivery) and time.monotonic() < job.lease.until
 
     async def extend(self, jobs: Sequence[Job]) -> None:
-        """Have the leases of these last longer; see `Source.extend`."""
+        """Extend the leases of these jobs; see `Source.extend`."""
         ours = [job for job in jobs if self._is_ours(job)]
         until = time.monotonic() + self._lease_seconds * (1 - _MARGIN)
-        # Asked for an answer: what did not come to the server extended nothing.
+        # As requests, with an answer: one that did not reach the server extended nothing.
         request = self._wire.connection.request
         await _all(request(job.lease.handle.reply, b"+WPI", timeout=_REQUEST_SECONDS) for job in ours)
         for job in ours:
             job.lease.until = until
 
     async def settle(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes, and then acknowledge; see `Source.settle`."""
+        """Record outcomes, and then acknowledge; see `Source.settle`."""
         to_save = [(job, outcome) for job, outcome in settled if outcome.status == "accepted" or self._is_ours(job)]
         await self._store.save(to_save)
         await self._acknowledge(job for job, outcome in to_save if outcome.status == "accepted" or self._is_ours(job))
@@ -522,11 +522,11 @@ class JetStreamSource:
         """Publish jobs again with a schedule, and then acknowledge; see `Source.retry`."""
         ours = [(job, seconds) for job, seconds in retries if self._is_ours(job)]
         await _all(self._again(job, seconds) for job, seconds in ours)
-        # The id is of this delivery: should the lease have ended meanwhile, another delivery of it has another future.
+        # If the lease ended meanwhile, the next delivery of this message is not ours to acknowledge.
         await self._acknowledge(job for job, _ in ours if self._is_ours(job))
 
     async def _again(self, job: Job, seconds: float) -> None:
-        # The sequence is in the id: what is given back twice by this delivery is one, by the next one another.
+        # The sequence is in the id: giving back this delivery twice makes one copy; the next delivery has its own id.
         message_id = f"{_hash(job.identity)}.{job.attempt}.{job.lease.handle.sequence}"
         headers = {_HEADER: job.to_header(), Header.MSG_ID.value: message_id}
         subject = due = self._names.due(job.lane)
@@ -563,7 +563,7 @@ class JetStreamSource:
                     leased=leased,
                     later=later.get(lane, 0),
                     oldest_seconds=(oldest := await self._oldest(lane) if lane in due else 0.0),
-                    due_seconds=oldest if waiting else 0.0,  # with those that are leased: their messages stay
+                    due_seconds=oldest if waiting else 0.0,  # includes leased jobs, whose messages are still there
                 )
             )
         return statuses
@@ -582,7 +582,7 @@ class JetStreamSource:
     async def _leased(self, lane: str) -> int:
         try:
             info = await self._wire.ask(f"CONSUMER.INFO.{self._names.stream}.{lane}")
-        except NotFoundError:  # no worker was there yet
+        except NotFoundError:  # no worker has leased from it yet
             return 0
         return int(info["num_ack_pending"])
 
@@ -597,4 +597,4 @@ class JetStreamSource:
 
 
 async def _ignore(_error: Exception) -> None:
-    """Leave it to the calls that fail: they are tried again, and logged."""
+    """Do nothing: calls that fail are logged, and tried again."""

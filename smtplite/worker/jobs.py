@@ -19,17 +19,17 @@ from smtplite.message.envelope import AnyRecipients, Envelope, Recipient
 
 __all__ = ["Identity", "Job", "Lease", "Outcome", "Status", "WhenUnknown", "has_identity_fields", "jobs_for"]
 
-#: What to do when nobody can know whether a message arrived. "retry": better twice than never. "record": better never
-#: than twice.
+#: What to do when nobody can know whether a message was accepted. "retry": better twice than never. "record": better
+#: never than twice.
 WhenUnknown: TypeAlias = Literal["retry", "record"]
 
-#: What became of a job; each is final.
+#: What became of a job; every status is final.
 Status: TypeAlias = Literal["accepted", "refused", "failed", "expired", "unknown"]
 
-#: How long to keep trying, if the caller does not say (RFC 5321 4.5.4.1: "at least 4-5 days").
+#: How long to keep trying, by default (RFC 5321 4.5.4.1: "at least 4-5 days").
 _DEFAULT_PATIENCE: Final = timedelta(days=4)
 
-#: What a queue keeps of the last try: a server may say a lot.
+#: How much of the last try's result is kept in the queue: a server may say a lot.
 _MAX_LAST_CHARACTERS: Final = 500
 
 _MESSAGE_ID: Final = re.compile(rb"^Message-ID:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -38,11 +38,11 @@ _END_OF_HEADER: Final = re.compile(rb"\r?\n\r?\n")
 
 
 class Identity(NamedTuple):
-    """What identifies a job, in the queue and in the store: chosen when it is queued, and never changed.
+    """What identifies a job, in the queue and in the store. It is chosen when the job is queued, and never changes.
 
     Attributes:
-        key: the caller's, by default the Message-ID.
-        recipient: the address.
+        key: the caller's own key; by default the Message-ID.
+        recipient: the recipient's address.
     """
 
     key: str
@@ -51,12 +51,13 @@ class Identity(NamedTuple):
 
 @attrs.define(eq=False)
 class Lease:
-    """A worker's right to a job, for a while. A source makes it, and gives it to no second job.
+    """A worker's right to a job, for a while. A source makes one for each job that it gives out.
 
     Attributes:
-        name: unique among all leases of the engine: marks carry it, so that no worker mistakes another's for its own.
+        name: marks carry it, so that no worker mistakes another's mark for its own. A job that is leased again gets a
+            new one.
         until: when it ends, on the clock of `time.monotonic`. `Source.extend` moves it.
-        handle: the source's own.
+        handle: whatever the source needs to find the job again.
     """
 
     name: str
@@ -70,16 +71,16 @@ class Job:
 
     Attributes:
         key: see `Identity`.
-        envelope: who sends, and the one recipient.
+        envelope: the sender, and the one recipient.
         content: the message as bytes, with Message-ID and Date, so that every copy has the same; None: see `reference`.
-        reference: the worker's `load` returns the bytes for it; used instead of `content`.
-        when_unknown: "retry": send again when nobody can know whether it arrived; "record": never.
-        not_after: seconds since 1970, on the engine's clock, after which it is not tried any more.
-        lane: the queue it waits in. Lanes do not wait for each other.
-        attempt: which try the next one is, from 1.
+        reference: used instead of `content`: the worker's `load` is called with it, and returns the bytes.
+        when_unknown: "retry": send again when nobody can know whether it was accepted; "record": never send again.
+        not_after: when to give up, in seconds since 1970, on the engine's clock.
+        lane: the queue that it waits in. Lanes do not wait for each other.
+        attempt: the number of the next try, from 1.
         is_uncertain: True if an earlier try may have delivered it.
         last: what became of the last try, in words; "" before the first.
-        queued_at: when it was queued, in seconds since 1970, for those who watch; None: it is not known.
+        queued_at: when it was queued, in seconds since 1970, for metrics; None: not known.
         token: the lease; None outside a worker.
 
     Raises:
@@ -101,18 +102,18 @@ class Job:
 
     def __attrs_post_init__(self) -> None:
         if not self.key or "\0" in self.key:
-            raise MessageError(f"key of a job must be a text without NUL, not {self.key!r}")
+            raise MessageError(f"key of a job must be a text without NUL, and not empty, not {self.key!r:.80}")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", self.lane):
             raise MessageError(f"lane must be up to 32 letters, digits, '-' and '_', not {self.lane!r:.80}")
         if self.when_unknown not in ("retry", "record"):
             raise MessageError(f"when_unknown must be 'retry' or 'record', not {self.when_unknown!r:.80}")
         if len(self.envelope.recipients) != 1:
             raise MessageError(
-                f"a job must have one recipient, not {len(self.envelope.recipients)}: queue one for each, as jobs_for "
+                f"a job must have one recipient, not {len(self.envelope.recipients)}: make a job for each, as jobs_for "
                 "does"
             )
         if (self.content is None) == (self.reference is None):
-            raise MessageError("a job must have content or a reference to it: pass one of them")
+            raise MessageError("a job must have either content or a reference: pass one of them")
 
     @property
     def identity(self) -> Identity:
@@ -121,7 +122,7 @@ class Job:
 
     @property
     def lease(self) -> Lease:
-        """The lease that a worker has it by.
+        """The lease of the worker that has it.
 
         Raises:
             MessageError: nobody leased it.
@@ -131,7 +132,7 @@ class Job:
         return self.token
 
     def to_header(self) -> str:
-        """Return all but the content as JSON, for an engine to keep."""
+        """Return everything except the content as JSON, for an engine to keep."""
         fields: dict[str, Any] = {
             "key": self.key,
             "envelope": _plain(self.envelope),
@@ -155,7 +156,7 @@ class Job:
         """Return the job that `to_header` wrote down.
 
         Raises:
-            MessageError: it is not one of ours; says what is wrong.
+            MessageError: it is not such a job; says what is wrong.
         """
         try:
             fields = {"queued_at": None, **(json.loads(header) if isinstance(header, str) else header)}
@@ -170,7 +171,7 @@ class Job:
 
 
 def _plain(value: Envelope | Recipient) -> dict[str, Any]:
-    """Return the fields that are not what they are by default, for JSON."""
+    """Return the fields that differ from their defaults, for JSON."""
     plain: dict[str, Any] = {}
     for field in attrs.fields(type(value)):
         given = getattr(value, field.name)
@@ -189,12 +190,12 @@ class Outcome:
     """What became of a job; final.
 
     Attributes:
-        status: "accepted"; "refused", for good; "failed": it cannot be sent as it is; "expired": refused or not sent
-            until its time was over; "unknown": this try, or an earlier one, may have delivered it.
-        reply: what the server said, if it said something.
+        status: "accepted"; "refused": for good; "failed": it cannot be sent as it is; "expired": not accepted before
+            its time was over; "unknown": this try, or an earlier one, may have delivered it.
+        reply: the server's reply, if there was one.
         error: what happened, in words; "" if it was accepted.
         message_id: the Message-ID that every copy carries.
-        attempt: which try it was.
+        attempt: the number of the last try, from 1.
         at: when, in seconds since 1970 on the engine's clock.
     """
 
@@ -228,8 +229,8 @@ def jobs_for(
 ) -> list[Job]:
     """Make the jobs of a message, one for each recipient; pass them to the `enqueue` of an engine.
 
-    Message-ID and Date are fixed here, once: whatever happens later, every copy carries the same. The message is not
-    changed.
+    If the message has no Message-ID or Date, it gets them here, so every copy that is ever sent has the same. The
+    object that you pass is not changed.
 
     Args:
         message: a message object of `email`, or bytes.
@@ -237,13 +238,13 @@ def jobs_for(
         sender: the reverse-path; None: from the headers.
         envelope: instead of both.
         key: identifies the message; two jobs with the same key and recipient are one. None: its Message-ID.
-        when_unknown: what to do when nobody can know whether it arrived: "retry", better twice than never (password
-            resets, alarms); "record", better never than twice (invoices, orders).
-        not_after: when to give up, as a time with its zone or counted from now; None: after four days.
+        when_unknown: what to do when nobody can know whether it was accepted. "retry": better twice than never
+            (password resets, alarms). "record": better never than twice (invoices, orders).
+        not_after: when to give up, as a time with its zone, or as a timedelta from now; None: after four days.
         lane: the queue that it waits in, such as "transactional" or "bulk".
 
     Raises:
-        MessageError: it cannot be queued; says why.
+        MessageError: no jobs can be made of it; says why.
     """
     content = wire_bytes(message, seven_bit=True) if isinstance(message, Message) else bytes(message)
     given = envelope if envelope is not None else envelope_of(message, sender, recipients)
@@ -280,7 +281,7 @@ def message_id_of(content: bytes) -> str | None:
 
 
 def has_identity_fields(content: bytes) -> bool:
-    """Say whether a message has Message-ID and Date: without them, two copies would be two messages."""
+    """Return True if a message has Message-ID and Date: without them, two copies would be two messages."""
     return message_id_of(content) is not None and _DATE.search(_header_section(content)) is not None
 
 

@@ -1,4 +1,4 @@
-"""A source in memory: for tests, and for a process that may forget its queue when it ends."""
+"""A source in memory: for tests, and for a process whose queue may be lost when it ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MemoryStore:
 
     Attributes:
         outcomes: what became of each job.
-        begun: identity -> the name of the lease that began it.
+        begun: identity -> the name of the lease under which it was begun.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class MemoryStore:
         self.begun: dict[Identity, str] = {}
 
     async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
-        """Mark these as begun; see `Store.begin`."""
+        """Mark jobs as begun; see `Store.begin`."""
         others: dict[Identity, Outcome | None] = {}
         for job in jobs:
             identity = job.identity
@@ -43,17 +43,17 @@ class MemoryStore:
         return others
 
     async def forget(self, jobs: Iterable[Job]) -> None:
-        """Remove the marks of these; see `Store.forget`."""
+        """Remove the marks of jobs; see `Store.forget`."""
         for job in jobs:
             if self.begun.get(job.identity) == job.lease.name:
                 del self.begun[job.identity]
 
     async def find(self, identities: Iterable[Identity]) -> Mapping[Identity, Outcome]:
-        """Return the outcomes of those that have one."""
+        """Return the outcomes of the jobs that have one."""
         return {identity: self.outcomes[identity] for identity in identities if identity in self.outcomes}
 
     async def save(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes; see `Store`."""
+        """Record outcomes; see `Store.save`."""
         for job, outcome in settled:
             if outcome.status == "accepted" or job.identity not in self.outcomes:
                 self.outcomes[job.identity] = outcome
@@ -68,7 +68,7 @@ class _Row:
         job: without a lease.
         queued: when it was queued, on the monotonic clock.
         due: when it is due, or was.
-        lease: whoever has it; None: nobody.
+        lease: its lease; None: nobody has it.
     """
 
     job: Job
@@ -79,12 +79,12 @@ class _Row:
 
 @attrs.define(eq=False)
 class _Lane:
-    """The jobs of a lane, by where they are; a job is in one of the three.
+    """The jobs of a lane; each is in one of these three.
 
     Attributes:
-        waiting: numbers of those that are due, in order.
-        later: (when it is due, number) of the others, as a heap.
-        leased: those that somebody has, or had when he died.
+        waiting: numbers of the jobs that are due, in order.
+        later: (when it is due, number) of the jobs that are not due yet, as a heap.
+        leased: the jobs that a worker has, or had when it died.
     """
 
     waiting: dict[int, None] = attrs.field(factory=dict)
@@ -92,7 +92,7 @@ class _Lane:
     leased: dict[int, _Row] = attrs.field(factory=dict)
 
 
-#: How often a lane is looked at again while it has nothing, for jobs that become due.
+#: How often an empty lane is checked again for jobs that became due.
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -101,8 +101,8 @@ class MemorySource:
 
     Args:
         lease_seconds: how long a lease lasts.
-        clock: seconds since 1970.
-        monotonic: seconds that only go forward; leases and retries go by it.
+        clock: returns the time, in seconds since 1970.
+        monotonic: a clock that only goes forward, in seconds; used for leases and retries.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class MemorySource:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = MemoryStore()
-        #: What `smtplite.worker.shaping` shares.
+        #: Where `smtplite.worker.shaping` keeps what workers share.
         self.boards = MemoryBoards(monotonic)
         self.lease_seconds = lease_seconds
         self._monotonic = monotonic
@@ -125,11 +125,11 @@ class MemorySource:
         self._arrived: anyio.Event | None = None
 
     def now(self) -> float:
-        """Return the time, in seconds since 1970; a clock that is set meanwhile does not change it."""
+        """Return the time, in seconds since 1970; it does not change if the machine's clock is set."""
         return self._epoch + self._monotonic()
 
     def enqueue(self, jobs: Iterable[Job]) -> int:
-        """Queue jobs, and return how many. A job that is already there, by key and recipient, is not queued again."""
+        """Queue jobs, and return how many. A job with a key and recipient that are already queued is skipped."""
         count = 0
         for job in jobs:
             if job.identity not in self._queued:
@@ -169,7 +169,7 @@ class MemorySource:
         jobs: list[Job] = []
         for number in [*ended, *itertools.islice(lane.waiting, max(0, most - len(ended)))][:most]:
             row = self._rows[number]
-            if row.lease is not None:  # whoever had it did not give it back: it may have been handed over
+            if row.lease is not None:  # a worker had it and did not give it back: the message may have been handed over
                 row.job = attrs.evolve(row.job, is_uncertain=True)
             row.lease = Lease(uuid.uuid4().hex, now + self.lease_seconds, number)
             lane.waiting.pop(number, None)
@@ -178,18 +178,18 @@ class MemorySource:
         return jobs
 
     def _own(self, job: Job) -> _Row | None:
-        """Return the row of a job, if its lease still is the row's, even if it has ended and nobody took it."""
+        """Return the row of a job if nobody else leased it; its own lease may have ended."""
         row = self._rows.get(job.lease.handle)
         return row if row is not None and row.lease is job.token else None
 
     async def extend(self, jobs: Sequence[Job]) -> None:
-        """Have the leases of these last longer; see `Source.extend`."""
+        """Extend the leases of these jobs; see `Source.extend`."""
         for job in jobs:
             if self._own(job) is not None:
                 job.lease.until = self._monotonic() + self.lease_seconds
 
     async def settle(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes, and drop the jobs; see `Source.settle`."""
+        """Record outcomes, and drop the jobs; see `Source.settle`."""
         for job, outcome in settled:
             row = self._own(job)
             if row is not None or outcome.status == "accepted":

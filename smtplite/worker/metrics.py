@@ -1,12 +1,12 @@
-"""Metrics of a worker by OpenTelemetry: what it sends and what becomes of it, what waits, and what goes wrong.
+"""Metrics of a worker for OpenTelemetry: what it sends, what becomes of it, what waits, and what goes wrong.
 
 ::
 
     worker = Worker(source, client, trace=WorkerMetrics())
 
-It needs ``pip install 'smtplite[otel]'``; the library is imported with the first `WorkerMetrics`. Attributes have names
-of lanes, relays, rules and classes of errors, and reply codes: their number is bounded, and no address of a person is
-among them.
+It needs ``pip install 'smtplite[otel]'``; the library is imported when the first `WorkerMetrics` is made. The values of
+attributes are names of lanes, relays, rules and error classes, and reply codes: their number is bounded, and no address
+of a person is among them.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerMetrics"]
 
-#: How long a message waits: from milliseconds to the four days after which it is given up.
+#: How long a message waits: from milliseconds to four days, when it is given up.
 _WAITS: Final = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 96 * 3600)
-#: How long a try takes: from a relay beside us to the longest timeout.
+#: How long a try takes: from a relay on the same machine to the longest timeout.
 _TRIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
 _Attributes: TypeAlias = dict[str, str | int]
-#: Action, rule and recipients of a measure: as many as the files of rules have.
+#: Action, rule and recipients of a measure: only as many as the files of rules have.
 _Key: TypeAlias = tuple[str, str, str | None]
 
-#: In place of the end of a measure that is over.
+#: Stands for the end of a measure that is over.
 _OVER: Final = 0.0
 
 
 class WorkerMetrics:
-    """Makes metrics of the events of workers: pass it to each as ``trace=``. One is enough for all of a process.
+    """Makes metrics from the events of workers. Pass it to each worker as ``trace=``; a process needs only one.
 
     Args:
-        meter_provider: of OpenTelemetry; None: the global one.
+        meter_provider: OpenTelemetry's meter provider; None: the global one.
 
     Raises:
         ImportError: opentelemetry-api is not installed.
@@ -51,47 +51,49 @@ class WorkerMetrics:
         try:
             from opentelemetry import metrics
         except ModuleNotFoundError as error:
-            raise ImportError("metrics of a worker need more: pip install 'smtplite[otel]'") from error
+            raise ImportError("metrics of a worker need an extra: pip install 'smtplite[otel]'") from error
         meter = metrics.get_meter("smtplite.worker", __version__, meter_provider=meter_provider)
         count, gauge, up_down = meter.create_counter, meter.create_gauge, meter.create_up_down_counter
-        self._outcomes = count("smtplite.worker.outcomes", "{message}", "Messages of which it is final what became")
+        self._outcomes = count("smtplite.worker.outcomes", "{message}", "Messages with a final outcome")
         self._retries = count("smtplite.worker.retries", "{message}", "Tries after which a message was queued again")
-        self._repeats = count("smtplite.worker.repeats", "{message}", "Messages that came again, settled unsent")
+        self._repeats = count("smtplite.worker.repeats", "{message}", "Messages that already had an outcome")
         self._released = count("smtplite.worker.released", "{message}", "Messages given back without a try")
-        self._held_back = count("smtplite.worker.held_back", "{message}", "Messages that limits made wait")
-        self._errors = count("smtplite.worker.errors", "{error}", "What the engine or the relay did not do")
+        self._held_back = count("smtplite.worker.held_back", "{message}", "Messages that a limit made wait")
+        self._errors = count("smtplite.worker.errors", "{error}", "Failures of the engine and of the relay")
         self._leased = up_down("smtplite.worker.leased", "{message}", "Messages that the worker has")
-        self._in_flight = up_down("smtplite.worker.in_flight", "{message}", "Messages begun and not decided")
+        self._in_flight = up_down("smtplite.worker.in_flight", "{message}", "Messages begun, without a verdict yet")
         self._queued = gauge("smtplite.worker.queue.messages", "{message}", "Messages in the queue, of all workers")
-        self._due = gauge("smtplite.worker.queue.due_age", "s", "For how long the first message that nobody has is due")
+        self._due = gauge("smtplite.worker.queue.due_age", "s", "How long messages have been due, at most")
         self._oldest = gauge("smtplite.worker.queue.oldest_age", "s", "How long ago the oldest message was queued")
-        self._suspensions = gauge("smtplite.worker.suspensions", "{suspension}", "What is suspended now, by a rule")
-        self._slowdowns = gauge("smtplite.worker.slowdowns", "{slowdown}", "What is slower now, by a rule")
-        self._measures = count("smtplite.worker.measures", "{measure}", "How often a rule suspended, or slowed down")
-        self._rate = gauge("smtplite.worker.rate_limit", "{message}/s", "What all workers may send to the relay now")
+        self._suspensions = gauge("smtplite.worker.suspensions", "{suspension}", "1 while a rule suspends sending")
+        self._slowdowns = gauge("smtplite.worker.slowdowns", "{slowdown}", "1 while a rule slows down sending")
+        self._measures = count(
+            "smtplite.worker.measures", "{measure}", "How often a rule suspended or slowed down sending"
+        )
+        self._rate = gauge("smtplite.worker.rate_limit", "{message}/s", "How fast all workers together may send now")
         self._wait = meter.create_histogram(
             "smtplite.worker.queue.wait",
             "s",
-            "From when a message was queued to the first octet of its first try",
+            "From queueing a message to the first byte of its first try",
             explicit_bucket_boundaries_advisory=_WAITS,
         )
         self._duration = meter.create_histogram(
             "smtplite.worker.send.duration",
             "s",
-            "From the first octet of a try to its verdict",
+            "From the first byte of a try to its verdict",
             explicit_bucket_boundaries_advisory=_TRIES,
         )
         self._total = meter.create_histogram(
             "smtplite.worker.message.duration",
             "s",
-            "From when a message was queued to its outcome, over all tries",
+            "From queueing a message to its outcome, over all tries",
             explicit_bucket_boundaries_advisory=_WAITS,
         )
-        self._lanes: set[str] = set()  # each lane that the queue ever had
-        self._known: dict[str, dict[_Key, float]] = {}  # relay -> measures that were taken there -> when each ends
+        self._lanes: set[str] = set()  # every lane that the queue ever had
+        self._known: dict[str, dict[_Key, float]] = {}  # relay -> its measures -> when each ends
 
     def __call__(self, event: events.WorkerEvent) -> None:
-        """Take note of an event."""
+        """Record an event."""
         _NOTES[type(event)](self, event)
 
     def _note_leased(self, event: events.JobsLeased) -> None:
@@ -142,7 +144,7 @@ class WorkerMetrics:
     def _note_counted(self, event: events.QueueCounted) -> None:
         by_lane = {status.lane: status for status in event.lanes}
         self._lanes |= by_lane.keys()
-        for name in self._lanes:  # a lane that has no jobs any more is not among those counted, and has none
+        for name in self._lanes:  # a lane without jobs is not reported: count it as empty
             status, lane = by_lane.get(name) or LaneStatus(lane=name, waiting=0, leased=0, later=0), _lane(name)
             for state in ("waiting", "leased", "later"):
                 self._queued.set(getattr(status, state), {**lane, "smtplite.state": state})
@@ -197,7 +199,7 @@ def _lane(name: str) -> _Attributes:
 
 
 def _server(relay: str | None) -> _Attributes:
-    """Return the attributes of a relay: "mx.example.com:587" has two, the path of a Unix socket one."""
+    """Return the attributes of a relay: two for "mx.example.com:587", one for the path of a Unix socket."""
     if relay is None:
         return {}
     host, colon, port = relay.rpartition(":")
@@ -207,7 +209,7 @@ def _server(relay: str | None) -> _Attributes:
 
 
 def _of_error(error: SMTPError | None) -> _Attributes:
-    """Return the attributes of what came of a try: the class, and the reply's code if there is one."""
+    """Return the attributes of an error: its class, and the reply's code if there is one."""
     if error is None:
         return {"error.type": "_OTHER"}
     attributes: _Attributes = {"error.type": f"smtplite.{type(error).__name__}"}

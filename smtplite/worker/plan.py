@@ -1,4 +1,4 @@
-"""What the lanes of a worker share, and what each knows of a job that it has."""
+"""What the lanes of a worker share, and what a lane knows about a job that it has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Held", "Plan"]
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What the runs of a worker share."""
+    """What the lanes of a worker share."""
 
     source: Source
     sender: Sender
@@ -42,12 +42,12 @@ class Held:
     """A job that this worker has.
 
     Attributes:
-        job: it.
+        job: the job.
         is_marked: whether a mark in the store says that it was begun.
-        is_begun: whether its first octet was about to be written.
+        is_begun: whether its first byte was about to be written.
         began: when that was, on the monotonic clock.
-        is_decided: whether it is known what becomes of it, and only has to be written down.
-        copy: the same job, leased once more, for the lease of `job` ended meanwhile; given back after it.
+        is_decided: whether its outcome is known, and only has to be recorded.
+        copy: the same job, leased once more because the lease of `job` ended meanwhile; given back after `job`.
     """
 
     job: Job

@@ -1,6 +1,6 @@
 """Jobs in PostgreSQL, in the tables of PgQueuer, with outcomes in a table beside them.
 
-The application queues in its own transaction: if that commits, the mail goes out, and only then::
+The application queues in its own transaction. The mail is sent only if the transaction commits::
 
     async with connection.transaction():
         await connection.execute("INSERT INTO orders ...")
@@ -11,9 +11,9 @@ The worker::
     async with PostgresSource("dbname=shop") as source:
         await Worker(source, client).run()
 
-PgQueuer's dequeue leases in batches, and takes back what was leased for too long. But it settles, queues again and
-extends by a job's id alone, whoever has the job by then. So each lease here has a `queue_manager_id` of its own, and
-every statement touches only rows that still carry it.
+PgQueuer's dequeue leases in batches, and leases a job again if its lease ended. But to settle, queue again or extend,
+it uses only the job's id, and does not check who has the job by then. So here each batch that is leased has its own
+`queue_manager_id`, and every statement touches only rows that still carry it.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ try:
     from psycopg.rows import dict_row
     from psycopg_pool import AsyncConnectionPool, PoolTimeout
 except ModuleNotFoundError as error:
-    raise ImportError("PostgreSQL as a source needs more: pip install 'smtplite[worker-postgres]'") from error
+    raise ImportError("PostgreSQL as a source needs an extra: pip install 'smtplite[worker-postgres]'") from error
 
 __all__ = ["PostgresSource", "PostgresStore", "enqueue", "enqueue_sync"]
 
-#: In front of a lane's name it is the entrypoint of its jobs: other jobs may be in the same tables.
+#: The entrypoint of a job is this, and then the lane's name: the same tables may hold other jobs.
 _ENTRYPOINT: Final = "smtplite."
-#: The key of a job's header among those of PgQueuer.
+#: The key of a job's header among PgQueuer's headers.
 _HEADER: Final = "smtplite"
-#: How often an empty lane is looked at again.
+#: How often an empty lane is checked again.
 _POLL_SECONDS: Final = 0.2
 _OPEN_SECONDS: Final = 30.0
-#: While the database is away, how long a statement waits for a connection, and how often one is tried.
+#: While the database is away: how long a statement waits for a connection, and how often one is tried.
 _CONNECTION_SECONDS: Final = 5.0
 _TRY_SECONDS: Final = 1.0
-#: What libpq does when the machine of the database falls silent: without it a statement waits for a quarter of an hour.
+#: For libpq: without these, a statement waits for 15 minutes if the database's machine stops answering.
 _KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _WHEN_SILENT: Final[Mapping[str, Any]] = {"connect_timeout": 10, "tcp_user_timeout": 30_000, **_KEEPALIVE}
 
 
 class _Driver:
-    """What PgQueuer's queries need of a connection; its own driver refuses one that is in a transaction."""
+    """What PgQueuer's queries need from a connection; its own driver refuses one that is in a transaction."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
@@ -83,7 +83,7 @@ class _Driver:
 
 
 class _SyncDriver:
-    """The same for a connection that is not asynchronous."""
+    """The same for a synchronous connection."""
 
     def __init__(self, connection: Connection[Any]) -> None:
         self._connection = connection
@@ -96,12 +96,12 @@ class _SyncDriver:
 
 
 def _queries(driver: _Driver) -> Queries:
-    enough: Any = driver  # of a whole Driver, they call fetch and execute
+    enough: Any = driver  # of PgQueuer's Driver they call only fetch and execute
     return Queries(enough)
 
 
 def _columns(jobs: Sequence[Job]) -> tuple[Any, ...]:
-    """Return what `Queries.enqueue` takes, a list for each argument."""
+    """Return the arguments of `Queries.enqueue`, a list for each."""
     return (
         [_ENTRYPOINT + job.lane for job in jobs],
         [job.content or b"" for job in jobs],
@@ -113,18 +113,18 @@ def _columns(jobs: Sequence[Job]) -> tuple[Any, ...]:
 
 
 def _dedupe_key(identity: Identity) -> str:
-    # Hashed: an index takes no key of several thousand bytes.
+    # Hashed, because an index does not accept a key of several thousand bytes.
     return _ENTRYPOINT + hashlib.sha256(f"{identity.key}\0{identity.recipient}".encode()).hexdigest()
 
 
 async def enqueue(connection: AsyncConnection[Any], jobs: Iterable[Job]) -> int:
     """Queue jobs within the transaction that the connection is in.
 
-    They are sent only if it commits. A job that is already in the queue, by key and recipient, is not queued again.
+    They are sent only if it commits. A job with a key and recipient that are already in the queue is skipped.
 
     Args:
-        connection: of psycopg.
-        jobs: as `jobs_for` makes them.
+        connection: a connection of psycopg.
+        jobs: the jobs, as `jobs_for` makes them.
 
     Returns:
         How many were queued.
@@ -137,7 +137,7 @@ async def enqueue(connection: AsyncConnection[Any], jobs: Iterable[Job]) -> int:
 
 
 def enqueue_sync(connection: Connection[Any], jobs: Iterable[Job]) -> int:
-    """Queue jobs, as `enqueue` does, over a connection that is not asynchronous, such as Django's."""
+    """Queue jobs, as `enqueue` does, over a synchronous connection, such as Django's."""
     given = list(jobs)
     if not given:
         return 0
@@ -146,13 +146,13 @@ def enqueue_sync(connection: Connection[Any], jobs: Iterable[Job]) -> int:
 
 
 class _Database:
-    """The pool, and the names of the tables, for source and store alike."""
+    """The pool, and the names of the tables, for both the source and the store."""
 
     def __init__(self, conninfo: str, connections: int) -> None:
         self._conninfo = conninfo
         self._connections = connections
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] | None = None
-        settings = DBSettings()  # reads PGQUEUER_PREFIX and the like, as PgQueuer itself does
+        settings = DBSettings()  # reads PGQUEUER_PREFIX and similar variables, as PgQueuer itself does
         self.queue = settings.qualified.queue_table
         self.log = settings.qualified.queue_table_log
         self.status_type = settings.qualified.queue_status_type
@@ -160,7 +160,7 @@ class _Database:
         self.boards = settings.qualify("smtplite_board")
 
     async def open(self) -> None:
-        """Connect; a ConfigurationError says why that cannot be done."""
+        """Connect; a ConfigurationError says why that failed."""
         until = time.monotonic() + _OPEN_SECONDS
         while True:
             try:
@@ -177,7 +177,7 @@ class _Database:
             max_size=self._connections,
             open=False,
             name="smtplite",
-            # None: its pauses between two tries double, to minutes; `connection` tries steadily.
+            # Not at all: the pool's own pauses between two tries double, up to minutes; `connection` tries steadily.
             reconnect_timeout=0.0,
         )
         await self._pool.open()
@@ -189,25 +189,25 @@ class _Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Give a connection of the pool; PoolTimeout says that there is none, and the log of psycopg.pool why."""
+        """Yield a connection of the pool. PoolTimeout means that there is none; the log of psycopg.pool says why."""
         if (pool := self._pool) is None:
-            raise ConfigurationError("this source is not connected: use it with async with")
+            raise ConfigurationError("this source is not connected: use it in an async with block")
         until = time.monotonic() + _CONNECTION_SECONDS
         connection: AsyncConnection[Any] | None = None
         while connection is None:
             try:
-                connection = await pool.getconn(_TRY_SECONDS)  # has the pool try once, if it has too few
+                connection = await pool.getconn(_TRY_SECONDS)  # makes the pool try once, if it has too few
             except PoolTimeout:
                 if time.monotonic() > until:
                     raise PoolTimeout(f"no connection to the database for {_CONNECTION_SECONDS:g} s") from None
         try:
             yield connection
         finally:
-            with anyio.CancelScope(shield=True):  # or the pool would have one less for ever
+            with anyio.CancelScope(shield=True):  # otherwise the pool would have one less forever
                 is_lost = connection.closed
                 await pool.putconn(connection)
                 if is_lost:
-                    await pool.check()  # after a restart the others are lost, too
+                    await pool.check()  # after a restart, the others are lost as well
 
     def outcomes_table(self) -> str:
         """Return the statement that creates the table of outcomes."""
@@ -218,25 +218,25 @@ class _Database:
         )
 
     async def fetch(self, query: str, *arguments: object) -> list[dict[str, Any]]:
-        """Run a statement, a transaction of its own, and return its rows."""
+        """Run a statement in its own transaction, and return its rows."""
         async with self.connection() as connection:
             return await _Driver(connection).fetch(query, *arguments)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Driver]:
-        """Give a driver whose statements are one transaction."""
+        """Yield a driver whose statements are one transaction."""
         async with self.connection() as connection, connection.transaction():
             yield _Driver(connection)
 
 
 class PostgresStore:
-    """Outcomes and marks in the table `smtplite_outcome`: see `smtplite.worker.Store`.
+    """Outcomes and marks in the table `smtplite_outcome`; see `smtplite.worker.Store`.
 
-    A `PostgresSource` has one. For another source, or `send_job`, make one and use it with ``async with``.
+    A `PostgresSource` has one. For another source, or for `send_job`, make one and use it with ``async with``.
 
     Args:
-        conninfo: how to connect, in psycopg's form.
-        connections: to the database, at most.
+        conninfo: how to connect, in psycopg's form: a URL, or ``"host=... dbname=..."``.
+        connections: how many connections to the database to open, at most.
 
     Raises:
         ConfigurationError: (from ``async with``) the database cannot be reached.
@@ -264,13 +264,13 @@ class PostgresStore:
         await self._database.close()
 
     async def install(self) -> None:
-        """Create the table, if it is not there."""
+        """Create the tables for outcomes and for shaping, if they do not exist."""
         async with self._database.transaction() as driver:
             await driver.execute(self._database.outcomes_table())
             await driver.execute(table_of(self._database.boards))
 
     async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
-        """Mark these as begun; see `Store.begin`."""
+        """Mark jobs as begun; see `Store.begin`."""
         table = self._database.outcomes
         names = {job.identity: job.lease.name for job in jobs}
         made = await self._database.fetch(
@@ -291,12 +291,12 @@ class PostgresStore:
             elif row["lease"] != names[identity]:
                 others[identity] = None
             rest.discard(identity)
-        for identity in rest:  # removed meanwhile; whoever did so had begun it, and we did not
+        for identity in rest:  # the mark was removed meanwhile by the worker that had made it; we made none
             others[identity] = None
         return others
 
     async def forget(self, jobs: Iterable[Job]) -> None:
-        """Remove the marks of these; see `Store.forget`."""
+        """Remove the marks of jobs; see `Store.forget`."""
         given = [(*job.identity, job.lease.name) for job in jobs]
         await self._database.fetch(
             f"DELETE FROM {self._database.outcomes} AS record"  # noqa: S608 (our table's name; values are bound)
@@ -307,7 +307,7 @@ class PostgresStore:
         )
 
     async def find(self, identities: Iterable[Identity]) -> Mapping[Identity, Outcome]:
-        """Return the outcomes of those that have one."""
+        """Return the outcomes of the jobs that have one."""
         return {
             Identity(row["key"], row["recipient"]): _outcome(row)
             for row in await self._rows(identities)
@@ -327,7 +327,7 @@ class PostgresStore:
         )
 
     async def save(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes; see `Store`."""
+        """Record outcomes; see `Store.save`."""
         await self._database.fetch(
             f"INSERT INTO {self._database.outcomes} AS record {_OUTCOME_COLUMNS}"  # noqa: S608 (as above)
             f" SELECT {_OUTCOME_VALUES} FROM {_GIVEN} ORDER BY key, recipient {_ON_CONFLICT} RETURNING 1",
@@ -354,7 +354,7 @@ _ON_CONFLICT: Final = (
 
 
 def _given(settled: Sequence[tuple[Job, Outcome]]) -> list[list[Any]]:
-    """Return a list for each column of _GIVEN; of each identity once, or one statement would touch a row twice."""
+    """Return a list for each column of _GIVEN; each identity once: a statement cannot touch a row twice."""
     rows = {
         job.identity: (
             *_row_and_lease(job),
@@ -372,12 +372,12 @@ def _given(settled: Sequence[tuple[Job, Outcome]]) -> list[list[Any]]:
 
 
 def _text(value: str | None) -> str | None:
-    """Return a text that PostgreSQL takes: without NUL and lone surrogates."""
+    """Return a text that PostgreSQL accepts: without NUL or lone surrogates."""
     return None if value is None else value.replace("\0", "?").encode(errors="replace").decode()
 
 
 def _row_and_lease(job: Job) -> tuple[int | None, uuid.UUID | None]:
-    """Return which row a job is, and in whose name; a job of another source has neither."""
+    """Return the row and the lease of a job; a job of another source has neither."""
     handle = job.lease.handle
     return (handle, uuid.UUID(job.lease.name)) if isinstance(handle, int) else (None, None)
 
@@ -398,18 +398,18 @@ class PostgresSource:
 
     Args:
         conninfo: how to connect, in psycopg's form: a URL, or ``"host=... dbname=..."``.
-        lease_seconds: how long a lease lasts; must be the same for all workers, because each one uses its own value.
-        connections: to the database, at most.
+        lease_seconds: how long a lease lasts. It must be the same for all workers: each one uses its own value.
+        connections: how many connections to the database to open, at most.
 
     Raises:
-        ConfigurationError: (from ``async with``) the database cannot be reached, or its tables are not there.
+        ConfigurationError: (from ``async with``) the database cannot be reached, or refuses the connection.
     """
 
     def __init__(self, conninfo: str, *, lease_seconds: float = 60.0, connections: int = 4) -> None:
         self._database = _Database(conninfo, connections)
         self._lease_seconds = lease_seconds
         self._store = PostgresStore._over(self._database)
-        #: What `smtplite.worker.shaping` shares.
+        #: Where `smtplite.worker.shaping` keeps what workers share.
         self.boards = PostgresBoards(self._database.boards, self._database.transaction)
         self._offset = time.time() - time.monotonic()
 
@@ -437,7 +437,7 @@ class PostgresSource:
         await self._database.close()
 
     async def install(self) -> None:
-        """Create the tables that are not there: PgQueuer's, the one of outcomes, and the one of boards."""
+        """Create the tables that do not exist: PgQueuer's, and those for outcomes and for shaping."""
         async with self._database.transaction() as driver:
             queries = _queries(driver)
             if not await queries.schema_is_installed():
@@ -456,7 +456,7 @@ class PostgresSource:
     async def lease(self, lane: str, most: int, wait: float) -> list[Job]:
         """Lease jobs of a lane that are due; see `Source.lease`."""
         until = time.monotonic() + wait
-        # PgQueuer has notifications, too; a poll needs no connection of its own that could be lost unseen.
+        # PgQueuer has notifications as well, but they need a connection of their own, which could be lost unnoticed.
         while not (jobs := await self._lease(lane, most)) and time.monotonic() < until:  # noqa: ASYNC110 (as said)
             await anyio.sleep(min(_POLL_SECONDS, max(0.0, until - time.monotonic())))
         return jobs
@@ -474,7 +474,7 @@ class PostgresSource:
             )
             if not rows:
                 return []
-            # Each time that it is picked there was one at which it was queued: else somebody picked it, and died.
+            # Each pick follows a queueing. If there were more picks, a worker picked it and died.
             counts = await driver.fetch(
                 "SELECT job_id, count(*) FILTER (WHERE status = 'picked')"  # noqa: S608 (PgQueuer's own name)
                 "     - count(*) FILTER (WHERE status = 'queued') AS lost"
@@ -499,7 +499,7 @@ class PostgresSource:
         return jobs
 
     async def _set_aside(self, numbers: Sequence[int], lease: uuid.UUID) -> None:
-        """Mark as failed what is no job of ours: PgQueuer's own commands show it."""
+        """Mark as failed what is not one of our jobs: PgQueuer's own commands show it."""
         query = (
             f"UPDATE {self._database.queue} SET status = 'failed', queue_manager_id = NULL"  # noqa: S608 (as above)
             " WHERE id = ANY($1::bigint[]) AND queue_manager_id = $2::uuid RETURNING 1"
@@ -507,7 +507,7 @@ class PostgresSource:
         await self._database.fetch(query, numbers, lease)
 
     async def extend(self, jobs: Sequence[Job]) -> None:
-        """Have the leases of these last longer; see `Source.extend`."""
+        """Extend the leases of these jobs; see `Source.extend`."""
         until = time.monotonic() + self._lease_seconds
         queue, given = self._database.queue, "unnest($1::bigint[], $2::uuid[]) AS given (id, lease)"
         query = f"WITH mine AS ({_locked(queue, given)}) UPDATE {queue} AS queue SET heartbeat = now()"  # noqa: S608
@@ -520,7 +520,7 @@ class PostgresSource:
                 job.lease.until = until
 
     async def settle(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes, and delete the jobs, in one transaction; see `Source.settle`."""
+        """Record outcomes and delete the jobs in one transaction; see `Source.settle`."""
         database = self._database
         await database.fetch(
             f"WITH given AS (SELECT * FROM {_GIVEN}), mine AS ({_locked(database.queue, 'given')}),"  # noqa: S608
@@ -585,7 +585,7 @@ class PostgresSource:
 
 
 def _locked(queue: str, given: str) -> str:
-    """Return the query for the rows that still carry their lease; in order, or two would wait in a circle."""
+    """Return the query for the rows that still carry their lease; ordered, so that two workers cannot deadlock."""
     return (
         f"SELECT queue.id FROM {queue} AS queue JOIN {given}"  # noqa: S608 (our own names)
         " ON queue.id = given.id AND queue.queue_manager_id = given.lease ORDER BY queue.id FOR UPDATE OF queue"

@@ -1,4 +1,4 @@
-"""What to do after a try: only what became of the job, and the job's own policy, decide it."""
+"""Decide what to do after a try. Only the result of the try and the job's own policy matter."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from smtplite.worker.jobs import Job, Outcome, Status, message_id_of
 
 __all__ = ["Backoff", "Decision", "Later", "decide", "expired", "given_up"]
 
-#: Errors that are the message's own: the next one may go well, and this one never.
+#: Errors that are about this message: it can never be sent, but others can.
 _OF_THE_MESSAGE: Final = (MessageError, ExtensionRequired)
-#: What the server says of one message.
+#: Refusals of one message by the server.
 _REFUSALS: Final = (SenderRefused, RecipientsRefused, MessageRefused)
 
 _MOST_DOUBLINGS: Final = 30
@@ -31,16 +31,16 @@ _MOST_DOUBLINGS: Final = 30
 
 @attrs.frozen
 class Backoff:
-    """How long to wait before a job is tried again: twice as long each time, shortened by a random part.
+    """How long to wait before a job is tried again: twice as long each time, less up to half of it.
 
-    The random part spreads jobs that were refused together.
+    What is taken off is random: it spreads out jobs that were refused together.
 
     Attributes:
         first: seconds after the first try, at most.
         longest: seconds between two tries, at most.
 
     Raises:
-        ConfigurationError: a number is wrong.
+        ConfigurationError: `first` is not above 0, or is more than `longest`.
     """
 
     first: float = 60.0
@@ -51,18 +51,18 @@ class Backoff:
             raise ConfigurationError(f"first must be above 0 and at most longest, not {self.first} and {self.longest}")
 
     def seconds(self, attempt: int) -> float:
-        """Return how long to wait after this try, counted from 1."""
+        """Return how many seconds to wait after this try, counted from 1."""
         most = min(self.first * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS), self.longest)
         return random.uniform(most / 2, most)  # noqa: S311 (no secret)
 
 
 @attrs.frozen
 class Later:
-    """The job is to be queued again.
+    """The job must be queued again.
 
     Attributes:
-        job: as it is to be queued.
-        seconds: until it is due; None: at once, for this was no try.
+        job: the job to queue.
+        seconds: until it is due; None: at once, because this did not count as a try.
     """
 
     job: Job
@@ -75,7 +75,7 @@ Decision: TypeAlias = Outcome | Later
 
 def _outcome(job: Job, status: Status, now: float, *, reply: Reply | None = None, error: str = "") -> Outcome:
     if job.is_uncertain and status != "accepted":
-        status = "unknown"  # an earlier try may have delivered it: what came of the last one does not change that
+        status = "unknown"  # an earlier try may have delivered it, whatever the last one ended with
     return Outcome(
         status=status,
         reply=None if reply is None else str(reply),
@@ -87,13 +87,13 @@ def _outcome(job: Job, status: Status, now: float, *, reply: Reply | None = None
 
 
 def expired(job: Job, now: float) -> Outcome:
-    """Return the outcome of a job whose time was over before it could be tried."""
+    """Return the outcome of a job whose time ended before it could be tried."""
     error = f"its time was over before try {job.attempt}"
     return _outcome(job, "expired", now, error=f"{error}; the one before: {job.last}" if job.last else error)
 
 
 def given_up(job: Job, now: float, status: Status, error: str) -> Outcome:
-    """Return the outcome of a job that is not tried at all."""
+    """Return the outcome of a job that is not tried."""
     return _outcome(job, status, now, error=error)
 
 
@@ -101,11 +101,11 @@ def decide(job: Job, delivery: Delivery, now: float, backoff: Backoff, *, is_beg
     """Decide what becomes of a job after a try.
 
     Args:
-        job: what was tried.
-        delivery: what came of it.
+        job: the job.
+        delivery: the result of the try.
         now: the engine's time.
         backoff: how long to wait.
-        is_begun: whether its first octet was about to be written: only then it was a try.
+        is_begun: whether its first byte was about to be written: only then does it count as a try.
     """
     error = delivery.error
     if error is None:
@@ -123,7 +123,7 @@ def decide(job: Job, delivery: Delivery, now: float, backoff: Backoff, *, is_beg
         return _outcome(job, "refused", now, reply=reply, error=text)
     if is_begun:
         return _again(job, now, backoff, reply, text)
-    return Later(job, None)  # it was not about this message: no connection, a wrong password, the worker leaves
+    return Later(job, None)  # not about this message: no connection, a wrong password, or the worker stops
 
 
 def _again(job: Job, now: float, backoff: Backoff, reply: Reply | None, text: str) -> Decision:

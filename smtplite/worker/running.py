@@ -1,6 +1,6 @@
-"""Worker: leases jobs, sends them by `send_many`, records what became of each, and settles it; then begins again.
+"""Worker: leases jobs, sends them by `send_many`, records what became of each, and settles it, again and again.
 
-Each lane has a run of its own (`_Run`), with a stream and connections of its own, so that no lane waits for another.
+Each lane has its own run (`_Run`), with its own stream and connections, so that no lane waits for another.
 """
 
 from __future__ import annotations
@@ -33,57 +33,59 @@ __all__ = ["Worker"]
 
 logger = logging.getLogger("smtplite.worker")
 
-#: Transactional mail, such as a password reset, has a connection of its own; bulk has the others.
+#: Transactional mail, such as a password reset, has its own connection; bulk has the others.
 DEFAULT_LANES: Final[Mapping[str, int | None]] = {"transactional": 1, "bulk": None}
 
 #: How long one call of `lease` waits for a job.
 _WAIT_SECONDS: Final = 0.5
 #: How long a call of `lease` may take in all.
 _LEASE_SECONDS: Final = 10.0
-#: How long the pauses are while the engine or the relay is away: the first, and the longest.
+#: The pauses while the engine or the relay is away: the first, and the longest.
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _LONGEST_ENGINE_PAUSE_SECONDS: Final = 2.0
 #: A lease is extended when this part of it is over.
 _EXTEND_AFTER: Final = 1 / 3
-#: For this part of a lease before its end a worker does not begin what it was for: its own delay must not matter.
+#: In this last part of a lease, a worker does not begin the job: a delay of its own must not matter.
 _MARGIN: Final = 0.2
-#: With a shaper, a lane that may have any number of connections gives the stream so many jobs ahead.
+#: With a shaper, how many jobs ahead a lane gives the stream if its number of connections is not set.
 _AHEAD: Final = 4
-#: How long what was decided is still written down when everything else was cancelled.
+#: How long outcomes are still recorded after everything else was cancelled.
 _LAST_SECONDS: Final = 5.0
 
 
 class _LeaseEndedError(Exception):
     """A lease ended before its job was begun: nothing of the write is sent, and the stream ends.
 
-    It is none of the errors of sending: those may have a sender try again by itself.
+    It is not one of smtplite's own errors, because a sender may try again by itself after those.
     """
 
 
 class Worker:
     """Sends what is queued, until it is told to stop.
 
-    At least once by default: a job whose worker died is sent again, and every copy has the same Message-ID. At most
-    once for jobs with ``when_unknown="record"``: before they are sent, they are marked in the store, and no worker
-    sends what another one has begun.
+    By default a job is sent at least once: if a worker dies, its jobs are sent again, and every copy has the same
+    Message-ID. A job with ``when_unknown="record"`` is sent at most once: it is marked in the store before it is sent,
+    and no worker sends a job that another one has begun.
 
     Args:
         source: gives out jobs.
-        sender: a `Client`, or a route over several of them.
-        store: where marks and outcomes are; None: the source's own, which settles in the same step if it can.
-        shaper: says which jobs have to wait; None: none.
-        lanes: connections for each lane; None instead of a number: one fewer than the client may have. By default one
-            for "transactional", the others for "bulk".
-        batch: how many jobs a lane has at most. If the worker dies, so many may be sent again, or are unknown.
-        in_flight: with a client that has ``chunking=True``, messages outstanding on a connection.
+        sender: a `Client`, or a `Route` over several of them.
+        store: where marks and outcomes are; None: the source's own store, which records and settles in one step if the
+            engine can.
+        shaper: decides which jobs have to wait; None: no job waits.
+        lanes: the number of connections for each lane; None instead of a number: one fewer than the client may have. By
+            default there is one connection for "transactional", and "bulk" has the others.
+        batch: how many jobs a lane has, at most. If the worker dies, up to this many in each lane may be sent again, or
+            are unknown.
+        in_flight: with a client that has ``chunking=True``, how many messages may be outstanding on a connection.
         backoff: how long to wait before a job is tried again.
         timeout: seconds for each message, from its first byte to its verdict; None: the client's.
-        drain: seconds that `stop` waits for what is under way.
+        drain: how many seconds `stop` waits for what is under way.
         load: ``async (reference) -> bytes``, for jobs that have a reference instead of content.
-        trace: is told what happens, as events of `smtplite.worker.events`; `smtplite.worker.metrics` makes metrics of
-            them. It is called in the event loop; what it raises is logged, and changes nothing.
-        count_every: with `trace`, seconds between two times that the engine is asked how many jobs there are.
+        trace: a function that is told what happens, as events of `smtplite.worker.events`; `smtplite.worker.metrics`
+            makes metrics from them. It is called in the event loop. If it raises, that is only logged.
+        count_every: with `trace`, how often the engine is asked how many jobs there are, in seconds.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -113,7 +115,7 @@ class Worker:
             check_function("trace", trace, "a function of an event", 1, is_async=False)
         lanes = DEFAULT_LANES if lanes is None else lanes
         if not lanes:
-            raise ConfigurationError("a worker needs a lane: lanes={'bulk': None}, for example")
+            raise ConfigurationError("a worker needs at least one lane: pass lanes={'bulk': None}, for example")
         plan = Plan(
             source=source,
             sender=sender,
@@ -134,25 +136,25 @@ class Worker:
         self._scope: anyio.CancelScope | None = None
 
     def stop(self) -> None:
-        """Take no more jobs, finish what is under way, give the rest back; then `run` returns."""
+        """Lease no more jobs, finish what is under way, and give the rest back; then `run` returns."""
         for run in self._runs:
             run.stop()
 
     def cancel(self) -> None:
-        """End at once: what is under way is cut off, and what was handed over is unknown. Then `run` returns."""
+        """Stop at once: what is under way is cut off, and what was handed over is unknown. Then `run` returns."""
         self.stop()
         if self._scope is not None:
             self._scope.cancel()
 
     async def run(self, *, handle_signals: bool = False) -> None:
-        """Send until `stop`. Failures of the engine or the relay are logged and tried again; they do not end this.
+        """Send until `stop`. If the engine or the relay fails, that is logged, and the worker tries again.
 
         Args:
             handle_signals: the first SIGTERM or SIGINT calls `stop`, the next one `cancel`.
         """
         try:
             async with anyio.create_task_group() as tasks:
-                if handle_signals:  # until all is written down: one signal more must not end that
+                if handle_signals:  # until everything is recorded: a further signal must not interrupt that
                     await tasks.start(self._hear_signals)
                 if self._shaper is not None:
                     tasks.start_soon(self._shaper.run, self._lanes, self._plan.tell)
@@ -178,7 +180,7 @@ class Worker:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return what was raised, without the groups around it."""
+    """Return the first error that was raised, without the groups around it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -190,7 +192,7 @@ class _Run:
     Args:
         plan: what all lanes share.
         lane: its name.
-        connections: the most to use.
+        connections: how many to use, at most.
     """
 
     def __init__(self, plan: Plan, lane: str, connections: int | None) -> None:
@@ -199,9 +201,9 @@ class _Run:
         self._connections = connections
         self._margin = plan.source.lease_seconds * _MARGIN
         self._held: dict[Identity, Held] = {}
-        self._outcomes: list[tuple[Job, Outcome]] = []  # decided, and not written down yet
+        self._outcomes: list[tuple[Job, Outcome]] = []  # decided, but not recorded yet
         self._laters: list[Later] = []
-        self._given: set[Identity] = set()  # to the stream, and not begun; only if there is a shaper
+        self._given: set[Identity] = set()  # given to the stream, but not begun; only with a shaper
         self._trouble: SMTPError | None = None  # why jobs had to be given back
         self._pause = 0.0
         self._has_objected = False  # the stream ends, because a lease did
@@ -209,7 +211,7 @@ class _Run:
         self._changed = anyio.Event()
 
     def stop(self) -> None:
-        """Take nothing more."""
+        """Lease nothing more."""
         self._is_stopping = True
         self._change()
 
@@ -218,7 +220,7 @@ class _Run:
         changed.set()
 
     async def run(self) -> None:
-        """Send until `stop`, and write down what became of all that was leased."""
+        """Send until `stop`, and record what became of everything that was leased."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep_leases)
             tasks.start_soon(self._keep_settling)
@@ -233,13 +235,13 @@ class _Run:
                     while self._held:
                         await self._settle_next()
                 if self._held:
-                    logger.error("lane %s: not written down, leases will end: %d jobs", self._lane, len(self._held))
+                    logger.error("lane %s: %d jobs are not recorded, leases will end", self._lane, len(self._held))
             tasks.cancel_scope.cancel()
 
     # Sending
 
     async def _stream(self) -> None:
-        """Send over one stream, until `stop`, or until no connection can be had."""
+        """Send over one stream, until `stop`, or until no connection can be opened."""
         plan = self._plan
         self._has_objected = False
         feed = self._feed()
@@ -257,12 +259,12 @@ class _Run:
                     tasks.start_soon(self._take, deliveries, tasks.cancel_scope)
                     while not self._is_stopping:
                         await self._changed.wait()
-                    tasks.cancel_scope.cancel()  # leaving the block lets finish what is under way
+                    tasks.cancel_scope.cancel()  # on leaving the block, what is under way is finished
         finally:
             for delivery in deliveries.rest if deliveries is not None else ():
                 self._decide(delivery)
             for held in [held for held in self._held.values() if not held.is_decided]:
-                self._give_back(held)  # leased, and never given to the stream
+                self._give_back(held)  # leased, but never given to the stream
             self._given.clear()
             self._change()
             await feed.aclose()
@@ -281,7 +283,7 @@ class _Run:
         scope.cancel()
 
     async def _rest_after_trouble(self) -> None:
-        """Wait a moment after there was no connection to be had, longer each time."""
+        """Pause after no connection could be opened, longer each time."""
         trouble, self._trouble = self._trouble, None
         if trouble is None or self._has_objected or self._is_stopping:
             return
@@ -296,7 +298,7 @@ class _Run:
                 await self._changed.wait()
 
     def _begin(self, items: list[Any]) -> None:
-        """Look at the leases once more, just before the write."""
+        """Check the leases once more, just before the write."""
         now = time.monotonic()
         for item in items:
             job: Job = item.tag
@@ -311,7 +313,7 @@ class _Run:
         self._plan.tell(events.JobsBegun(lane=self._lane, jobs=jobs, at=self._plan.source.now()))
 
     async def _feed(self) -> AsyncGenerator[Outgoing, None]:
-        """Yield what is to be sent, as long as there is room for more."""
+        """Yield the jobs to send, as long as there is room for more."""
         while not (self._is_stopping or self._has_objected):
             await anyio.lowlevel.checkpoint_if_cancelled()  # leasing is shielded
             room = self._plan.batch - len(self._held)
@@ -342,7 +344,7 @@ class _Run:
                 yield Outgoing(job.content or b"", envelope=job.envelope, tag=job)
 
     async def _has_turn(self, shaper: Shaper) -> bool:
-        """Wait until one more job may be sent. A stream takes some ahead: what is counted as sent must be sent soon."""
+        """Wait until one more job may be sent. The stream gets few ahead: what counts as sent must be sent soon."""
         while len(self._given) > (self._connections or _AHEAD):
             await self._changed.wait()
         return await shaper.turn(self._lane)
@@ -355,11 +357,11 @@ class _Run:
     # Leasing
 
     async def _lease(self, room: int) -> list[Job]:
-        """Lease jobs, and return those that are to be sent now; the others are decided."""
+        """Lease jobs, and return those to send now; it is decided what happens to the others."""
         plan = self._plan
         leased: list[Job] = []
         found: list[Job] = []
-        # Shielded: what the engine gave to a call that was cancelled nobody would have, until the lease ends.
+        # Shielded: nobody would have the jobs that the engine gave to a cancelled call, until their leases end.
         with anyio.move_on_after(_LEASE_SECONDS, shield=True):
             found = await plan.source.lease(self._lane, room, _WAIT_SECONDS)
         for job in found:
@@ -393,12 +395,12 @@ class _Run:
         return outcome is not None
 
     async def _loaded(self, job: Job) -> Job | None:
-        """Return the job with its content; None: it cannot be had now."""
+        """Return the job with its content; None: it cannot be loaded now."""
         if job.content is not None or job.reference is None:
             return job
         try:
             if self._plan.load is None:
-                raise ConfigurationError(f"job {job.key!r:.80} has a reference: pass load= to the worker")
+                raise ConfigurationError(f"job {job.key!r:.80} has a reference, not content: pass load= to the worker")
             return attrs.evolve(job, content=await self._plan.load(job.reference), reference=None)
         except Exception:
             logger.exception("lane %s: the content of job %.80r cannot be loaded", self._lane, job.key)
@@ -427,7 +429,7 @@ class _Run:
         return [job for job in jobs if job.identity not in waits]
 
     async def _marked(self, jobs: list[Job]) -> list[Job]:
-        """Mark what must not be sent twice; whoever fails to does not send."""
+        """Mark the jobs that must not be sent twice; a job that another worker marked is not sent."""
         to_mark = [job for job in jobs if job.when_unknown == "record"]
         if not to_mark:
             return jobs
@@ -438,14 +440,14 @@ class _Run:
         for job in to_mark:
             if job.identity in others:
                 held, outcome = self._held[job.identity], others[job.identity]
-                held.is_marked = False  # it is another's
+                held.is_marked = False  # the mark is another worker's
                 error = "a worker began it and did not say what became of it: it died, or lost its lease"
                 found = outcome or given_up(job, now, "unknown", error)
                 self._settle(held, found, is_repeated=outcome is not None)
         return [job for job in jobs if job.identity not in others]
 
     async def _keep_leases(self) -> None:
-        """Extend the leases of all that this lane has, for as long as it runs."""
+        """Extend the leases of all jobs that this lane has, as long as it runs."""
         source = self._plan.source
         while True:
             await anyio.sleep(source.lease_seconds * _EXTEND_AFTER)
@@ -502,21 +504,21 @@ class _Run:
         self._later(held, Later(held.job, None))
         self._plan.tell(events.JobReleased(lane=self._lane, job=held.job, is_begun=held.is_begun))
 
-    # Writing down
+    # Recording
 
     async def _keep_settling(self) -> None:
         while True:
             await self._settle_next()
 
     async def _settle_next(self) -> None:
-        """Write down all that is decided by now, or wait for a change."""
+        """Record everything that is decided by now, or wait for a change."""
         if self._outcomes or self._laters:
             await self._write_down()
         else:
             await self._changed.wait()
 
     async def _write_down(self) -> None:
-        """Write down what was decided so far; while the engine is away, try again."""
+        """Record what was decided so far; try again while the engine is away."""
         outcomes, self._outcomes = self._outcomes, []
         laters, self._laters = self._laters, []
         pause = _FIRST_PAUSE_SECONDS
@@ -533,7 +535,7 @@ class _Run:
                         laters = []
                 except Exception as error:
                     self._plan.tell(events.EngineFailed(lane=self._lane, operation="settle", error=error))
-                    logger.exception("lane %s: outcomes cannot be written down; next try in %g s", self._lane, pause)
+                    logger.exception("lane %s: outcomes cannot be recorded; next try in %g s", self._lane, pause)
                     await anyio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_ENGINE_PAUSE_SECONDS)
         except anyio.get_cancelled_exc_class():
@@ -549,7 +551,7 @@ class _Run:
         await self._plan.source.settle(outcomes)
 
     async def _queue_again(self, laters: list[Later]) -> None:
-        # First the marks: whoever gets the job next must not find one.
+        # First the marks: the worker that gets the job next must not find one.
         marked = [later.job for later in laters if self._held[later.job.identity].is_marked]
         if marked:
             await self._plan.store.forget(marked)

@@ -1,4 +1,4 @@
-"""One job at a time, for queues that own their loop and hand over jobs themselves, such as Celery or procrastinate."""
+"""One job at a time, for queues that have their own loop and hand over jobs, such as Celery or procrastinate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["send_job"]
 
 
 class Single(Protocol):
-    """What one job is sent with: a Client, or anything else with its `send`."""
+    """What sends one job: a Client, or anything else with the same `send`."""
 
     async def send(self, message: Any, *, envelope: Any) -> Receipt:
         """Send one message; see `Client.send`."""
@@ -25,20 +25,20 @@ class Single(Protocol):
 async def send_job(
     job: Job, client: Single, store: Store, *, backoff: Backoff | None = None, now: float | None = None
 ) -> Decision:
-    """Send one job, as a worker does: a job with an outcome is not sent, and one that must not be sent twice is marked.
+    """Send one job as a worker does: not if it already has an outcome, and marked if it must not be sent twice.
 
-    The queue's own lease replaces ours: give the job a `token` with a new name each time that the queue hands it over.
-    If this is cancelled, what was handed over stays marked; the queue has to run a "retry" job again.
+    The queue's own lease replaces the worker's: give the job a `token` with a new name each time that the queue hands
+    it over. If this is cancelled, a job that was handed over stays marked; the queue has to run a "retry" job again.
 
     Args:
-        job: with its content.
+        job: the job, with its content.
         client: sends it.
         store: where outcomes and marks are.
-        backoff: how long to wait before it is tried again; None: the usual.
-        now: the queue's time, in seconds since 1970; None: this machine's.
+        backoff: how long to wait before it is tried again; None: `Backoff()`.
+        now: the queue's time, in seconds since 1970; None: this machine's time.
 
     Returns:
-        Its `Outcome`, which is recorded; or `Later`, with the job as it is to be queued again, and the seconds.
+        Its `Outcome`, which is already recorded; or `Later`, with the job to queue again, and after how many seconds.
     """
     now = time.time() if now is None else now
     outcome = (await store.find([job.identity])).get(job.identity)
@@ -60,7 +60,7 @@ async def send_job(
         delivery = Delivery(Outgoing(b""), await client.send(job.content, envelope=job.envelope))
     except SMTPError as error:
         delivery = Delivery(Outgoing(b""), error=error)
-    # Whatever it was, it counts as a try: no stream says whether its first octet was written.
+    # It always counts as a try: `send` does not say whether its first byte was written.
     decision = decide(job, delivery, now, backoff or Backoff(), is_begun=True)
     if isinstance(decision, Later):
         if is_marked:

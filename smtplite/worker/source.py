@@ -1,4 +1,4 @@
-"""What a worker stands on: Source, Store, Shaper and Sender. All are protocols: whatever has their methods will do."""
+"""What a worker needs: Source, Store, Shaper and Sender. All are protocols: any object with the methods will do."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class LaneStatus:
 
     Attributes:
         lane: its name.
-        waiting: may be leased now.
-        leased: are with a worker.
-        later: wait for the time of their next try.
+        waiting: jobs that may be leased now.
+        leased: jobs that a worker has.
+        later: jobs that wait for the time of their next try.
         oldest_seconds: how long ago the oldest of them was queued.
-        due_seconds: how long one of them, at most, has been due without a worker having it.
+        due_seconds: how long the waiting jobs have been due, at most.
     """
 
     lane: str
@@ -47,21 +47,21 @@ class Store(Protocol):
     """
 
     async def begin(self, jobs: Sequence[Job]) -> Mapping[Identity, Outcome | None]:
-        """Mark these as begun, each in the name of its lease, if there is no record of it.
+        """Mark jobs as begun, each with the name of its lease, unless there is a record of it.
 
         Returns:
-            Those that have a record of somebody else's, each with its outcome, or None if it was begun. A mark in the
-            name of the job's own lease is its own.
+            The jobs that somebody else has a record of: each with its outcome, or None if it is marked as begun. A mark
+            with the name of the job's own lease is not somebody else's.
         """
 
     async def forget(self, jobs: Iterable[Job]) -> None:
-        """Remove the marks of these that are in the name of their lease: they were certainly not sent."""
+        """Remove the marks that carry the names of these jobs' leases: the jobs were certainly not sent."""
 
     async def find(self, identities: Iterable[Identity]) -> Mapping[Identity, Outcome]:
-        """Return the outcomes of those that have one."""
+        """Return the outcomes of the jobs that have one."""
 
     async def save(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
-        """Write down outcomes. After it, they survive what the engine survives."""
+        """Record outcomes. When this returns, they are as safe as everything else that the engine keeps."""
 
 
 class Source(Protocol):
@@ -90,16 +90,16 @@ class Source(Protocol):
         """Lease jobs of a lane that are due.
 
         Args:
-            lane: which.
-            most: how many at most.
-            wait: seconds to wait if there is none.
+            lane: its name.
+            most: how many jobs to lease, at most.
+            wait: seconds to wait if no job is due.
 
         Returns:
-            The jobs, each with its `token`, which ends `lease_seconds` after this was called, or earlier.
+            The jobs, each with a lease as its `token`. It ends `lease_seconds` after this was called, or earlier.
         """
 
     async def extend(self, jobs: Sequence[Job]) -> None:
-        """Have the leases of these end `lease_seconds` from now; their tokens say when. A lost one stays as it is."""
+        """Make the leases end `lease_seconds` from now, and set `until` of the tokens. A lost lease is not changed."""
 
     async def settle(self, settled: Sequence[tuple[Job, Outcome]]) -> None:
         """Record outcomes, and remove the jobs from the queue, in this order or at once.
@@ -111,36 +111,36 @@ class Source(Protocol):
         """Queue jobs again.
 
         Args:
-            retries: each job as it is to be queued, with its lease, and the seconds from now until it is due. Seconds,
-                because clocks differ.
+            retries: each job to queue, with its lease, and the seconds from now until it is due. Not a time, because
+                clocks differ.
         """
 
     async def release(self, jobs: Sequence[Job]) -> None:
-        """Give jobs back that were not begun: they are due at once, for anybody."""
+        """Give back jobs that were not begun: they are due at once, for any worker."""
 
     async def status(self) -> Sequence[LaneStatus]:
         """Return how many jobs there are, by lane."""
 
 
 class Shaper(Protocol):
-    """Decides when jobs may be sent, so that a relay or a recipient's server is not asked for more than it takes.
+    """Decides when jobs may be sent, so that a relay or a recipient's server gets no more than it accepts.
 
     `smtplite.worker.shaping.Shaping` is one.
     """
 
     async def run(self, lanes: Sequence[str], tell: Callable[[WorkerEvent], None]) -> None:
-        """Do what is to be done beside the worker, until cancelled.
+        """Run beside the worker, until cancelled.
 
         Args:
-            lanes: the worker's; the first one comes first.
-            tell: hands an event to whoever watches the worker.
+            lanes: the worker's lanes; the first one comes first.
+            tell: passes an event to the worker's `trace`.
         """
 
     async def room(self, lane: str, most: int) -> int:
-        """Return how many jobs to lease, from 1 to `most`; wait as long as none should be."""
+        """Return how many jobs to lease, from 1 to `most`; wait while no job should be leased."""
 
     async def hold(self, jobs: Sequence[Job]) -> Mapping[Identity, float]:
-        """Return those of the leased jobs that are not to be sent now, with the seconds after which to ask again."""
+        """Return the leased jobs that must not be sent now, with the seconds after which to ask again."""
 
     async def turn(self, lane: str) -> bool:
         """Wait until the lane may send a message, and count it as sent; False: give back what was leased."""
@@ -153,18 +153,18 @@ class Shaper(Protocol):
 
 
 class Sending(Protocol):
-    """What `Sender.send_many` gives: the outcomes."""
+    """What `Sender.send_many` yields: the outcomes of the messages."""
 
     @property
     def rest(self) -> list[Delivery]:
-        """After the block: what the loop did not hand out."""
+        """After the block: the outcomes that the loop did not hand out."""
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
-        """Iterate over them, in order of completion."""
+        """Iterate over the outcomes, in order of completion."""
 
 
 class Sender(Protocol):
-    """What a worker sends with: a Client, or anything else with its `send_many`, such as a Route."""
+    """What a worker sends with: a Client, or anything else with the same `send_many`, such as a Route."""
 
     def send_many(
         self,

@@ -1,4 +1,4 @@
-"""What a worker does for those who watch it: it tells them what happens, and counts the queue."""
+"""What a worker does for `trace`: it reports what happens, and counts the queue."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["keep_counting", "relay_of", "tell"]
 
 logger = logging.getLogger("smtplite.worker")
 
-#: Counting the queue may keep the engine busy for this part of the time.
+#: Counting the queue may take up this part of the time, at most.
 _COUNTING_SHARE: Final = 0.05
 
 
 def tell(trace: WorkerTrace, event: WorkerEvent) -> None:
-    """Hand an event to the caller's hook, whose exceptions are logged and go no further."""
+    """Pass an event to the caller's hook. If it raises, that is logged, and nothing else happens."""
     try:
         trace(event)
     except Exception:
@@ -32,8 +32,8 @@ def relay_of(delivery: Delivery, sender: Any) -> str | None:
     """Return the relay that had the last word on a message.
 
     Args:
-        delivery: what came of it.
-        sender: what it was sent by: a Client, which has a `server`, or a Route, whose results have hops.
+        delivery: the result.
+        sender: what sent it: a Client, which has a `server`, or a Route, whose results have hops.
     """
     result = delivery.receipt if delivery.error is None else delivery.error
     if result is not None and result.hops:
@@ -42,12 +42,12 @@ def relay_of(delivery: Delivery, sender: Any) -> str | None:
 
 
 async def keep_counting(source: Source, trace: WorkerTrace, seconds: float) -> None:
-    """Say now and then how many jobs there are; where counting takes long, less often.
+    """Report how many jobs there are, again and again; less often if counting takes long.
 
     Args:
-        source: counts.
+        source: counts the jobs.
         trace: is told.
-        seconds: between two times, at least.
+        seconds: the time between two counts, at least.
     """
     while True:
         began = time.monotonic()

@@ -53,27 +53,28 @@ def test_a_file_says_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        ("[relay]", "[rely]", "tables are relay, source, worker, shaping, metrics, not 'rely'"),
+        ("[relay]", "[rely]", "rely is not known; known here: relay, source, worker, shaping, metrics"),
         ("[relay]", "[relay", "cannot read"),
-        ("[relay]", "relays = 1\n[relay]", "tables are"),
+        ("[relay]", "relays = 1\n[relay]", "relays is not known"),
+        ("[relay]", "shaping = true\n[relay]", "shaping must be a table, not True"),
         ('url = "env:THE_RELAY"', "", "relay.url is missing"),
-        ('url = "env:THE_RELAY"', 'host = "x"', "relay has url, not 'host'"),
-        ("env:THE_RELAY", "env:NOT_THERE", "no variable 'NOT_THERE'"),
+        ('url = "env:THE_RELAY"', 'host = "x"', "relay.host is not known; known here: url"),
+        ("env:THE_RELAY", "env:NOT_THERE", "variable 'NOT_THERE' is not set"),
         ('url = "dbname=shop"', "", "source.url is missing"),
         ("postgres", "mysql", "source.engine must be 'postgres'"),
-        ("batch = 100", 'batch = "many"', "worker.batch cannot be 'many'"),
-        ("batch = 100", "batch = true", "worker.batch cannot be True"),
-        ("batch = 100", "size = 100", "worker has batch"),
+        ("batch = 100", 'batch = "many"', "worker.batch must be a whole number, not 'many'"),
+        ("batch = 100", "batch = true", "worker.batch must be a whole number, not True"),
+        ("batch = 100", "size = 100", "worker.size is not known; known here: batch, "),
         (
             "[worker]",
             "[metrics]\nexporter = 'graphite'\n[worker]",
-            "metrics.exporter is one of 'prometheus', ",
+            "metrics.exporter must be one of 'prometheus', ",
         ),
-        ("[worker]", "[metrics]\nlisten = 'here'\n[worker]", "metrics.listen is an address and a port"),
-        ("[worker]", "[metrics]\nlisten = 'localhost:70000'\n[worker]", "metrics.listen is an address and a port"),
-        ("[worker]", "[metrics]\nexporter = 'otlp'\nlisten = ':1'\n[worker]", "for the exporter 'prometheus' only"),
-        ("[worker]", "[metrics]\nport = 9464\n[worker]", "metrics has exporter, listen, count_every, not 'port'"),
-        ("first = 10", "begin = 10", "worker.backoff has first and longest, not 'begin'"),
+        ("[worker]", "[metrics]\nlisten = 'here'\n[worker]", "metrics.listen must be an address and a port"),
+        ("[worker]", "[metrics]\nlisten = 'localhost:70000'\n[worker]", "metrics.listen must be an address and a port"),
+        ("[worker]", "[metrics]\nexporter = 'otlp'\nlisten = ':1'\n[worker]", "is only for the exporter 'prometheus'"),
+        ("[worker]", "[metrics]\nport = 9464\n[worker]", "metrics.port is not known; known here: exporter, "),
+        ("first = 10", "begin = 10", "worker.backoff.begin is not known; known here: first, longest"),
         ("first = 10", "first = 1000", "first must be above 0 and at most longest"),
     ],
 )
@@ -135,5 +136,5 @@ def test_rules_of_services_are_below_those_of_the_file_unless_they_are_left_out(
         assert rules is not None
         rule = rules.for_relay("smtp.office365.com")
         assert (rule.connection_limit, str(rule.quota)) == expected
-    with pytest.raises(ConfigurationError, match="services cannot be 'no'"):
+    with pytest.raises(ConfigurationError, match=r"shaping.services must be true or false, not 'no'"):
         Config.read(written(tmp_path, GOOD + "[shaping]\nservices = 'no'\n"))

@@ -294,7 +294,7 @@ except ImportError as error:
     print(error)
 """
     ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
-    assert ran.stdout == "metrics of a worker need more: pip install 'smtplite[otel]'\n"
+    assert ran.stdout == "metrics of a worker need an extra: pip install 'smtplite[otel]'\n"
 
 
 def test_nothing_of_opentelemetry_is_imported_before_it_is_used() -> None:

@@ -194,7 +194,7 @@ async def test_a_source_that_was_not_entered_says_so() -> None:
     ensure_nothing_is_missing(PostgresServer.missing)
     from smtplite.worker.postgres import PostgresSource
 
-    with pytest.raises(ConfigurationError, match="use it with async with"):
+    with pytest.raises(ConfigurationError, match="use it in an async with block"):
         await PostgresSource("dbname=x").status()
 
 

@@ -96,7 +96,7 @@ async def test_what_the_engine_does_is_logged_and_tried_again(
         worker.stop()
     assert len(server.messages) == 2
     assert not any(trouble.values())
-    assert "outcomes cannot be written down" in caplog.text
+    assert "outcomes cannot be recorded" in caplog.text
     assert "jobs cannot be leased" in caplog.text
 
 
@@ -267,7 +267,7 @@ async def test_leases_are_extended_while_a_job_waits_for_its_reply() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"lanes": {}}, "needs a lane"),
+        ({"lanes": {}}, "needs at least one lane"),
         ({"batch": 0}, "batch"),
         ({"drain": -1}, "drain"),
         ({"lanes": {"bulk": 99}}, "connections"),

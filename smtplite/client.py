@@ -44,7 +44,7 @@ class Client:
 
     Args:
         hostname: the server; or pass `socket_path` or `connect` instead.
-        port: None: 24 for LMTP, 25 if `tls` is "none", 465 if it is "implicit", else 587.
+        port: None: 465 if `tls` is "implicit", else 24 for LMTP, 25 if `tls` is "none", and 587 otherwise.
         tls: "implicit", "starttls" or "none" (unencrypted). None: "implicit" on port 465; "none" for Unix sockets and
             for LMTP to loopback; else "starttls". TLS is verified, and nothing is tried again unencrypted.
         tls_context: for your own CA, or a client certificate; None: the system's CAs, TLS 1.2 or later.
@@ -65,7 +65,7 @@ class Client:
             message. For servers that you trust; on each connection the server must first prove that it reads a chunk as
             content even if it refuses it.
         max_connections: how many connections may be open at the same time.
-        max_messages_per_connection: a connection is replaced after so many messages; None: never.
+        max_messages_per_connection: how many messages are sent before a connection is replaced; None: any number.
         idle_timeout: seconds after which an idle connection is not used again.
         max_age: seconds after which a connection is not used again; None: never.
         timeouts: how long each phase may take.
@@ -180,7 +180,7 @@ class Client:
 
     @property
     def max_connections(self) -> int:
-        """How many connections it may have, whatever `resize` says."""
+        """How many connections it may have at most: the argument, which `resize` does not change."""
         return self._options.max_connections
 
     async def __aenter__(self) -> Self:
@@ -199,16 +199,16 @@ class Client:
         await self._pool.aclose()
 
     async def resize(self, connections: int) -> None:
-        """Use at most so many connections from now on; return when no more are open.
+        """Use at most this many connections from now on; return when no more are open.
 
-        Idle connections are closed at once, busy ones when their message is done. With 0, whoever wants to send waits
-        until there may be some again, or until `timeouts.pool` is over.
+        Idle connections are closed at once, busy ones when their message is done. With 0, `send` waits until there may
+        be some again, or until `timeouts.pool` is over.
 
         Args:
             connections: from 0 to `max_connections`.
 
         Raises:
-            ConfigurationError: it is not; nothing changes.
+            ConfigurationError: the number is not allowed; nothing changes.
         """
         check_number("connections", connections, 0, self._options.max_connections, whole=True)
         await self._pool.resize(connections)
@@ -227,7 +227,7 @@ class Client:
         """Send one message, and return what became of it for each recipient.
 
         Args:
-            message: a message object of `email`, the message as bytes, or a `Content`; or a `Prepared` made of one.
+            message: a message object of `email`, the message as bytes, a `Content`, or a `smtplite.message.Prepared`.
             sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
             recipients: one address, or several; None: from To, Cc and Bcc. The Bcc field itself is never sent.
             envelope: instead of `sender` and `recipients`, to set more than addresses.

@@ -117,8 +117,8 @@ class SMTPError(Exception):
 
     @property
     def delivered(self) -> bool | None:
-        """None if nobody can know, else False: an error is raised only if nobody's delivery is certain."""
-        return None if self.unknown else False
+        """None if nobody can know, else False; True only in what `Receipt.raise_for_refused` raises: others got it."""
+        return None if self.unknown else bool(self.accepted)
 
     @property
     def retryable(self) -> bool:
@@ -130,7 +130,7 @@ class SMTPError(Exception):
 
 
 class ConfigurationError(SMTPError, ValueError):
-    """An option of Client, or a URL, is wrong: says which, and what to pass instead."""
+    """An option, an argument or a URL is wrong, or a configuration file; says which, and what to pass instead."""
 
 
 class MessageError(SMTPError, ValueError):
@@ -166,7 +166,7 @@ class ReplyError(SMTPError):
 
 
 class ServiceUnavailable(ReplyError):
-    """The server accepts no mail now, or never: its greeting or its EHLO reply says so, or a 421 (RFC 5321 3.8)."""
+    """The server accepts no mail now, or never: its greeting, its reply to EHLO or a 421 says so (RFC 5321 3.8)."""
 
 
 class AuthenticationError(ReplyError):
@@ -183,7 +183,7 @@ class TokenError(AuthenticationError):
     """The provider gave no access token, so authentication was not tried at the server. See `smtplite.oauth`.
 
     Attributes:
-        error_data: what the provider said: its ``error``, ``error_description`` and the like, if it said anything.
+        error_data: what the provider said, such as its ``error`` and ``error_description``, if it said anything.
         is_transient: it may work later: the provider was busy, or could not be reached.
     """
 
@@ -206,7 +206,10 @@ class SenderRefused(ReplyError):
 
 
 class RecipientsRefused(ReplyError):
-    """Nobody got the message, because recipients were refused: ``refused`` has each one's reply."""
+    """Recipients were refused: ``refused`` has each one's reply.
+
+    Nobody got the message if `Client.send` raised it. If `Receipt.raise_for_refused` did, those in ``accepted`` got it.
+    """
 
     def _is_transient(self) -> bool:
         return any(reply.is_transient for reply in self.refused.values())
@@ -238,7 +241,7 @@ class ConnectError(TransportError):
 
 
 class TLSError(TransportError):
-    """TLS is required but not possible, or failed later: a bad certificate, an alert, a wrong protocol."""
+    """TLS is required but not possible, or it failed: a bad certificate, an alert, a wrong protocol."""
 
     def _is_transient(self) -> bool:
         return self.reply is not None and self.reply.is_transient

@@ -47,7 +47,7 @@ class Hop:
 class Receipt:
     """What the server said about a message that it accepted for at least one recipient.
 
-    Every recipient, as it was given, is in exactly one of the first four.
+    Every recipient, as you gave it, is in exactly one of the first four attributes.
 
     Attributes:
         accepted: recipients for whom the server accepted the message.
@@ -80,12 +80,12 @@ class Receipt:
         return not (self.refused or self.unknown or self.not_sent)
 
     def raise_for_refused(self) -> None:
-        """Raise RecipientsRefused, with the same four sets, if any recipient was refused."""
+        """Raise RecipientsRefused, with the same four sets, if any recipient was refused; the others stay accepted."""
         if not self.refused:
             return
         first = next(iter(self.refused.values()))
         count = len(self.accepted) + len(self.refused) + len(self.unknown) + len(self.not_sent)
-        raise RecipientsRefused(
+        error = RecipientsRefused(
             f"server refused {len(self.refused)} of {count} recipients: {first}",
             reply=first,
             phase="rcpt",
@@ -94,6 +94,8 @@ class Receipt:
             unknown=self.unknown,
             not_sent=self.not_sent,
         )
+        error.message_id, error.hops = self.message_id, self.hops
+        raise error
 
 
 @attrs.frozen(slots=False)
@@ -102,8 +104,9 @@ class Delivery:
 
     Attributes:
         item: the item of the caller's messages: an Outgoing, or a message itself.
-        receipt: the message was certainly accepted for somebody; None: it was not.
-        error: why it is not certain that it was accepted for anybody; None: it is certain.
+        receipt: says for whom the message was accepted, for one recipient at least; None: there is an error.
+        error: what `Client.send` would have raised: the message was refused, not sent, or nobody can know; None: there
+            is a receipt.
     """
 
     item: Outgoing | AnyMessage | Prepared

@@ -536,7 +536,7 @@ class _Scram(Mechanism):
 class ScramSha256(_Scram):
     """SCRAM-SHA-256: neither side shows the password, both prove that they know it (RFC 7677).
 
-    Username and password go through SASLprep; characters that Unicode 3.2 has not assigned stand in no password.
+    Username and password go through SASLprep; a password cannot contain characters that are not in Unicode 3.2.
 
     Attributes:
         authzid: whom to act as, if not the user.

@@ -1,4 +1,4 @@
-"""`smtplite worker check-rules`: which rules hold for a relay or a recipient, from which line and which source."""
+"""`smtplite worker check-rules`: which rules apply to a relay or a recipient, from which line and which source."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ __all__ = ["add_to"]
 
 _EXAMPLE = """\
   smtplite worker check-rules rules.toml                                  is the file right?
-  smtplite worker check-rules rules.toml ada@gmail.com                    what holds for this recipient?
-  smtplite worker check-rules smtp.office365.com                          what holds for this relay?
+  smtplite worker check-rules rules.toml ada@gmail.com                    what applies to this recipient?
+  smtplite worker check-rules smtp.office365.com                          what applies to this relay?
   smtplite worker check-rules rules.toml smtp://mail.example.com:587 ada@gmail.com
 
-Below your files are the rules for submission services that come with smtplite; what a later file says wins, key by key.
+smtplite comes with rules for submission services; your files win over them, and a later file over an earlier one,
+key by key.
 
-exit codes: 0 the files are right; 2 one is not: the text says file, line and key
+exit code: 0 the files are right; 2 one is not: the text names the file, the line and the key
 """
 
 #: The keys of a rule that have a value to show, in this order.
@@ -33,11 +34,11 @@ _KEYS: Final = ("suspended", "connection_limit", "max_deliveries_per_connection"
 
 def add_to(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the action to those of `smtplite worker`."""
-    purpose = "say what is wrong in a file of rules, or which rules hold for a relay or a recipient"
+    purpose = "show what is wrong in a file of rules, or which rules apply to a relay or a recipient"
     action = actions.add_parser(
         "check-rules",
         help=purpose,
-        description=f"{purpose[0].upper()}{purpose[1:]}. Nothing is connected to.",
+        description=f"{purpose[0].upper()}{purpose[1:]}. No connection is opened.",
         epilog=_EXAMPLE,
         formatter_class=HelpFormatter,
     )

@@ -74,7 +74,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
     parser.add_argument("--results", type=Path, metavar="FILE", help="add a JSON line for each recipient to this file")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results of an earlier run: send only the rest")
     parser.add_argument("--resend-unknown", action="store_true", help="with --resume: also to those who may have it")
-    parser.add_argument("--connections", type=count, metavar="N", help=f"at most so many (default: {_CONNECTIONS})")
+    parser.add_argument("--connections", type=count, metavar="N", help=f"use at most N (default: {_CONNECTIONS})")
     parser.add_argument(
         "--in-flight",
         type=count,
@@ -82,14 +82,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summar
         metavar="N",
         help=f"with --chunking: under way on each (default: {_IN_FLIGHT})",
     )
-    parser.add_argument("--rate", type=rate, metavar="N/s", help="at most so many messages: 10/s, 600/min or 1000/h")
+    parser.add_argument("--rate", type=rate, metavar="N/s", help="no faster than this: 10/s, 600/min or 1000/h")
     parser.add_argument("--chunking", action="store_true", help="use BDAT: faster, for servers that you trust")
     parser.add_argument(
         "--long-lines",
         choices=("send",),
         help="send: also send lines of more than 998 bytes, which servers may fold or refuse",
     )
-    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each message (default: as RFC 5321)")
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS", help="for a whole message (default: each step has a limit)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, without a connection")
     parser.add_argument("--json", action="store_true", help="print a JSON line for each recipient, then a summary")
     add_server_options(parser, takes_several=True)

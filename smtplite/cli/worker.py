@@ -24,7 +24,7 @@ _EXAMPLE = """\
 CONFIG is a TOML file:
 
   [relay]
-  url = "env:MAIL_URL"                 # of this environment variable; or the URL itself
+  url = "env:MAIL_URL"                 # from this environment variable; or the URL itself
 
   [source]
   engine = "postgres"
@@ -43,31 +43,32 @@ exit code: 0 stopped, and the outcome of everything that was under way is record
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
-    """Add the command to the command line; `summary` is what the list of commands says of it."""
+    """Add the command to the command line; `summary` is its line in the list of commands."""
     parser = commands.add_parser(
         "worker",
         help=summary,
-        description="Send what is queued in an engine, and write down what became of each message.",
+        description="Send what is queued in an engine, and record what became of each message.",
         epilog=_EXAMPLE,
         formatter_class=HelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     for name, purpose in (
-        ("run", "send until SIGTERM or Ctrl-C: then finish what is under way; a second one ends at once"),
-        ("status", "say how many jobs each lane has, and what is suspended or slowed"),
+        ("run", "send until SIGTERM or Ctrl-C, then finish what is under way; a second one stops at once"),
+        ("status", "show how many jobs each lane has, and what is suspended or slowed down"),
         ("suspend", "send nothing to the relay, or to a domain, for a while; jobs stay in the queue"),
-        ("resume", "end what holds for the relay or a domain: what was suspended by hand, or by a rule"),
-        ("install", "create the tables or streams that are not there"),
+        ("resume", "end what a rule, or suspend, has set for the relay or a domain"),
+        ("install", "create the tables or streams that do not exist yet"),
     ):
         action = actions.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         action.add_argument("config", metavar="CONFIG", type=Path, help="a TOML file, see smtplite worker --help")
         if name == "status":
             action.add_argument("--json", action="store_true", help="print a JSON object a line")
-        if name in ("suspend", "resume"):
+        if name == "resume":
+            action.add_argument("domain", metavar="DOMAIN", nargs="?", help="only this domain, as status shows it")
+        if name == "suspend":
             action.add_argument(
                 "domain", metavar="DOMAIN", nargs="?", help="only mail for this domain; * stands for any characters"
             )
-        if name == "suspend":
             action.add_argument(
                 "--for", dest="duration", metavar="TIME", default="1h", help='such as 90m or "2 hours"; 1h by default'
             )

@@ -22,7 +22,7 @@ class Limits:
     """When breakers open, and for how long.
 
     Attributes:
-        failures: so many in a row open one.
+        failures: how many in a row open one.
         pause: seconds until a message tries the relay again; doubled each time that fails.
         max_pause: the longest of these pauses; used at once after a wrong password or certificate, which is not
             corrected soon.

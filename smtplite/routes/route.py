@@ -89,7 +89,7 @@ class Route:
         fail_over_on: which refusals of recipients or content also go to another relay: reply codes, "4yz", "5yz", or a
             function of the reply. By default a refusal is final.
         timeout: the default `timeout` of `send`: seconds for all relays together; None: no limit but the members' own.
-        failures: after so many failures in a row, a relay is left alone.
+        failures: how many failures in a row it takes until a relay is left alone.
         pause: seconds until one message tries it again; doubled each time that fails.
         max_pause: the longest of these pauses; used at once after a wrong password or certificate.
         clock: returns the time in seconds, for these pauses.

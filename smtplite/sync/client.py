@@ -108,7 +108,7 @@ class SyncClient:
 
     @property
     def max_connections(self) -> int:
-        """How many connections it may have, whatever `resize` says."""
+        """How many connections it may have at most; see `Client.max_connections`."""
         return self._client.max_connections
 
     def __enter__(self) -> Self:
@@ -167,13 +167,13 @@ class SyncClient:
             run(self, Client.aclose)
 
     def resize(self, connections: int) -> None:
-        """Use at most so many connections from now on; return when no more are open: see `Client.resize`.
+        """Use at most this many connections from now on; return when no more are open; see `Client.resize`.
 
         Args:
             connections: from 0 to `max_connections`.
 
         Raises:
-            ConfigurationError: it is not; nothing changes.
+            ConfigurationError: the number is not allowed; nothing changes.
         """
         self._run(lambda client: client.resize(connections))
 
@@ -195,7 +195,7 @@ class SyncClient:
         unknown, and a warning in the log says so.
 
         Args:
-            message: a message object of `email`, or the message as bytes.
+            message: a message object of `email`, the message as bytes, a `Content`, or a `smtplite.message.Prepared`.
             sender: the reverse-path; None: from Sender or From; "": the null reverse-path.
             recipients: one address, or several; None: from To, Cc and Bcc. The Bcc field itself is never sent.
             envelope: instead of `sender` and `recipients`, to set more than addresses.
@@ -384,7 +384,7 @@ class SyncSession:
         return self._do(lambda: self._session.start_tls(tls_context, tls_hostname))
 
     def authenticate(self, *mechanisms: Mechanism) -> Reply:
-        """Prove who we are; see `RawSession.authenticate`."""
+        """Authenticate; see `RawSession.authenticate`."""
         return self._do(lambda: self._session.authenticate(*mechanisms))
 
     def data(self, content: bytes) -> Reply:

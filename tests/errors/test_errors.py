@@ -173,10 +173,12 @@ def test_sender_and_keyword_are_empty_unless_set() -> None:
 
 
 @pytest.mark.parametrize("error", ALL)
-def test_delivered_is_none_if_anybody_is_unknown_and_else_false(error: type[SMTPError]) -> None:
+def test_delivered_is_none_if_anybody_is_unknown_else_whether_anybody_was_accepted(error: type[SMTPError]) -> None:
     assert error("no").delivered is False
     assert error("no", not_sent=["a@x.example"]).delivered is False
     assert error("no", unknown=["a@x.example"], not_sent=["b@x.example"]).delivered is None
+    assert error("no", accepted=["a@x.example"]).delivered is True
+    assert error("no", accepted=["a@x.example"], unknown=["b@x.example"]).delivered is None
 
 
 ALWAYS: list[type[SMTPError]] = [TransportError, ConnectError, ConnectionLost, SMTPTimeout]

@@ -1675,6 +1675,17 @@ def test_raise_for_refused_raises_only_for_refusals_and_says_all_four_sets() -> 
     assert not error.retryable
 
 
+def test_what_raise_for_refused_raises_does_not_say_that_nobody_got_the_message() -> None:
+    receipt = Receipt((YOU,), refused={OTHER: NO}, message_id=MESSAGE_ID)
+    with pytest.raises(RecipientsRefused) as caught:
+        receipt.raise_for_refused()
+    assert (caught.value.delivered, caught.value.retryable, caught.value.message_id) == (True, False, MESSAGE_ID)
+    assert pickle.loads(pickle.dumps(caught.value)).message_id == MESSAGE_ID
+    with pytest.raises(RecipientsRefused) as caught:
+        attrs.evolve(receipt, unknown=("c@x",)).raise_for_refused()
+    assert caught.value.delivered is None
+
+
 VALUES = [
     Recipient(YOU),
     Recipient(YOU, notify=("SUCCESS",), orcpt="o@x", parameters={"XVERP": None, "BY": "1;R"}),

@@ -238,7 +238,7 @@ class Rules:
     @staticmethod
     def matches(pattern: str, address: str) -> bool:
         """Return True if the domain of an address matches a pattern."""
-        return _matches(pattern, _normal(address.rpartition("@")[2]))
+        return _matches(_normal(pattern), _normal(address.rpartition("@")[2]))
 
 
 _Rule = TypeVar("_Rule", bound=RecipientRule)

@@ -179,6 +179,14 @@ def test_whatever_is_wrong_is_refused_with_file_line_and_key(text: str, error: s
     assert error in str(caught.value)
 
 
+def test_a_pattern_from_the_command_line_may_be_written_as_people_write_it() -> None:
+    """``smtplite worker suspend CONFIG bücher.example`` suspended nothing, and said that it did."""
+    for pattern in ("bücher.example", "Bücher.Example", "xn--bcher-kva.example"):
+        assert Rules.matches(pattern, "a@BÜCHER.example")
+        assert not Rules.matches(pattern, "a@bucher.example")
+    assert Rules.matches("*.bücher.example", "a@mx.xn--bcher-kva.example")
+
+
 def test_a_later_file_replaces_what_it_says_and_nothing_else(tmp_path: Path) -> None:
     first, second = tmp_path / "first.toml", tmp_path / "second.toml"
     first.write_text(FILE)

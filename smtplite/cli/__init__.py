@@ -61,8 +61,10 @@ def _parser(arguments: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 0 done, 2 wrong usage; each command's help lists the others."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a server's text may hold characters that the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+        if hasattr(stream, "reconfigure"):
+            # A server's text may hold characters that a terminal cannot show. And where both streams go into one pipe,
+            # what was printed first comes first.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         try:
             return _main(sys.argv[1:] if arguments is None else arguments)

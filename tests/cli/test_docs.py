@@ -126,6 +126,7 @@ def shown_and_performed(folder: Path) -> list[tuple[str, str]]:
         )
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "100"}
+    environment.pop("PYTHONUNBUFFERED", None)  # it would hide that stdout and stderr come in a wrong order
     pairs = []
     serving: Serving | None = None
     for block in blocks():

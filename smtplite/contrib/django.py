@@ -473,11 +473,14 @@ def _addr_spec(address: object) -> str:
 
 
 def _concerns_all(error: SMTPError) -> bool:
-    """Return True if the next message would fail alike: no connection could be had."""
+    """Return True if the next message would fail for the same reason: no connection could be opened."""
     return isinstance(error, (ConnectError, TLSError, SMTPTimeout, ServiceUnavailable, AuthenticationError))
 
 
 def _record(message: Any, receipt: Receipt) -> None:
     message.smtplite_receipt = receipt
     if not receipt.complete:
-        _logger.warning("message %s was not accepted for everybody: %r", receipt.message_id, receipt)
+        others = [f"{address}: {reply}" for address, reply in receipt.refused.items()]
+        others += [f"{address}: unknown" for address in receipt.unknown]
+        others += [f"{address}: not sent" for address in receipt.not_sent]
+        _logger.warning("message %s was not accepted for everybody: %s", receipt.message_id, "; ".join(others))

@@ -50,7 +50,7 @@ class Store(Protocol):
         """Mark jobs as begun, each with the name of its lease, unless there is a record of it.
 
         Returns:
-            The jobs that somebody else has a record of: each with its outcome, or None if it is marked as begun. A mark
+            The jobs that somebody else has a record of, each with its outcome, or None if it is marked as begun. A mark
             with the name of the job's own lease is not somebody else's.
         """
 

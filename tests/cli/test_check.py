@@ -311,9 +311,9 @@ def test_the_exit_code_tells_which_step_failed(
 
 
 def test_a_port_for_tls_from_the_start_is_told_in_words_of_the_command_line(run: Run, start: Start) -> None:
-    found = checked(run, secure(start(tls="implicit")), "--timeout", "0.2")
+    found = checked(run, secure(start(tls="implicit")), "--timeout", "1.5")
     assert (found["exit_code"], found["failed"]) == (12, "greeting")
-    assert "no greeting within 0.2 s; if this port is for TLS from the start, write smtps://" in found["error"]
+    assert "no greeting within 1.5 s; if this port is for TLS from the start, write smtps://" in found["error"]
 
 
 def test_nobody_listens(run: Run) -> None:

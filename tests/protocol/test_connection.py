@@ -285,7 +285,9 @@ def test_any_two_splits_give_the_same_events(name: str, show: Show) -> None:
 
 
 @ALL_DIALOGUES
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(places=st.lists(st.integers(0, 600), max_size=20))
 def test_any_splits_give_the_same_events(name: str, show: Show, places: list[int]) -> None:
     dialogue, _ = DIALOGUES[name]

@@ -11,6 +11,9 @@ from typing import Any
 
 from .secure import INSTALL, servers_folder
 
+#: Only what fails takes so long: a machine that is busy with other things is waited for.
+PATIENCE_MS = 60_000
+
 
 def axe() -> Path:
     """Return the script of axe-core, which says what people with a screen reader, say, cannot use."""
@@ -31,14 +34,24 @@ def chromium(*arguments: str) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", *arguments]
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", *arguments], timeout=PATIENCE_MS
         )
         yield browser
         browser.close()
 
 
+def settled(page: Any) -> None:
+    """Wait for the fonts, and until what moves or changes its colour has done so: now the page can be measured."""
+    page.evaluate(
+        """async () => { await document.fonts.ready;
+        const isToEnd = (each) => each.playState === 'running' && each.effect?.getComputedTiming().endTime < Infinity;
+        await Promise.allSettled(document.getAnimations().filter(isToEnd).map((each) => each.finished)); }"""
+    )
+
+
 def faults(page: Any, impacts: Iterable[str]) -> list[tuple[str, str, list[str]]]:
     """Return what axe, which the page has, finds wrong there and is that bad; with examples."""
+    settled(page)
     found = page.evaluate(
         "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],"
         " resultTypes: ['violations'], iframes: false})"

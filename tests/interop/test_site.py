@@ -44,11 +44,13 @@ def chromium() -> Iterator[Any]:
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_every_kind_of_page_fits_and_axe_finds_nothing(width: int, scheme: str, chromium: Any) -> None:
     context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    context.set_default_timeout(browser.PATIENCE_MS)
     page = context.new_page()
     script = browser.axe().read_text(encoding="utf-8")
     found: dict[str, object] = {}
     for name in PAGES:
         page.goto((SITE / f"{name}.html").as_uri())
+        browser.settled(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         page.evaluate(script)
         faults = [each for each in browser.faults(page, {"moderate", "serious", "critical"}) if each[0] not in THEME]

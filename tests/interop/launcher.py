@@ -646,23 +646,23 @@ def scratch() -> Path:
 
 
 _PORTS = range(20_000, 32_000)
-_taken_ports: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nobody uses now, all different, and different from those of any earlier call.
+    """Return loopback ports that are nobody else's for as long as this process lives, all different.
 
-    They lie below those that the kernel chooses for the near end of a connection: so none of ours can take one while
-    its server is down between `halt` and `resume`. Another process may; `Server.start` then says so.
+    Each is bound here, and not listened on: so nobody else finds it free, be it before its server has started or while
+    it is down between `halt` and `resume`. The server itself may listen on it, since it says SO_REUSEADDR, as all do.
+    They lie below those that the kernel chooses for the near end of a connection.
     """
     ports: list[int] = []
     while len(ports) < count:
         port = random.choice(_PORTS)
-        if port in _taken_ports:
-            continue
-        _taken_ports.add(port)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
+        with socket.socket() as keeper, contextlib.suppress(OSError):
+            keeper.bind((HOST, port))
+            # Not before: to another one who does the same it would be free.
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keeper.detach()
             ports.append(port)
     return ports
 

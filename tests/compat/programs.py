@@ -725,7 +725,7 @@ async def no_verdict_comes(w: World) -> Any:
     async with w.lib.SMTP(**w.at) as smtp:
         await smtp.mail(ADA)
         await smtp.rcpt(GRACE)
-        return await smtp.data(RAW, timeout=1)
+        return await smtp.data(RAW, timeout=2)
 
 
 @program()
@@ -754,7 +754,7 @@ async def a_command_takes_too_long(w: World) -> Any:
 async def mail_takes_too_long(w: World) -> Any:
     w.server.hold("MAIL")
     async with w.lib.SMTP(**w.at) as smtp:
-        return await smtp.mail(ADA, timeout=0.05)
+        return await smtp.mail(ADA, timeout=1)  # long enough for EHLO, which it may begin with
 
 
 @program()

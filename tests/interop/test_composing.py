@@ -33,7 +33,7 @@ pytestmark = pytest.mark.interop
 LONG_NAME = 'Lovelace, "Ada", ' * 20 + "Countess"
 LONG_UMLAUTS = "Größe, " * 40 + "Jürgen"
 RED = (208, 48, 48)
-BROWSER_SECONDS = 60
+BROWSER_SECONDS = 180
 
 
 def picture(width: int, height: int) -> bytes:

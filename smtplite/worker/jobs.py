@@ -246,6 +246,11 @@ def jobs_for(
     Raises:
         MessageError: no jobs can be made of it; says why.
     """
+    if not isinstance(message, (Message, bytes, bytearray, memoryview)):
+        hint = ": encode it, as with text.encode()" if isinstance(message, str) else ""
+        raise MessageError(
+            f"message of a job must be an email.message.Message or bytes, not {type(message).__name__}{hint}"
+        )
     content = wire_bytes(message, seven_bit=True) if isinstance(message, Message) else bytes(message)
     given = envelope if envelope is not None else envelope_of(message, sender, recipients)
     content, message_id = _with_identity_fields(content, given.sender)

@@ -377,7 +377,7 @@ class _Run:
         try:
             outcomes = await plan.store.find([job.identity for job in leased])
             jobs = [job for job in leased if not self._was_settled(job, outcomes.get(job.identity))]
-            loaded = [await self._loaded(job) for job in jobs]
+            loaded = [await self._loaded(job) for job in jobs if self._is_in_time(job)]
             jobs = [job for job in loaded if job is not None and self._is_sendable(job)]
             if plan.shaper is not None:
                 jobs = self._shaped(jobs, await plan.shaper.hold(jobs))
@@ -402,21 +402,26 @@ class _Run:
             if self._plan.load is None:
                 raise ConfigurationError(f"job {job.key!r:.80} has a reference, not content: pass load= to the worker")
             return attrs.evolve(job, content=await self._plan.load(job.reference), reference=None)
-        except Exception:
+        except Exception as error:
             logger.exception("lane %s: the content of job %.80r cannot be loaded", self._lane, job.key)
-        later = Later(attrs.evolve(job, attempt=job.attempt + 1), self._plan.backoff.seconds(job.attempt))
+            last = f"its content could not be loaded: {type(error).__name__}"  # only this: its text is the caller's
+        again = attrs.evolve(job, attempt=job.attempt + 1, last=last)
+        later = Later(again, self._plan.backoff.seconds(job.attempt))
         self._try_again(self._held[job.identity], later, None)
         return None
 
-    def _is_sendable(self, job: Job) -> bool:
-        held = self._held[job.identity]
+    def _is_in_time(self, job: Job) -> bool:
         now = self._plan.source.now()
         if now > job.not_after:
-            self._settle(held, expired(job, now))
+            self._settle(self._held[job.identity], expired(job, now))
+        return now <= job.not_after
+
+    def _is_sendable(self, job: Job) -> bool:
+        if not self._is_in_time(job):  # loading may have taken long
             return False
         if not has_identity_fields(job.content or b""):
             error = "not sent: the message has no Message-ID or no Date, and each copy would be another message"
-            self._settle(held, given_up(job, now, "failed", error))
+            self._settle(self._held[job.identity], given_up(job, self._plan.source.now(), "failed", error))
             return False
         return True
 

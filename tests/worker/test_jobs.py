@@ -113,6 +113,13 @@ def test_what_others_put_into_the_queue_is_refused(header: str) -> None:
         Job.from_header(header, b"")
 
 
+@pytest.mark.parametrize("message", ["From: a@b.example", 5, [7], None])
+def test_what_is_no_message_is_refused_by_name(message: Any) -> None:
+    """A number became so many NULs, and a str a TypeError without a word about the message."""
+    with pytest.raises(MessageError, match=f"or bytes, not {type(message).__name__}"):
+        jobs_for(message, ["grace@example.net"], sender="ada@example.org")
+
+
 def test_a_reference_takes_the_place_of_content() -> None:
     job = attrs.evolve(letter()[0], content=None, reference="s3://letters/7")
     again = Job.from_header(job.to_header(), b"")

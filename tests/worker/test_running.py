@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -231,6 +232,31 @@ async def test_content_may_lie_elsewhere(caplog: pytest.LogCaptureFixture) -> No
     assert [message.content for message in server.messages] == [content]
     assert source.store.outcomes[jobs[0].identity].attempt == 3
     assert "cannot be loaded" in caplog.text
+
+
+async def test_a_job_whose_content_can_never_be_loaded_expires() -> None:
+    """It was tried again for ever: only jobs with content were asked whether their time was over."""
+    passed = [0.0]
+    source, server = MemorySource(lease_seconds=10_000, monotonic=lambda: time.monotonic() + passed[0]), SMTPServer()
+    [job] = letter()
+    job = attrs.evolve(job, content=None, reference="gone", not_after=source.now() + 3600)
+    source.enqueue([job])
+
+    async def load(reference: str) -> bytes:
+        passed[0] = 4000.0
+        raise FileNotFoundError(reference)
+
+    async with server.client() as client, anyio.create_task_group() as tasks:
+        worker = Worker(source, client, load=load, lanes={"bulk": 1}, backoff=SOON)
+        tasks.start_soon(worker.run)
+        await until(lambda: is_done(source, [job]))
+        worker.stop()
+    outcome = source.store.outcomes[job.identity]
+    assert (outcome.status, outcome.attempt) == ("expired", 2)
+    assert outcome.error == (
+        "its time was over before try 2; the one before: its content could not be loaded: FileNotFoundError"
+    )
+    assert not server.messages
 
 
 async def test_a_worker_that_cannot_load_says_so(caplog: pytest.LogCaptureFixture) -> None:

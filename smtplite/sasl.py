@@ -287,12 +287,12 @@ class Exchange:
         """Check the server's success; the session counts as authenticated only once this has returned.
 
         Args:
-            text: `Reply.text` of the 235. The last data of a mechanism may stand there, in base64.
+            text: `Reply.text` of the 235. It may contain the last data of a mechanism, in base64.
 
         Raises:
             AuthenticationError: the mechanism was not finished: the server proved nothing. Close the connection.
 
-        RFC 4954 4; RFC 4422 3.6: data with the outcome stands for a challenge that is answered by an empty response.
+        RFC 4954 4; RFC 4422 3.6: data with the outcome counts as a challenge that is answered by an empty response.
         """
         self._enter()
         if self._deferred is None:
@@ -558,7 +558,7 @@ class External(Mechanism):
     """EXTERNAL: the server knows who we are, for example by a TLS client certificate (RFC 4422 appendix A).
 
     Attributes:
-        identity: whom to act as; "": whoever the server thinks we are.
+        identity: whom to act as; "": the one that the server knows from the connection.
     """
 
     name = "EXTERNAL"

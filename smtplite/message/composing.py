@@ -351,7 +351,7 @@ def _line(where: str, value: object) -> str:
         )
     for character in value:
         if unicodedata.category(character) in _NOT_IN_A_LINE:
-            raise MessageError(f"{where} holds {character!r}, which cannot stand in a header: {value[:80]!r}")
+            raise MessageError(f"{where} holds {character!r}, which is not allowed in a header: {value[:80]!r}")
     return value
 
 

@@ -361,7 +361,7 @@ class Prepared:
         """Return MAIL and the RCPTs of a message that `is_plain`, as `for_server` does.
 
         Raises:
-            ExtensionRequired: this server does not take so much; nothing was sent.
+            ExtensionRequired: this server does not accept a message of this size; nothing was sent.
         """
         parameters = negotiate_size(extensions, len(self.content))
         return EnvelopeCommands(self.sender, parameters, [path for path, _, _ in self.forward_paths])

@@ -358,7 +358,7 @@ class Connected:
         if not self.validate_certs:
             _say_once(
                 "validate_certs",
-                "validate_certs=False: whoever is between you and the mail server can read and change the mail, and "
+                "validate_certs=False: anyone between you and the mail server can read and change the mail, and "
                 "learn the password; pass cert_bundle= with the server's CA instead",
             )
         return await anyio.to_thread.run_sync(self._make_context)  # it reads all CAs of the system

@@ -328,7 +328,11 @@ def test_nobody_listens(run: Run) -> None:
     ("hosts", "certificate", "error"),
     [
         (["elsewhere.example"], {}, "Hostname mismatch, certificate is not valid for 'localhost'"),
-        ([], {"is_self_signed": True}, "self-signed certificate; if it should be trusted, name the file of its CA with --ca"),
+        (
+            [],
+            {"is_self_signed": True},
+            "self-signed certificate; if it should be trusted, name the file of its CA with --ca",
+        ),
         ([], {"not_after": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)}, "certificate has expired"),
     ],
     ids=["wrong-host", "self-signed", "expired"],

@@ -242,7 +242,7 @@ class Board:
         for match in ask.matches:
             self._note(match, now)
         # If a worker did not know about the last pause, what was refused to it was sent at the rate before the pause.
-        self._step(ask, ask.throttled if is_told else 0, now)
+        self._step(ask, now, is_told=is_told)
         rates = self._rates(ask.limits)
         tokens: dict[str, int] = {}
         waits: dict[str, float] = {}
@@ -327,19 +327,24 @@ class Board:
 
     # Rates
 
-    def _step(self, ask: Ask, throttled: int, now: float) -> None:
+    def _step(self, ask: Ask, now: float, *, is_told: bool) -> None:
         """Learn about the relay's rate."""
         rule = ask.limits.get(RELAY, Limit()).rate
         pace = self.pace
         if not pace.at:
-            pace = attrs.evolve(pace, at=now)
+            pace = attrs.evolve(pace, at=now, cut_at=now)
         if rule is not None and pace.known is None:  # begin with the rate in the rules
             pace = attrs.evolve(pace, rate=rule.per_second)
         others = [
             now - worker.asked for name, worker in self.workers.items() if name != ask.worker and worker.is_active
         ]
-        lag = max(others, default=0.0)
-        pace = pace.after(now, accepted=ask.accepted, throttled=throttled, is_limited=ask.is_limited, lag=lag)
+        pace = pace.after(
+            now,
+            accepted=ask.accepted if is_told else 0,
+            throttled=ask.throttled if is_told else 0,
+            is_limited=ask.is_limited,
+            lag=sum(others) / (len(others) + 1),
+        )
         if rule is not None:
             pace = attrs.evolve(pace, rate=min(pace.rate, rule.per_second))
         self.pace = pace

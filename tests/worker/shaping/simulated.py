@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -47,17 +49,39 @@ class BucketRelay:
 
 @attrs.define
 class WindowRelay:
-    """Takes so many within each second of its clock."""
+    """Takes so many within each second of its clock, or each `window`; its clock is `ahead`."""
 
     rate: float
-    second: int = -1
+    window: float = 1.0
+    ahead: float = 0.0
+    number: int = -1
     count: int = 0
 
     def takes(self, now: float) -> bool:
-        if int(now) != self.second:
-            self.second, self.count = int(now), 0
+        number = int((now + self.ahead) / self.window)
+        if number != self.number:
+            self.number, self.count = number, 0
+        if self.count >= self.rate * self.window:
+            return False
         self.count += 1
-        return self.count <= self.rate
+        return True
+
+
+@attrs.define
+class SlidingRelay:
+    """Takes so many within any second, or any `window`."""
+
+    rate: float
+    window: float = 1.0
+    taken: deque[float] = attrs.field(factory=deque)
+
+    def takes(self, now: float) -> bool:
+        while self.taken and self.taken[0] <= now - self.window:
+            self.taken.popleft()
+        if len(self.taken) >= self.rate * self.window:
+            return False
+        self.taken.append(now)
+        return True
 
 
 @attrs.define(eq=False)
@@ -87,12 +111,14 @@ class Simulation:
         relay: decides; None: takes all.
         rules: of all workers.
         seconds: what a message takes.
+        random: if given, a message takes up to 30 % more or less than that, and workers begin within half a second.
         store: whether the store can be reached, at a time.
     """
 
     relay: Relay | None
     rules: Rules
     seconds: float = 0.02
+    random: random.Random | None = None
     store: Callable[[float], bool] = lambda now: True
     store_clock: Callable[[float], float] = lambda now: now + 1e9
     connections: int = 10
@@ -108,9 +134,11 @@ class Simulation:
     def add(self, *, clock: float = 0.0) -> SimulatedWorker:
         """Add a worker whose clock is off by so much."""
         number = len(self.workers)
-        worker = SimulatedWorker(Share(f"w{number}", self.rules, "smtp.example.com"), clock)
+        name = f"w{number}" if self.random is None else f"w{self.random.random()}"
+        worker = SimulatedWorker(Share(name, self.rules, "smtp.example.com"), clock)
         self.workers.append(worker)
-        self.at(self.now + number * 0.013, lambda: self._send(worker))
+        begins = number * 0.013 if self.random is None else self.random.uniform(0, 0.5)
+        self.at(self.now + begins, lambda: self._send(worker))
         return worker
 
     def at(self, time: float, action: Callable[[], None]) -> None:
@@ -164,7 +192,8 @@ class Simulation:
             self.most_open = max(self.most_open, sum(each.open for each in self.workers if each.is_alive))
             taken = self.relay is None or self.relay.takes(self.now)
             self.sent.append((self.now, self.workers.index(worker), taken))
-            self.at(self.now + self.seconds, lambda: self._sent(worker, ok=taken))
+            seconds = self.seconds * (1.0 if self.random is None else self.random.uniform(0.7, 1.3))
+            self.at(self.now + seconds, lambda: self._sent(worker, ok=taken))
             wait = share.relay_wait(now)
         if worker.open >= most:
             wait = max(wait, self.seconds / 10)

@@ -20,6 +20,7 @@ from smtplite.testing import SMTPServer
 from smtplite.testing.message import ReceivedMessage
 from smtplite.worker import MemorySource, Worker
 from smtplite.worker.shaping import RELAY, Action, Board, Boards, Effect, Rules, Shaping
+from smtplite.worker.shaping import shaper as shaper_module
 from tests.interop.launcher import ensure_nothing_is_missing
 from tests.worker.engines import NatsServer, PostgresServer
 from tests.worker.kit import letter
@@ -122,11 +123,15 @@ async def test_time_is_the_stores_and_goes_on(source: Callable[[], Any], monkeyp
 
 @pytest.mark.interop
 @pytest.mark.asyncio
-async def test_three_workers_share_five_connections_and_fifty_messages_a_second(source: Callable[[], Any]) -> None:
-    """Counted by the server: never more than 10 % above, in any five seconds.
+async def test_three_workers_share_five_connections_and_fifty_messages_a_second(
+    source: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted by the server: at no time more than was given until then.
 
-    How much less it may be, a machine that has other work cannot hold: `test_board.py` does, with clocks of its own.
+    A machine that has other work counts late, and then many at once. So how near it is to 50 in any seconds, up and
+    down, `test_board.py` holds, with clocks of its own.
     """
+    monkeypatch.setattr(shaper_module, "_STORE_SECONDS", 60.0)  # a machine that is slow is no store that is away
     times: list[float] = []
     most = 0
     enough = anyio.Event()
@@ -143,6 +148,7 @@ async def test_three_workers_share_five_connections_and_fifty_messages_a_second(
     jobs = [job for number in range(700) for job in letter(number)]
     await _enqueue(sources[0], jobs)
     workers: list[Worker] = []
+    began = time.monotonic()
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         for each in sources:
             client = await stack.enter_async_context(Client(connect=server.connect, tls="none", max_connections=5))
@@ -153,9 +159,9 @@ async def test_three_workers_share_five_connections_and_fifty_messages_a_second(
             await enough.wait()
         for worker in workers:
             worker.stop()
-    settled = [at for at in times if at >= times[0] + 3]
-    assert len(settled) > 50
-    assert max(sum(start <= at < start + 5 for at in settled) for start in settled) <= 55 * 5
+    assert len(times) > 50
+    ready = 2 + 1.25 * 50  # tokens for the next second, and what may lie ready for a moment
+    assert all(count <= 50 * (at - began) + ready for count, at in enumerate(times, start=1))
     assert most <= 5
 
 

@@ -1,8 +1,9 @@
 """Connection: the FIFO of commands that await their replies.
 
-Commands in, octets out; octets in, events out. It does no I/O and keeps no time. Which command is legal when, and what
-a reply makes of the state, stands in `state.RULES`; here are the counting (RFC 2920 3.1 forbids to match replies to
-commands by anything else) and what needs more than a table: the content, LMTP's replies, the unsolicited ones.
+One job, although long: commands in, octets out; octets in, events out. It does no I/O and keeps no time. Which command
+is legal when, and what a reply makes of the state, stands in `state.RULES`; here are the counting (RFC 2920 3.1 forbids
+to match replies to commands by anything else) and what needs more than a table: the content, LMTP's replies, the
+unsolicited ones.
 
 Commands, replies and events are values. What changes below `transaction` is the connection, with its parser and its
 encoder.
@@ -130,6 +131,11 @@ class Connection:
         return self._pending.oldest
 
     @property
+    def oldest_kind(self) -> type[Command] | None:
+        """The class of the command whose reply comes next, or None if none is owed."""
+        return self._pending.oldest_kind
+
+    @property
     def newest_kind(self) -> type[Command] | None:
         """The class of the command whose reply comes last, or None if none is owed."""
         return self._pending.newest_kind
@@ -225,25 +231,29 @@ class Connection:
         self.octets_sent += len(data)
         return data
 
-    def send_message(self, envelope: EnvelopeCommands, content: bytes) -> tuple[bytes, Whole] | None:
-        """Return the octets of a whole message, and what stands for its commands; None: it must be sent step by step.
+    def send_message(self, envelope: EnvelopeCommands, content: bytes | None) -> tuple[bytes, Whole] | None:
+        """Return the octets of a message, and what stands for its commands; None: it must be sent step by step.
 
-        It is `send_whole` of MAIL, the RCPTs and BDAT LAST; with RSET in front if the last message is owed its verdict.
-        If it is None, nothing changed.
+        With content, that is `send_whole` of MAIL, the RCPTs and BDAT LAST; with RSET in front if the last message is
+        owed its verdict. Without, it is `send_group` of MAIL, the RCPTs and DATA behind the end of another message's
+        content. If it is None, nothing changed.
         """
         newest = self._pending.newest_kind
         resets = newest is BdatLast
-        shape = shape_of(len(envelope.recipients), resets=resets) if self._at_once else None
-        if (
-            shape is None
-            or not self._takes(shape[0], newest)
-            or not (resets or (newest is None and self.state is State.READY))
-        ):
+        is_first = newest is None and self.state is State.READY
+        has_place = newest is EndOfData if content is None else resets or is_first
+        if not has_place or not self._at_once:
+            return None
+        shape = shape_of(len(envelope.recipients), has_chunk=content is not None, resets=resets)
+        if shape is None or not self._takes(shape[0], newest):
             return None
         data = octets_of(envelope, content, resets=resets)
         self._guard.is_up = False
         self.octets_sent += len(data)
-        whole = Whole(envelope, len(content), shape[1], self.octets_sent)
+        if content is None:
+            whole = Whole(envelope, shape[1], size=None, content_end=None)
+        else:
+            whole = Whole(envelope, shape[1], size=len(content), content_end=self.octets_sent)
         self._pending.wholes.append(whole)
         return data, whole
 
@@ -442,15 +452,19 @@ class Connection:
         return commands, replies
 
     def take_whole(self) -> list[Reply] | None:
-        """Take the replies to the oldest message that was sent whole, as `take_usual` does; None: call `next_event`."""
+        """Take the replies to what `send_message` sent first, as `take_usual` does; None: call `next_event`."""
         pending = self._pending
-        if pending or not self._at_once or self.state in _ENDED:
+        if pending or not pending.wholes or not self._at_once or self.state in _ENDED:
             return None
-        replies = self._parser.take(pending.wholes[0].codes, enhanced=self.extensions.enhanced_status_codes)
+        whole = pending.wholes[0]
+        replies = self._parser.take(whole.codes, enhanced=self.extensions.enhanced_status_codes)
         if replies is not None:
             pending.wholes.popleft()
             self.last_reply = replies[-1]
-            self.state = _AFTER_USUAL[BdatLast]
+            kind = whole.last_kind
+            self.state = _AFTER_USUAL[kind]
+            if kind is Data:
+                self._encoder = ContentEncoder()
         return replies
 
     def _answer(self, command: Command, reply: Reply) -> Event:

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from smtplite.errors import DeliveryUnknown, LocalProtocolError, RecipientsRefused, SMTPError
-from smtplite.protocol.commands import Mail, Rcpt
+from smtplite.protocol.commands import EndOfData, Mail, Rcpt
 from smtplite.protocol.connection import Connection
 from smtplite.protocol.envelope import EnvelopeCommands
 from smtplite.protocol.extensions import Limits
@@ -34,7 +34,7 @@ class Submission:
         is_repeatable: False: the content can be read but once; never more than one transaction.
     """
 
-    #: What was written of it, while all of its replies are owed and nobody asked for its transaction; else None.
+    #: What was written of it, while each reply was the usual one and nobody asked for its transaction; else None.
     whole: Whole | None = None
     _transaction: Transaction
     _connection: Connection  # of `whole`, or of `_usual`
@@ -112,10 +112,25 @@ class Submission:
         self._transaction = transaction
 
     def begin_whole(self, connection: Connection, whole: Whole) -> None:
-        """Say that all of it was written at once, in its first transaction."""
+        """Say that all its commands were written at once, in its first transaction."""
         self._connection = connection
         self.whole = whole
         self._batch, self._rest = self._rest, []
+
+    def send_content(self, whole: Whole, content: bytes, *, is_normalized: bool = False) -> bytes:
+        """Return all of its content in its wire form, once what was written `whole` wants it; it is handed over then.
+
+        Args:
+            whole: of this message.
+            content: all of it.
+            is_normalized: as in `Connection.send_content`.
+        """
+        connection = self._connection
+        octets = connection.send_content(content, is_normalized=is_normalized)
+        end = EndOfData()
+        octets += connection.send(end)
+        whole.hand_over(end, connection.octets_sent)
+        return octets
 
     def accept(self, whole: Whole, replies: Sequence[Reply]) -> None:
         """Take note that what was written whole was accepted, with these replies, for everybody."""

@@ -158,14 +158,27 @@ class Transaction:
 
     @classmethod
     def of_whole(cls, connection: Connection, whole: Whole) -> Self:
-        """Return the transaction of a message that was sent whole: handed over, and owed all of its replies."""
+        """Return the transaction of a message that was written whole, as far as it has come."""
         mail, rcpts = whole.envelope.commands
-        transaction = cls(connection, mail, rcpts, transfer=Transfer.ONE_CHUNK)
-        transaction.is_behind_dot = False
+        last = whole.last
+        end: EndOfData | BdatLast | None
+        if isinstance(last, BdatLast):
+            transaction = cls(connection, mail, rcpts, transfer=Transfer.ONE_CHUNK)
+            transaction.is_behind_dot = False
+            end = last
+        else:
+            transaction = cls(connection, mail, rcpts)
+            transaction.is_behind_dot = True
+            transaction._envelope.data = last
+            end = whole.end_of_data
         transaction._to_send.clear()
         transaction._owed = len(whole)
-        transaction._hand_over(whole.end)
-        transaction._content_end = whole.content_end
+        if whole.replies is not None:
+            transaction.note_usual(whole.replies)
+            transaction._owed = 0 if end is None else 1
+        if end is not None:
+            transaction._hand_over(end)
+            transaction._content_end = whole.content_end
         return transaction
 
     def _commands(self, *, resets: bool) -> list[Command]:

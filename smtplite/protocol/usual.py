@@ -16,24 +16,26 @@ line that is no reply, a group of which a part is still missing: then not one oc
 `Connection.next_event` and `Transaction.receive` go through all of it from the first reply on. Whatever is unusual is
 seen by them alone.
 
-*A whole message.* Where chunks go at full speed, `Window.begin_whole` does not even make the commands, nor a
-`Transaction`: it has the octets of all of them, and how many replies they are owed, in a `whole.Whole`.
+*A whole message.* Where messages follow each other at full speed, `Window.begin_whole` does not even make the
+commands, nor a `Transaction`: it has the octets of all of them, and how many replies they are owed, in a `whole.Whole`.
+In one chunk, the content is among these octets. With DATA it goes behind the 354, by `Submission.send_content`; the end
+of data is a single command.
 
 *When.* Any transaction may take the first two. Not in LMTP, where the number of replies depends on the replies; not
 while a chunk is being written, behind a 421 or a breach of the protocol, nor where content is owed acknowledgements, a
 proof of chunking is under way, or anything was refused. A session takes the events one by one, too, where octets of the
 last write have not left: what a reply means may depend on that. A message goes whole in its first transaction, where
-chunking is proved, no RCPT has parameters, it need not be for all or nobody, the message before it did not fail, and
-nobody traces what happens: and in a flight that already holds a message, or follows one, so that the look for octets
-that nobody asked for was made.
+chunking is proved, or, with DATA, behind an end of data at a server that has shown that it goes on there; no RCPT has
+parameters, it need not be for all or nobody, the message before it did not fail, and nobody traces what happens: and in
+a flight that already holds a message, or follows one, so that the look for octets that nobody asked for was made.
 
 *What is held.* Of the first two, nothing. The FIFO of the connection has the same commands either way, and a
 transaction has the same stage and replies; between two calls nobody can tell which way was taken. A `Whole` stands in
-the FIFO behind all single commands. Whoever asks it for a command makes them, the same for everyone who asks; whoever
-asks its `Submission` for the transaction makes that, handed over, with every reply owed. So the general way finds what
-it looks for: at something unusual, the end of the connection, a timeout, a cancellation, a write that waits. The oldest
-message alone becomes single commands before the first of its replies is read one by one; those behind it stay whole.
-Deadlines are those of the oldest command that is owed its reply, either way.
+the FIFO behind all single commands, until the last of these replies is read. Whoever asks it for a command makes them,
+the same for everyone who asks; whoever asks its `Submission` for the transaction makes that, as far as it has come. So
+the general way finds what it looks for: at something unusual, the end of the connection, a timeout, a cancellation, a
+write that waits. The oldest message alone becomes single commands before the first of its replies is read one by one;
+those behind it stay whole. Deadlines are those of the oldest command that is owed its reply, either way.
 
 *No rule twice.* Which group is legal follows from RULES, as does the state behind it; octets are those that commands
 write; outcomes are decided by the same methods of `transaction` and `window`. Tests turn all of it off

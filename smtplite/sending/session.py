@@ -80,7 +80,13 @@ class _Flight:
 
     def add(self, outbound: Outbound) -> None:
         """Add what this message has to write now."""
-        if outbound.whole is not None:
+        begun = outbound.whole
+        if begun is not None:
+            content = outbound.fitted_body.whole if begun.wants_content else None
+            if content is not None:
+                is_normalized = not outbound.fitted_body.is_binary
+                self.octets.append(outbound.send_content(begun, content, is_normalized=is_normalized))
+                self._hand_over(outbound, content)
             return
         transaction = outbound.transaction
         stage = transaction.stage
@@ -103,9 +109,10 @@ class _Flight:
             self._hand_over(outbound, whole)
 
     def add_whole(self, outbound: Outbound, octets: bytes, content: bytes) -> None:
-        """Add all of a message that begins with this flight."""
+        """Add all that is written now of a message that begins with this flight."""
         self._put(outbound, octets)
-        self._hand_over(outbound, content)
+        if outbound.whole is not None and outbound.whole.content_end is not None:
+            self._hand_over(outbound, content)
 
     def _put(self, outbound: Outbound, octets: bytes) -> None:
         self.octets.append(octets)
@@ -414,7 +421,7 @@ class Session:
             has_rested = False
             # What comes unasked comes first (rules R3, R8), and concerns the message that has just begun, too; behind a
             # failed write there is only reading (R24).
-            if not self._is_read_first and (connection.owed or not await self.has_unasked()):
+            if not self._is_read_first and (connection.oldest_kind is not None or not await self.has_unasked()):
                 await self._write_next(queue, deadline)
                 if not under_way:  # the caller's content failed: nothing is owed
                     continue
@@ -462,7 +469,7 @@ class Session:
     async def _write_next(self, queue: Queue, deadline: Deadline) -> None:
         """Write all that may be written now: to the message under way, and those that may begin beside it."""
         window = self.window
-        owed = self._connection.owed
+        owed = self._connection.owed if self._traces else 0  # for the trace alone
         flight = _Flight()
         under_way = window.under_way
         newest = under_way[-1] if under_way else None
@@ -700,11 +707,10 @@ class Session:
         self._tracer(ReplyReceived(connection=self.number, command=str(command), reply=reply))
 
     def _arm_for_reply(self, deadline: Deadline) -> None:
-        command = self._connection.awaiting
-        if command is None:
+        kind = self._connection.oldest_kind
+        if kind is None:
             deadline.arm(self._timeouts.command, "the server began a reply that nobody asked for", "command")
         else:
-            kind = type(command)
             rule = RULES[kind]
             seconds: float = getattr(self._timeouts, rule.timeout)
             # mypy looks for the hash of an instance, not of the class.

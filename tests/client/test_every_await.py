@@ -30,6 +30,7 @@ from smtplite import Client, Content, Deliveries, Outgoing, Receipt, SMTPError, 
 from smtplite.protocol.commands import Vrfy
 from smtplite.protocol.reply import Reply
 from smtplite.protocol.window import Window
+from smtplite.sending.session import Session
 from smtplite.testing import (
     ReceivedMessage,
     ScriptedReply,
@@ -143,6 +144,7 @@ HOLDER = Message.of("holder")
 WAITER = Message.of("waiter")
 SECOND = Message.of("second")
 FOUR = (ONE, Message.of("three"), Message.of("four"), Message.of("five"))
+FIVE = (*FOUR, Message.of("six"))
 
 
 async def send(case: Case, message: Message, content: Any = None, **options: Any) -> None:
@@ -245,6 +247,8 @@ class Conversation:
     max_connections: int = 1
     most_read: int = 65_536
     is_quick: bool = False
+    #: Commands and replies are not traced, so that messages may go whole.
+    is_whole: bool = False
     #: Sent before FIRST begins, so that it finds an idle connection.
     has_prelude: bool = False
     #: What becomes of the idle connection meanwhile.
@@ -604,6 +608,16 @@ CONVERSATIONS: tuple[Conversation, ...] = (
         options=CHUNKING,
         send_options={"in_flight": 2},
         is_quick=True,
+    ),
+    Conversation(name="many, whole", act=_send_many, messages=FIVE, is_quick=True, is_whole=True, is_core=True),
+    Conversation(
+        name="many in chunks, whole",
+        act=_send_many,
+        messages=FOUR,
+        options=CHUNKING,
+        is_quick=True,
+        is_whole=True,
+        is_core=True,
     ),
     Conversation(name="several messages, quick", messages=FOUR[:3], is_quick=True, is_core=True),
     Conversation(
@@ -1112,6 +1126,7 @@ def _count(request: pytest.FixtureRequest) -> Iterator[None]:
         parts = ", ".join(f"{backend} {name}: {count}" for (backend, name), count in sorted(_runs.items()))
         reporter.write_line(f"\n{sum(_runs.values())} runs with one fault each ({parts})")
         reporter.write_line(f"verdicts taken at once with all that was owed: {_verdicts['at once']}")
+        reporter.write_line(f"messages begun whole: {_verdicts['whole']}")
 
 
 @pytest.fixture(autouse=True)
@@ -1127,6 +1142,14 @@ def _joined(monkeypatch: pytest.MonkeyPatch) -> None:
         return taken
 
     monkeypatch.setattr(Window, "receive_usual", counted)
+    begin_whole = Window.begin_whole
+
+    def begun(window: Window[Any], *arguments: Any) -> bytes | None:
+        octets = begin_whole(window, *arguments)
+        _verdicts["whole"] += octets is not None
+        return octets
+
+    monkeypatch.setattr(Window, "begin_whole", begun)
     # The same password and salt each time: what is derived from them is derived once.
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", functools.cache(hashlib.pbkdf2_hmac))
 
@@ -1142,13 +1165,17 @@ def test_messages_go_through_what_is_taken_at_once(conversation: Conversation) -
     _verdicts.clear()
     run("asyncio", functools.partial(run_case, Case("asyncio", conversation, "own", None)))
     assert _verdicts["at once"] == len(conversation.messages) + 1  # and the second one that is sent behind it
+    assert _verdicts["whole"] >= 2 if conversation.is_whole else not _verdicts["whole"]
 
 
 async def run_case(case: Case) -> None:
-    await case.run()
-    case.judge_first()
-    await case.finish()
-    case.judge_second()
+    with pytest.MonkeyPatch.context() as patch:
+        if case.conversation.is_whole:
+            patch.setattr(Session, "_traces", property(lambda _: False, lambda *_: None), raising=False)
+        await case.run()
+        case.judge_first()
+        await case.finish()
+        case.judge_second()
 
 
 def kinds_of(backend: Backend, conversation: Conversation, floor: Floor) -> list[Kind]:

@@ -69,12 +69,12 @@ WAYS: Final[dict[str, Way]] = {
     "send, BDAT, with a rest": Way(many=False, options=CHUNKING, rest=2),
     **{
         f"many, {'BDAT' if options else 'DATA'}, {in_flight} in flight": Way(
-            options=options, call={"in_flight": in_flight}, count=4 if options else 2
+            options=options, call={"in_flight": in_flight}, count=4 if options else 2 if in_flight == 1 else 5
         )
         for options in ({}, CHUNKING)
         for in_flight in (1, 2, 32)
     },
-    "many, to three": Way(recipients=3, count=2),
+    "many, to three": Way(recipients=3, count=5),
     "many, BDAT, to three": Way(recipients=3, options=CHUNKING),
     "many, all or nobody": Way(recipients=2, count=2, call={"require_all": True}),
     "many, LMTP": Way(lmtp=True, recipients=2, count=2),

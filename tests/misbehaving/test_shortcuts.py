@@ -46,7 +46,7 @@ class Way:
 
 WAYS: Final = {
     "send": Way(many=False, count=2),
-    "many": Way(many=True, count=3),
+    "many": Way(many=True, count=5),
     "many, BDAT": Way(many=True, count=3, chunking=True),
 }
 

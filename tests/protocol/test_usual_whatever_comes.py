@@ -53,6 +53,7 @@ class Way:
         size: of the content of each.
         lmtp: LMTP, with a verdict for each recipient.
         is_proved: whether the server has shown before that it swallows chunks.
+        reads_behind_dot: whether the server has shown before that it goes on behind an end of data.
         has_rested: whether the connection was idle for long before the first.
         require_all: whether each waits for all its recipients.
         pipelining: whether the client wants it.
@@ -67,6 +68,7 @@ class Way:
     size: int = 5
     lmtp: bool = False
     is_proved: bool = True
+    reads_behind_dot: bool | None = None
     has_rested: bool = False
     require_all: bool = False
     pipelining: bool = True
@@ -87,6 +89,12 @@ def _of_each_window() -> dict[str, Way]:
 WAYS: Final[dict[str, Way]] = {
     **_of_each_window(),
     "DATA, two recipients": Way(recipients=2, count=2),
+    "DATA, whole": Way(reads_behind_dot=True),
+    "DATA, whole, two recipients": Way(reads_behind_dot=True, recipients=2),
+    "DATA, whole behind one that proves it": Way(count=4),
+    "DATA, whole, no enhanced codes": Way(reads_behind_dot=True, without="ENHANCEDSTATUSCODES"),
+    "DATA, whole, MAILMAX": Way(reads_behind_dot=True, keywords=("LIMITS MAILMAX=2",)),
+    "DATA, whole, chunks refused before": Way(chunking=True, without="CHUNKING", reads_behind_dot=True),
     "BDAT, two recipients": Way(chunking=True, recipients=2, count=2),
     "LMTP": Way(lmtp=True, recipients=2, count=2),
     "LMTP, BDAT": Way(lmtp=True, chunking=True, recipients=2, count=2),
@@ -104,7 +112,7 @@ WAYS: Final[dict[str, Way]] = {
     "one command at a time": Way(pipelining=False, count=2),
 }
 #: Reads end at each octet around the reply that is another one; elsewhere at some.
-_SPLIT: Final = frozenset(_of_each_window())
+_SPLIT: Final = frozenset({*_of_each_window(), "DATA, whole"})
 #: None of their messages is taken at once: the number of replies depends on the replies.
 _ONE_BY_ONE: Final = frozenset({"LMTP", "LMTP, BDAT"})
 
@@ -200,6 +208,7 @@ class Conversation(Dialogue):
         self.way = way
         self.connection = greeted(way)
         self.connection._at_once = at_once
+        self.traits.reads_behind_dot = way.reads_behind_dot
         self.window: Window[Submission] = Window(
             self.connection,
             pipelining=way.pipelining,
@@ -334,6 +343,8 @@ def undisturbed(name: str) -> Conversation:
     assert outcomes == {Outcome.ACCEPTED}
     assert conversation.window.begun >= way.count or "MAILMAX" in name
     assert conversation.window.at_once == (0 if name in _ONE_BY_ONE else conversation.window.begun)
+    if "whole" in name:
+        assert Conversation(way, at_once=True, whole=True).run().wholes
     return conversation
 
 

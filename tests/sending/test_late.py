@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -17,6 +18,7 @@ import pytest
 
 import smtplite
 from smtplite import Client, Outgoing
+from smtplite.protocol.window import Window
 from smtplite.testing import SMTPServer
 from smtplite.trace import FlightSent, ReplyReceived, TraceEvent
 
@@ -181,6 +183,55 @@ async def test_a_message_of_a_stream(way: str) -> None:
         assert isinstance(delivery.item, Outgoing)
         assert (delivery.item.sender in taken) == (delivery.receipt is not None)
         assert delivery.error is None or not delivery.error.unknown
+
+
+@pytest.mark.parametrize("way", ["DATA", "chunk"])
+@pytest.mark.anyio
+async def test_a_message_of_a_stream_that_goes_whole(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R25: where nobody traces, and no command is made, what stood still hands nothing over either."""
+    is_chunk = way == "chunk"
+    timeout, stall_seconds = TIMES[1]
+    begun: list[bytes | None] = []
+    begin_whole, receive_usual = Window.begin_whole, Window.receive_usual
+
+    def stand_still() -> None:
+        if len(begun) == 2:  # once, with one before it that is still to be accepted
+            begun.append(b"")
+            time.sleep(stall_seconds)
+
+    def begins(window: Window[Any], submission: Any, content: bytes) -> bytes | None:
+        octets = begin_whole(window, submission, content)
+        if octets is not None:
+            begun.append(octets)
+            if is_chunk:  # its content is in these octets, and comes next
+                stand_still()
+        return octets
+
+    def receives(window: Window[Any]) -> Any:
+        taken = receive_usual(window)
+        newest = window.newest
+        if newest is not None and newest.whole is not None and newest.whole.wants_content:
+            stand_still()
+        return taken
+
+    monkeypatch.setattr(Window, "begin_whole", begins)
+    monkeypatch.setattr(Window, "receive_usual", receives)
+    with SMTPServer().in_thread() as server:
+        async with Client(server.host, server.port, tls="none", chunking=is_chunk) as client:
+            items = [Outgoing(RAW, f"{number}@example.org", tag=number) for number in range(8)]
+            async with client.send_many(items, connections=1, timeout=timeout, in_flight=2) as deliveries:
+                outcomes = [delivery async for delivery in deliveries]
+            assert (await client.send(RAW, sender="after@example.org")).complete
+        taken = [message.sender for message in server.messages]
+    assert len(begun) > 2
+    failed = [delivery for delivery in outcomes if delivery.receipt is None]
+    assert any(isinstance(delivery.error, smtplite.SMTPTimeout) for delivery in failed)
+    for delivery in outcomes:
+        assert isinstance(delivery.item, Outgoing)
+        # What was handed over before may be unknown: it was written, and its verdict was not read in time.
+        times = taken.count(str(delivery.item.sender))
+        assert times == 1 if delivery.receipt is not None else times <= bool(delivery.error and delivery.error.unknown)
+    assert sum(bool(delivery.error and delivery.error.unknown) for delivery in failed) <= 1
 
 
 @pytest.mark.anyio

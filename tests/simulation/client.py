@@ -178,6 +178,7 @@ class Message(Submission):
         """Note that the transaction that begins is for all of them."""
         super().begin_whole(connection, whole)
         self._batch_recipients = self.recipients
+        self.end = None
 
     def note(self, client: Client) -> None:
         """Write down what became of the transaction that is done."""
@@ -263,7 +264,7 @@ class _Counting(Connection):
                 self._count(command)
         return octets
 
-    def send_message(self, envelope: EnvelopeCommands, content: bytes) -> tuple[bytes, Whole] | None:
+    def send_message(self, envelope: EnvelopeCommands, content: bytes | None) -> tuple[bytes, Whole] | None:
         sent = super().send_message(envelope, content)
         if sent is not None:
             for command in sent[1]:
@@ -541,7 +542,8 @@ class Client:
             octets = window.begin_whole(new, new.content)
         if flight is not None and octets is not None:
             flight += octets
-            new.end = self._written(flight)
+            if new.whole is not None and new.whole.content_end is not None:
+                new.end = self._written(flight)
             self.wholes += 1
         elif window.has_room_for(new):
             window.begin(new, has_rested=new.spec.has_rested and self._connection.awaiting is None)
@@ -565,7 +567,11 @@ class Client:
             self._upload(message, source)
 
     def _compose(self, message: Message, flight: bytearray) -> None:
-        if message.whole is not None:
+        begun = message.whole
+        if begun is not None:
+            if begun.wants_content:
+                flight += message.send_content(begun, message.content)
+                message.end = self._written(flight)
             return
         transaction = message.transaction
         if transaction.stage is Stage.HANDED_OVER:

@@ -222,6 +222,15 @@ def _lockstep() -> Iterator[Conversation]:
 def _windows() -> Iterator[Conversation]:
     ok = _to("ok1")
     yield _conversation("window of DATA", "A A A", ok, ok, ok, is_stream=True)
+    # From the fourth on, the commands of a message are written at once, and made if something befalls it.
+    yield _conversation(
+        "window of DATA, many messages", "A A A AA A A", ok, ok, ok, _to("ok1", "ok2"), ok, ok, is_stream=True
+    )
+    for place, outcome in (("nomail", "R"), ("nodata", "R"), ("noend", "R"), ("no1", "R"), ("some", "AR")):
+        one = {"no1": _to("no1"), "some": _to("ok1", "no2")}.get(place) or _from(place)
+        yield _conversation(
+            f"window of DATA, many messages, {place}", f"A A A A {outcome} A A", *(ok,) * 4, one, ok, ok, is_stream=True
+        )
     yield _conversation(
         "window of DATA, some refused", "A AR RR A", *(ok, _to("ok1", "no2"), _to("no1", "no2"), ok), is_stream=True
     )

@@ -417,12 +417,18 @@ class Session:
         connection, window = self._connection, self.window
         has_rested = self.is_reused and time.monotonic() - self.idle_since > _MAX_REST_SECONDS
         under_way = window.under_way
-        while under_way or self._begin_next(queue, deadline, has_rested=has_rested):
-            has_rested = False
-            # What comes unasked comes first (rules R3, R8), and concerns the message that has just begun, too; behind a
+        while True:
+            # What comes unasked comes first (rules R3, R8), and concerns the message that begins now, too; behind a
             # failed write there is only reading (R24).
-            if not self._is_read_first and (connection.oldest_kind is not None or not await self.has_unasked()):
-                await self._write_next(queue, deadline)
+            may_write = not self._is_read_first and (connection.oldest_kind is not None or not await self.has_unasked())
+            flight = _Flight()
+            if not under_way:
+                first = flight if may_write and not has_rested else None
+                if not self._begin_next(queue, deadline, first, has_rested=has_rested):
+                    return
+                has_rested = False
+            if may_write:
+                await self._write_next(flight, queue, deadline)
                 if not under_way:  # the caller's content failed: nothing is owed
                     continue
             await self._receive_next(queue, deadline)
@@ -466,11 +472,10 @@ class Session:
             deadline.message_limit = outbound.limit
         return True
 
-    async def _write_next(self, queue: Queue, deadline: Deadline) -> None:
+    async def _write_next(self, flight: _Flight, queue: Queue, deadline: Deadline) -> None:
         """Write all that may be written now: to the message under way, and those that may begin beside it."""
         window = self.window
         owed = self._connection.owed if self._traces else 0  # for the trace alone
-        flight = _Flight()
         under_way = window.under_way
         newest = under_way[-1] if under_way else None
         while newest is not None:

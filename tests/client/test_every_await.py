@@ -619,6 +619,9 @@ CONVERSATIONS: tuple[Conversation, ...] = (
         is_whole=True,
         is_core=True,
     ),
+    Conversation(
+        name="several messages in chunks, whole", messages=FOUR[:3], options=CHUNKING, is_quick=True, is_whole=True
+    ),
     Conversation(name="several messages, quick", messages=FOUR[:3], is_quick=True, is_core=True),
     Conversation(
         name="several messages in chunks, quick", messages=FOUR[:3], options=CHUNKING, is_quick=True, is_core=True

@@ -19,7 +19,7 @@ ASKED: Final = frozenset({"_traces", "is_on"})
 
 
 class Cutter(ast.NodeTransformer):
-    """Cuts ``if`` statements whose test is one of ASKED alone, and assignments of it."""
+    """Cuts ``if`` statements whose test is one of ASKED alone, and assignments of it; elsewhere nobody listens."""
 
     def __init__(self) -> None:
         self.cuts = 0
@@ -31,6 +31,13 @@ class Cutter(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         """Replace the statement by nothing, if it keeps the answer."""
         return self._cut(node, node.value)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """Answer the question, where it is a part of an expression."""
+        if node.attr not in ASKED or not isinstance(node.ctx, ast.Load):
+            return self.generic_visit(node)
+        self.cuts += 1
+        return ast.copy_location(ast.Constant(value=False), node)
 
     def _cut(self, node: ast.If | ast.Assign, asks: ast.expr) -> ast.AST:
         if not (isinstance(asks, ast.Attribute) and asks.attr in ASKED):

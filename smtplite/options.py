@@ -181,7 +181,7 @@ class Options:
         self.mechanisms = _mechanisms(self.username, self.password, self.auth, is_secure=self.is_secure)
         self.local_domain = _domain(self.local_hostname)
         port = self.port if self.port is not None else _default_port(self.mode, lmtp=self.lmtp)
-        check_number("port", port, 0, 65535, whole=True)
+        check_number("port", port, 1, 65535, whole=True)
         self.address = (self.hostname or "", port)
         self.server = self.socket_path or f"{self.hostname or 'connect='}:{port}"
         self.source_address = _source(self.source_address)

@@ -82,7 +82,7 @@ class Route:
     while, then tried again with one message. The methods are those of `Client`. A Route closes its members.
 
     Args:
-        members: two or more Clients, URLs for `Client.from_url`, or other objects that are a
+        members: one or more Clients, URLs for `Client.from_url`, or other objects that are a
             `smtplite.routes.Member`.
         policy: "failover": the first relay that works; "round-robin": each in turn; "weighted": each by its weight.
         weights: for "weighted": a number for each member.

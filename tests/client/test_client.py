@@ -503,7 +503,8 @@ async def test_a_trace_hook_that_fails_is_logged_and_changes_nothing(caplog: pyt
         (lambda: Client("h", auth=[]), "auth must be a mechanism"),
         (lambda: Client("h", auth=["PLAIN"]), "auth must be a mechanism"),  # type: ignore[list-item]
         (lambda: Client("h", username="me", password="x\0"), "password"),
-        (lambda: Client("h", 70000, tls="none"), "port must be a whole number, 0 to 65535"),
+        (lambda: Client("h", 70000, tls="none"), "port must be a whole number, 1 to 65535"),
+        (lambda: Client("h", 0, tls="none"), "port must be a whole number, 1 to 65535"),
         (lambda: Client("h", "25", tls="none"), "port must be a whole number"),  # type: ignore[arg-type]
         (lambda: Client("h", tls="none", local_hostname="a b"), "local_hostname: "),
         (lambda: Client("h", tls="none", local_hostname="a\r\nRSET"), "local_hostname: "),

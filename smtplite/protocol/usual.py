@@ -26,8 +26,8 @@ while a chunk is being written, behind a 421 or a breach of the protocol, nor wh
 proof of chunking is under way, or anything was refused. A session takes the events one by one, too, where octets of the
 last write have not left: what a reply means may depend on that. A message goes whole in its first transaction, where
 chunking is proved, or, with DATA, behind an end of data at a server that has shown that it goes on there; no RCPT has
-parameters, it need not be for all or nobody, the message before it did not fail, and nobody traces what happens: and in
-a flight that already holds a message, or follows one, so that the look for octets that nobody asked for was made.
+parameters, it need not be for all or nobody, the message before it did not fail, the connection did not rest for long,
+and nobody traces what happens. Before it begins, a session has looked for octets that nobody asked for.
 
 *What is held.* Of the first two, nothing. The FIFO of the connection has the same commands either way, and a
 transaction has the same stage and replies; between two calls nobody can tell which way was taken. A `Whole` stands in

@@ -236,7 +236,7 @@ class Window(Generic[M]):
             self._unacknowledged += submission.size or 0
         return transaction
 
-    def begin_whole(self, submission: M, content: bytes) -> bytes | None:
+    def begin_whole(self, submission: M, content: bytes, *, has_rested: bool = False) -> bytes | None:
         """Begin the next message, if there is room for it, with all its commands; return what is to be written.
 
         In one chunk, the content is part of that, and handed over. Otherwise the message's `whole` wants it later: give
@@ -245,10 +245,12 @@ class Window(Generic[M]):
         Args:
             submission: fitted to this server; one could begin now.
             content: all of it.
+            has_rested: as in `begin`.
         """
         connection, envelope = self._connection, submission.envelope
         if (
             envelope is None
+            or has_rested
             or self._is_in_trouble
             or self._was_refused
             or submission.require_all

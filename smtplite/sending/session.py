@@ -417,14 +417,13 @@ class Session:
         connection, window = self._connection, self.window
         has_rested = self.is_reused and time.monotonic() - self.idle_since > _MAX_REST_SECONDS
         under_way = window.under_way
-        while True:
+        while under_way or window.may_begin:
             # What comes unasked comes first (rules R3, R8), and concerns the message that begins now, too; behind a
             # failed write there is only reading (R24).
             may_write = not self._is_read_first and (connection.oldest_kind is not None or not await self.has_unasked())
             flight = _Flight()
             if not under_way:
-                first = flight if may_write and not has_rested else None
-                if not self._begin_next(queue, deadline, first, has_rested=has_rested):
+                if not self._begin_next(queue, deadline, flight if may_write else None, has_rested=has_rested):
                     return
                 has_rested = False
             if may_write:
@@ -460,7 +459,7 @@ class Session:
         if outbound.timeout is not None:
             outbound.limit = anyio.current_time() + outbound.timeout
         whole = None if flight is None or self._traces else outbound.fitted_body.whole
-        octets = None if whole is None else window.begin_whole(outbound, whole)
+        octets = None if whole is None else window.begin_whole(outbound, whole, has_rested=has_rested)
         if flight is not None and whole is not None and octets is not None:
             flight.add_whole(outbound, octets, whole)
         elif window.fits(outbound):

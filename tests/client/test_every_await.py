@@ -1147,8 +1147,8 @@ def _joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Window, "receive_usual", counted)
     begin_whole = Window.begin_whole
 
-    def begun(window: Window[Any], *arguments: Any) -> bytes | None:
-        octets = begin_whole(window, *arguments)
+    def begun(window: Window[Any], *arguments: Any, **options: Any) -> bytes | None:
+        octets = begin_whole(window, *arguments, **options)
         _verdicts["whole"] += octets is not None
         return octets
 

@@ -240,7 +240,7 @@ class Conversation(Dialogue):
         while self.waiting and self.window.may_begin:
             submission = self.waiting[0]
             content = b"x" * (submission.size or 0)
-            octets = None if self.has_rested else self.window.begin_whole(submission, content)
+            octets = self.window.begin_whole(submission, content, has_rested=self.has_rested)
             if octets is None:
                 if not self.window.fits(submission):
                     break

@@ -198,28 +198,22 @@ def test_content_refused_before_it_was_sent_is_a_refusal() -> None:
     assert window.must_close
 
 
-@pytest.mark.parametrize("heard", range(9))
-def test_what_left_decides_wherever_the_connection_ends_behind_a_dot(heard: int) -> None:
-    """After so many replies, and with each number of octets unsent, outcomes are those without this way."""
+def compare_wherever_it_is_cut(
+    converse: Callable[[Connection], tuple[Window[Submission], list[Submission], int]],
+) -> None:
+    """With each number of octets unsent, outcomes must be those without this way.
+
+    Args:
+        converse: is given a connection; returns the window, its messages, and where their first octet lies.
+    """
     unsent = 0
     while True:
         results = []
         for at_once in (True, False):
             connection = greeted()
             connection._at_once = at_once
-            window = behind_dot(connection)
-            submissions = [in_one_piece() for _ in range(2)]
-            before = connection.octets_sent
-            said = [*[USUAL] * 3, GO_ON, USUAL, USUAL, USUAL, GO_ON][:heard]
-            for submission, octets in zip(submissions, (said[:4], said[4:]), strict=True):
-                if window.may_begin and window.begin_whole(submission, CONTENT) is None:
-                    assert not at_once
-                    window.begin(submission)
-                    Dialogue.compose(submission)
-                hear(window, b"".join(octets))
-                if submission.transactions:
-                    Dialogue.compose(submission)
-            total = connection.octets_sent - before
+            window, submissions, begin = converse(connection)
+            total = connection.octets_sent - begin
             window.fail(ConnectionLost("lost"), unsent=unsent)
             results.append(
                 [
@@ -231,6 +225,34 @@ def test_what_left_decides_wherever_the_connection_ends_behind_a_dot(heard: int)
         if unsent > total:
             break
         unsent += 1
+
+
+def begin(window: Window[Submission], submission: Submission) -> None:
+    """Begin it whole where that is turned on, and step by step where it is not."""
+    if window.begin_whole(submission, CONTENT) is None:
+        assert not window._connection._at_once
+        window.begin(submission)
+        Dialogue.compose(submission)
+
+
+@pytest.mark.parametrize("heard", range(9))
+def test_what_left_decides_wherever_the_connection_ends_behind_a_dot(heard: int) -> None:
+    """After so many replies, and with each number of octets unsent."""
+
+    def converse(connection: Connection) -> tuple[Window[Submission], list[Submission], int]:
+        window = behind_dot(connection)
+        submissions = [in_one_piece() for _ in range(2)]
+        before = connection.octets_sent
+        said = [*[USUAL] * 3, GO_ON, USUAL, USUAL, USUAL, GO_ON][:heard]
+        for submission, octets in zip(submissions, (said[:4], said[4:]), strict=True):
+            if window.may_begin:
+                begin(window, submission)
+            hear(window, b"".join(octets))
+            if submission.transactions:
+                Dialogue.compose(submission)
+        return window, submissions, before
+
+    compare_wherever_it_is_cut(converse)
 
 
 @pytest.mark.parametrize(
@@ -265,9 +287,10 @@ def test_nothing_changes_where_it_may_not_be_written_whole(
     assert not len(window)
 
 
-def test_neither_for_all_or_nobody_nor_where_a_recipient_has_parameters_nor_a_second_time() -> None:
+def test_neither_for_all_or_nobody_nor_after_a_rest_nor_where_a_recipient_has_parameters_nor_a_second_time() -> None:
     assert proved().begin_whole(in_one_piece(2, require_all=True), CONTENT) is None
     assert proved().begin_whole(message(), CONTENT) is None
+    assert proved().begin_whole(in_one_piece(), CONTENT, has_rested=True) is None
     window = proved()
     submission = in_one_piece()
     assert window.begin_whole(submission, CONTENT) is not None
@@ -365,34 +388,18 @@ def test_a_transaction_that_is_asked_for_afterwards_tells_how_it_went() -> None:
 
 @pytest.mark.parametrize("heard", range(12))
 def test_what_left_decides_wherever_the_connection_ends(heard: int) -> None:
-    """After so many replies, and with each number of octets unsent, outcomes are those without this way."""
-    unsent = 0
-    while True:
-        results = []
-        for at_once in (True, False):
-            connection = greeted()
-            connection._at_once = at_once
-            window = proved(connection, in_flight=4)
-            submissions = [in_one_piece() for _ in range(3)]
-            before = connection.octets_sent
-            for submission in submissions:
-                if window.begin_whole(submission, CONTENT) is None:
-                    window.begin(submission)
-                    Dialogue.compose(submission)
-            total = connection.octets_sent - before
-            connection.receive_data(USUAL * heard)
-            while True:
-                if window.receive_usual() is None:
-                    event = connection.next_event()
-                    if event is None:
-                        break
-                    window.receive(event)
-            window.fail(ConnectionLost("lost"), unsent=unsent)
-            results.append([(each.outcomes, repr(each.error), each.transaction.was_cut) for each in submissions])
-        assert results[0] == results[1], unsent
-        if unsent > total:
-            break
-        unsent += 1
+    """After so many replies, and with each number of octets unsent."""
+
+    def converse(connection: Connection) -> tuple[Window[Submission], list[Submission], int]:
+        window = proved(connection, in_flight=4)
+        submissions = [in_one_piece() for _ in range(3)]
+        before = connection.octets_sent
+        for submission in submissions:
+            begin(window, submission)
+        hear(window, USUAL * heard)
+        return window, submissions, before
+
+    compare_wherever_it_is_cut(converse)
 
 
 def test_a_reply_that_was_read_by_itself_is_not_read_again() -> None:

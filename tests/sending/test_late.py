@@ -199,8 +199,8 @@ async def test_a_message_of_a_stream_that_goes_whole(way: str, monkeypatch: pyte
             begun.append(b"")
             time.sleep(stall_seconds)
 
-    def begins(window: Window[Any], submission: Any, content: bytes) -> bytes | None:
-        octets = begin_whole(window, submission, content)
+    def begins(window: Window[Any], submission: Any, content: bytes, **options: bool) -> bytes | None:
+        octets = begin_whole(window, submission, content, **options)
         if octets is not None:
             begun.append(octets)
             if is_chunk:  # its content is in these octets, and comes next

@@ -492,10 +492,14 @@ class Client:
 
     def _converse(self, source: Source) -> None:
         window = self.window
-        while len(window) or self._begin_next(source):
-            # What comes unasked comes before anything is written (R3, R8), and concerns the message that has begun.
-            if not self._hears_first and (self._connection.awaiting is not None or not self._has_unasked()):
-                self._write_next(source)
+        while len(window) or window.may_begin:
+            # What comes unasked comes before anything is written (R3, R8), and concerns the message that begins.
+            may_write = not self._hears_first and (self._connection.awaiting is not None or not self._has_unasked())
+            flight = bytearray()
+            if not len(window) and not self._begin_next(source, flight if may_write else None):
+                return
+            if may_write:
+                self._write_next(flight, source)
                 if not len(window):  # refused in the middle of its content
                     continue
             happened = self._event(wait=not self._hear_usual(source, wait=True))
@@ -538,15 +542,16 @@ class Client:
         if new is None:
             return False
         octets = None
+        has_rested = new.spec.has_rested and self._connection.awaiting is None
         if flight is not None and not new.spec.pieces:
-            octets = window.begin_whole(new, new.content)
+            octets = window.begin_whole(new, new.content, has_rested=has_rested)
         if flight is not None and octets is not None:
             flight += octets
             if new.whole is not None and new.whole.content_end is not None:
                 new.end = self._written(flight)
             self.wholes += 1
         elif window.has_room_for(new):
-            window.begin(new, has_rested=new.spec.has_rested and self._connection.awaiting is None)
+            window.begin(new, has_rested=has_rested)
         else:
             source.put_back(new)
             return False
@@ -554,9 +559,8 @@ class Client:
         self._messages.append(new)
         return True
 
-    def _write_next(self, source: Source) -> None:
+    def _write_next(self, flight: bytearray, source: Source) -> None:
         """Put into one write what the newest message has to say, and all messages that may begin behind it."""
-        flight = bytearray()
         self._compose(self._messages[-1], flight)
         while self._begin_next(source, flight):
             self._compose(self._messages[-1], flight)
